@@ -1,1 +1,9 @@
-//! placeholder
+//! Millpond's data formats: origin keys, envelopes, items and their sizes.
+//!
+//! Pure: no clock, no randomness, no I/O; builds for `wasm32-unknown-unknown`.
+//! `FORMAT.md` is the normative description.
+
+pub mod origin;
+pub mod record;
+pub mod sequence;
+mod varint;

@@ -1,0 +1,221 @@
+//! The origin of an event: where in the stream it was read, carried as the
+//! topic's record key.
+//!
+//! `mp1/<stream>/<shard>/<sequence>/<sub>/<arrival ms>/<epoch>.<ordinal>/<partition key>`
+
+use std::fmt::Write as _;
+
+use crate::sequence::SequenceNumber;
+
+/// First path segment of every origin key of this version.
+pub const ORIGIN_VERSION: &str = "mp1";
+
+/// Longest stream name (Kinesis API reference, `CreateStream`, read 2026-11-23).
+pub const MAX_STREAM_NAME_BYTES: usize = 128;
+
+/// Longest shard id (Kinesis API reference, `Shard`, read 2026-11-23).
+pub const MAX_SHARD_ID_BYTES: usize = 128;
+
+/// Place of an event in the chain of its shard and topic partition.
+///
+/// `epoch` names one numbering (milliseconds since the Unix epoch when it was
+/// begun); `ordinal` counts the events that the shard sent to the topic partition
+/// within it, from 0. A replay repeats the ordinals, so that a lost event leaves
+/// a hole that can be proven and a repeated one is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ChainLink {
+    /// Numbering that the ordinal belongs to.
+    pub epoch: u64,
+    /// Place in it, from 0.
+    pub ordinal: u64,
+}
+
+/// Where an event was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Origin<'a> {
+    /// Stream name.
+    pub stream: &'a str,
+    /// Shard id.
+    pub shard: &'a str,
+    /// Sequence number of the record in its shard.
+    pub sequence: SequenceNumber<'a>,
+    /// Index within an aggregated record; 0 for a plain one.
+    pub sub_sequence: u32,
+    /// Approximate arrival time, milliseconds since the Unix epoch.
+    pub arrival_ms: i64,
+    /// Place in the chain of shard and topic partition.
+    pub chain: ChainLink,
+    /// Kinesis partition key.
+    pub partition_key: &'a str,
+}
+
+/// Why a record key is not an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OriginError {
+    /// The key is not UTF-8 text.
+    #[error("record key is not UTF-8 text")]
+    NotText,
+    /// The key does not start with a known version.
+    #[error("record key does not start with `{ORIGIN_VERSION}/`")]
+    UnknownVersion,
+    /// A part is missing.
+    #[error("origin key ends before its {0}")]
+    Truncated(&'static str),
+    /// A part does not have its form.
+    #[error("origin key has a malformed {0}")]
+    Malformed(&'static str),
+}
+
+impl<'a> Origin<'a> {
+    /// Writes the key text to `out`.
+    pub fn write_to(&self, out: &mut String) {
+        out.reserve(self.stream.len() + self.shard.len() + self.partition_key.len() + 140);
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "{ORIGIN_VERSION}/{}/{}/{}/{}/{}/{}.{}/{}",
+            self.stream,
+            self.shard,
+            self.sequence,
+            self.sub_sequence,
+            self.arrival_ms,
+            self.chain.epoch,
+            self.chain.ordinal,
+            self.partition_key
+        );
+    }
+
+    /// Reads a record key.
+    ///
+    /// # Errors
+    /// Any key that [`Origin::write_to`] would not write is an error that names the first bad part.
+    pub fn parse(key: &'a [u8]) -> Result<Self, OriginError> {
+        let text = std::str::from_utf8(key).map_err(|_| OriginError::NotText)?;
+        let (version, rest) = text.split_once('/').ok_or(OriginError::UnknownVersion)?;
+        if version != ORIGIN_VERSION {
+            return Err(OriginError::UnknownVersion);
+        }
+        let mut parts = rest.splitn(7, '/');
+        let mut part = |name| parts.next().ok_or(OriginError::Truncated(name));
+        let stream = part("stream")?;
+        let shard = part("shard")?;
+        let sequence = part("sequence number")?;
+        let sub_sequence = part("sub-sequence number")?;
+        let arrival = part("arrival time")?;
+        let chain = part("chain link")?;
+        let partition_key = part("partition key")?;
+        named(stream, MAX_STREAM_NAME_BYTES, "stream")?;
+        named(shard, MAX_SHARD_ID_BYTES, "shard")?;
+        let (epoch, ordinal) = chain
+            .split_once('.')
+            .ok_or(OriginError::Malformed("chain link"))?;
+        Ok(Self {
+            stream,
+            shard,
+            sequence: SequenceNumber::parse(sequence)
+                .ok_or(OriginError::Malformed("sequence number"))?,
+            sub_sequence: decimal(sub_sequence, "sub-sequence number")?,
+            arrival_ms: arrival
+                .parse()
+                .ok()
+                .filter(|ms: &i64| itoa_matches(*ms, arrival))
+                .ok_or(OriginError::Malformed("arrival time"))?,
+            chain: ChainLink {
+                epoch: decimal(epoch, "chain link")?,
+                ordinal: decimal(ordinal, "chain link")?,
+            },
+            partition_key,
+        })
+    }
+}
+
+fn named(text: &str, limit: usize, name: &'static str) -> Result<(), OriginError> {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    if text.is_empty() || text.len() > limit || !text.bytes().all(known) {
+        return Err(OriginError::Malformed(name));
+    }
+    Ok(())
+}
+
+/// Canonical decimals only, so that one origin has one text.
+fn decimal<T: std::str::FromStr>(text: &str, name: &'static str) -> Result<T, OriginError> {
+    let canonical =
+        text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
+    if !canonical {
+        return Err(OriginError::Malformed(name));
+    }
+    text.parse().map_err(|_| OriginError::Malformed(name))
+}
+
+fn itoa_matches(value: i64, text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    !text.starts_with('+')
+        && (digits == "0" || !digits.starts_with('0'))
+        && (value != 0 || text == "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "mp1/events/shardId-000000000003/49590338271490256608559692538361571095921575989136588898/0/1763886000123/1763885999000.42/job-17/w3";
+
+    #[test]
+    fn text_and_value_agree() {
+        let origin = Origin::parse(KEY.as_bytes()).expect("valid");
+        assert_eq!(origin.partition_key, "job-17/w3");
+        assert_eq!(
+            origin.chain,
+            ChainLink {
+                epoch: 1_763_885_999_000,
+                ordinal: 42
+            }
+        );
+        let mut text = String::new();
+        origin.write_to(&mut text);
+        assert_eq!(text, KEY);
+    }
+
+    #[test]
+    fn every_cut_before_the_partition_key_is_an_error() {
+        let end = KEY.len() - "job-17/w3".len();
+        for cut in 0..end {
+            assert!(Origin::parse(&KEY.as_bytes()[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn each_malformed_part_is_named() {
+        for (from, to, error) in [
+            ("mp1", "mp2", OriginError::UnknownVersion),
+            ("/events/", "/ev ents/", OriginError::Malformed("stream")),
+            (
+                "/shardId-000000000003/",
+                "//",
+                OriginError::Malformed("shard"),
+            ),
+            ("/4959", "/04959", OriginError::Malformed("sequence number")),
+            (
+                "/0/1763886000123",
+                "/-1/1763886000123",
+                OriginError::Malformed("sub-sequence number"),
+            ),
+            (
+                "1763886000123",
+                "+1763886000123",
+                OriginError::Malformed("arrival time"),
+            ),
+            (
+                "1763886000123",
+                "-0",
+                OriginError::Malformed("arrival time"),
+            ),
+            (".42/", "/", OriginError::Malformed("chain link")),
+            (".42/", ".042/", OriginError::Malformed("chain link")),
+        ] {
+            let key = KEY.replacen(from, to, 1);
+            assert_eq!(Origin::parse(key.as_bytes()), Err(error), "{key}");
+        }
+        assert_eq!(Origin::parse(&[0xff]), Err(OriginError::NotText));
+    }
+}
