@@ -3,7 +3,14 @@
 //! Pure: no clock, no randomness, no I/O; builds for `wasm32-unknown-unknown`.
 //! `FORMAT.md` is the normative description.
 
+pub mod error;
+pub mod frame;
+pub mod header;
+pub mod join;
+pub mod keys;
+pub mod limits;
 pub mod origin;
 pub mod record;
 pub mod sequence;
+pub mod sizing;
 mod varint;
