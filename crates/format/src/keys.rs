@@ -160,7 +160,12 @@ mod tests {
             key(limits::MAX_TIME_MS, i64::MAX as u64, 0),
         ];
         for pair in keys.windows(2) {
-            assert!(pair[0].to_text() < pair[1].to_text(), "{pair:?}");
+            assert!(
+                pair[0].to_text() < pair[1].to_text(),
+                "{} {}",
+                pair[0].to_text(),
+                pair[1].to_text()
+            );
         }
         for key in keys {
             assert_eq!(SortKey::parse(&key.to_text()), Some(key));

@@ -43,9 +43,9 @@ pub const MAX_DETAIL_BYTES: usize = 1_024;
 /// Longest record key kept with a rejected event.
 pub const MAX_RECORD_KEY_BYTES: usize = 4_096;
 
-/// Last event time that a sort key can hold: 9999-12-30T22:00:00.999Z, the last one that every
-/// time zone can show as a year of four digits.
-pub const MAX_TIME_MS: i64 = 253_402_207_200_999;
+/// Last event time that a sort key can hold: 9999-12-30T21:59:59.999Z, which every time zone
+/// can show as a year of four digits.
+pub const MAX_TIME_MS: i64 = 253_402_207_199_999;
 
 /// Longest pipeline name.
 pub const MAX_PIPELINE_BYTES: usize = 64;
