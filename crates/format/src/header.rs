@@ -1,22 +1,14 @@
 //! The header section of an envelope or item: what it holds, without the payload.
 
 use crate::error::{Cursor, DecodeError};
-use crate::limits;
-use crate::origin::{ChainLink, MAX_SHARD_ID_BYTES, MAX_STREAM_NAME_BYTES};
-use crate::sequence::{MAX_SEQUENCE_DIGITS, Position, SequenceNumber};
-use crate::varint;
+use crate::origin::ChainLink;
+use crate::sequence::Position;
 
 /// First bytes of every header section.
 pub const MAGIC: [u8; 3] = *b"MPE";
 
 /// Version written by this build, and the newest one that it reads.
 pub const VERSION: u8 = 1;
-
-/// Bytes before the header body: magic, version, body length.
-const PREFIX_BYTES: usize = 8;
-
-/// Bytes after the header body: CRC-32C.
-const SUFFIX_BYTES: usize = 4;
 
 /// What the frames of an envelope hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +51,7 @@ pub enum RejectReason {
     GroupMissing,
     /// The value at the group pointer is no string, number or boolean, or is empty.
     GroupInvalid,
-    /// The group key is longer than [`limits::MAX_GROUP_BYTES`].
+    /// The group key is longer than [`crate::limits::MAX_GROUP_BYTES`].
     GroupTooLong,
     /// The event has no time at the event-time pointer.
     EventTimeMissing,
@@ -67,7 +59,7 @@ pub enum RejectReason {
     EventTimeInvalid,
     /// The record key is no origin.
     OriginInvalid,
-    /// The event is larger than [`limits::MAX_EVENT_BYTES`].
+    /// The event is larger than [`crate::limits::MAX_EVENT_BYTES`].
     TooLarge,
 }
 
@@ -92,14 +84,14 @@ impl RejectReason {
             .map_or("unknown", |(_, _, name)| name)
     }
 
-    fn code(self) -> u8 {
+    pub(crate) fn code(self) -> u8 {
         Self::ALL
             .iter()
             .find(|(_, reason, _)| *reason == self)
             .map_or(0, |(code, _, _)| *code)
     }
 
-    fn from_code(code: u8) -> Option<Self> {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
         Self::ALL
             .iter()
             .find(|(known, _, _)| *known == code)
@@ -112,7 +104,7 @@ impl RejectReason {
 pub struct Reject {
     /// Why it was rejected.
     pub reason: RejectReason,
-    /// What exactly was wrong; at most [`limits::MAX_DETAIL_BYTES`] bytes.
+    /// What exactly was wrong; at most [`crate::limits::MAX_DETAIL_BYTES`] bytes.
     pub detail: String,
     /// Its record key as it stood in the topic.
     pub record_key: Option<Vec<u8>>,
@@ -294,108 +286,6 @@ impl Header {
         scratch.len()
     }
 
-    /// Appends the header section.
-    pub fn encode(&self, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.extend_from_slice(&MAGIC);
-        out.push(VERSION);
-        out.extend_from_slice(&[0; 4]);
-        self.put_body(out);
-        let body = (out.len() - start - PREFIX_BYTES) as u32;
-        out[start + 4..start + PREFIX_BYTES].copy_from_slice(&body.to_le_bytes());
-        let crc = crc32c::crc32c(&out[start..]);
-        out.extend_from_slice(&crc.to_le_bytes());
-    }
-
-    fn put_body(&self, out: &mut Vec<u8>) {
-        put_kind(out, &self.kind);
-        match self.codec {
-            Codec::Stored => out.push(0),
-            Codec::Zstd { dictionary } => {
-                out.push(1);
-                varint::put(out, dictionary);
-            }
-        }
-        put_bytes(out, self.group.as_bytes());
-        varint::put(out, self.base_offset);
-        varint::put(out, self.last_offset.saturating_sub(self.base_offset));
-        match self.place {
-            Place::Batch { index, total } => {
-                out.push(0);
-                varint::put(out, index.into());
-                varint::put(out, total.into());
-            }
-            Place::Chain(totals) => {
-                out.push(1);
-                for value in [
-                    totals.items,
-                    totals.events,
-                    totals.event_bytes,
-                    totals.packed_bytes,
-                ] {
-                    varint::put(out, value);
-                }
-            }
-        }
-        varint::put(out, self.sources.len() as u64);
-        for source in &self.sources {
-            put_source(out, source);
-        }
-        varint::put(out, self.frames.len() as u64);
-        let mut previous = 0;
-        for frame in &self.frames {
-            put_frame(out, frame, previous);
-            previous = frame.first_time_ms;
-        }
-    }
-
-    /// Reads a header section from the front of `bytes`; answers its length too.
-    ///
-    /// # Errors
-    /// Any input that [`Header::encode`] would not write is a [`DecodeError`].
-    pub fn decode(bytes: &[u8]) -> Result<(Self, usize), DecodeError> {
-        let mut cursor = Cursor { rest: bytes };
-        if cursor.slice(3, "magic")? != MAGIC {
-            return Err(DecodeError::BadMagic);
-        }
-        match cursor.byte("version")? {
-            VERSION => {}
-            0 => return Err(DecodeError::Corrupt { what: "version" }),
-            found => {
-                return Err(DecodeError::NewerVersion {
-                    found,
-                    known: VERSION,
-                });
-            }
-        }
-        let body_len = cursor.u32("header length")? as usize;
-        if body_len > limits::MAX_HEADER_BYTES {
-            return Err(DecodeError::OverLimit {
-                what: "header length",
-                value: body_len as u64,
-                limit: limits::MAX_HEADER_BYTES as u64,
-            });
-        }
-        let body = cursor.slice(body_len, "header")?;
-        let stored = cursor.u32("header checksum")?;
-        let computed = crc32c::crc32c(&bytes[..PREFIX_BYTES + body_len]);
-        if stored != computed {
-            return Err(DecodeError::ChecksumMismatch {
-                what: "header",
-                stored,
-                computed,
-            });
-        }
-        let mut body = Cursor { rest: body };
-        let header = take_body(&mut body)?;
-        if !body.rest.is_empty() {
-            return Err(DecodeError::Corrupt {
-                what: "header length",
-            });
-        }
-        Ok((header, PREFIX_BYTES + body_len + SUFFIX_BYTES))
-    }
-
     /// Checks the length and checksum of every frame against the index.
     ///
     /// # Errors
@@ -447,253 +337,4 @@ impl FrameInfo {
     pub fn overlaps(&self, from_ms: i64, to_ms: i64) -> bool {
         self.first_time_ms < to_ms && self.last_time_ms >= from_ms
     }
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    varint::put(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-fn put_kind(out: &mut Vec<u8>, kind: &Kind) {
-    match kind {
-        Kind::Events => out.push(0),
-        Kind::Part(part) => {
-            out.push(1);
-            varint::put(out, part.index.into());
-            varint::put(out, part.count.into());
-            varint::put(out, part.event_bytes);
-            out.extend_from_slice(&part.event_crc32c.to_le_bytes());
-        }
-        Kind::Reject(reject) => {
-            out.push(2);
-            out.push(reject.reason.code());
-            put_bytes(out, reject.detail.as_bytes());
-            match &reject.record_key {
-                Some(key) => {
-                    out.push(1);
-                    put_bytes(out, key);
-                }
-                None => out.push(0),
-            }
-        }
-    }
-}
-
-fn put_source(out: &mut Vec<u8>, source: &SourceRange) {
-    put_bytes(out, source.stream.as_bytes());
-    put_bytes(out, source.shard.as_bytes());
-    varint::put(out, source.epoch);
-    varint::put(out, source.first_ordinal);
-    varint::put(
-        out,
-        source.last_ordinal.saturating_sub(source.first_ordinal),
-    );
-    varint::put(out, source.count);
-    for position in [&source.first, &source.last] {
-        put_bytes(out, position.sequence.as_bytes());
-        varint::put(out, position.sub_sequence.into());
-    }
-}
-
-fn put_frame(out: &mut Vec<u8>, frame: &FrameInfo, previous_time_ms: i64) {
-    varint::put(out, frame.packed_bytes.into());
-    varint::put(out, frame.raw_bytes.into());
-    varint::put(out, frame.event_count.into());
-    varint::put(out, frame.event_bytes.into());
-    varint::put_signed(out, frame.first_time_ms.wrapping_sub(previous_time_ms));
-    varint::put(
-        out,
-        frame.last_time_ms.wrapping_sub(frame.first_time_ms) as u64,
-    );
-    out.extend_from_slice(&frame.crc32c.to_le_bytes());
-    varint::put(out, frame.sources.len() as u64);
-    for &source in &frame.sources {
-        varint::put(out, source.into());
-    }
-}
-
-fn take_body(cursor: &mut Cursor<'_>) -> Result<Header, DecodeError> {
-    let kind = take_kind(cursor)?;
-    let codec = match cursor.byte("codec")? {
-        0 => Codec::Stored,
-        1 => Codec::Zstd {
-            dictionary: cursor.varint("dictionary")?,
-        },
-        _ => return Err(DecodeError::Corrupt { what: "codec" }),
-    };
-    let group = cursor.text("group", limits::MAX_GROUP_BYTES)?.to_owned();
-    let base_offset = cursor.varint("base offset")?;
-    let last_offset = base_offset
-        .checked_add(cursor.varint("last offset")?)
-        .ok_or(DecodeError::Corrupt {
-            what: "last offset",
-        })?;
-    let place = take_place(cursor)?;
-    let count = cursor.bounded("source count", limits::MAX_SOURCES)?;
-    let sources = (0..count)
-        .map(|_| take_source(cursor))
-        .collect::<Result<Vec<_>, _>>()?;
-    let count = cursor.bounded("frame count", limits::MAX_FRAMES)?;
-    let mut previous = 0;
-    let frames = (0..count)
-        .map(|_| {
-            let frame = take_frame(cursor, previous, sources.len())?;
-            previous = frame.first_time_ms;
-            Ok(frame)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Header {
-        kind,
-        codec,
-        group,
-        base_offset,
-        last_offset,
-        place,
-        sources,
-        frames,
-    })
-}
-
-fn take_kind(cursor: &mut Cursor<'_>) -> Result<Kind, DecodeError> {
-    match cursor.byte("kind")? {
-        0 => Ok(Kind::Events),
-        1 => {
-            let index = cursor.bounded("part index", limits::MAX_PARTS as usize)? as u32;
-            let count = cursor.bounded("part count", limits::MAX_PARTS as usize)? as u32;
-            if index >= count {
-                return Err(DecodeError::Corrupt { what: "part index" });
-            }
-            let event_bytes = cursor.bounded("event size", limits::MAX_EVENT_BYTES)? as u64;
-            Ok(Kind::Part(Part {
-                index,
-                count,
-                event_bytes,
-                event_crc32c: cursor.u32("event checksum")?,
-            }))
-        }
-        2 => {
-            let reason = RejectReason::from_code(cursor.byte("reject reason")?).ok_or(
-                DecodeError::Corrupt {
-                    what: "reject reason",
-                },
-            )?;
-            let detail = cursor
-                .text("reject detail", limits::MAX_DETAIL_BYTES)?
-                .to_owned();
-            let record_key = match cursor.byte("record key")? {
-                0 => None,
-                1 => Some(
-                    cursor
-                        .bytes("record key", limits::MAX_RECORD_KEY_BYTES)?
-                        .to_vec(),
-                ),
-                _ => return Err(DecodeError::Corrupt { what: "record key" }),
-            };
-            Ok(Kind::Reject(Reject {
-                reason,
-                detail,
-                record_key,
-            }))
-        }
-        _ => Err(DecodeError::Corrupt { what: "kind" }),
-    }
-}
-
-fn take_place(cursor: &mut Cursor<'_>) -> Result<Place, DecodeError> {
-    match cursor.byte("place")? {
-        0 => {
-            let index = take_u32(cursor, "envelope index")?;
-            let total = take_u32(cursor, "envelope total")?;
-            if index >= total {
-                return Err(DecodeError::Corrupt {
-                    what: "envelope index",
-                });
-            }
-            Ok(Place::Batch { index, total })
-        }
-        1 => Ok(Place::Chain(ChainTotals {
-            items: cursor.varint("chain totals")?,
-            events: cursor.varint("chain totals")?,
-            event_bytes: cursor.varint("chain totals")?,
-            packed_bytes: cursor.varint("chain totals")?,
-        })),
-        _ => Err(DecodeError::Corrupt { what: "place" }),
-    }
-}
-
-fn take_u32(cursor: &mut Cursor<'_>, what: &'static str) -> Result<u32, DecodeError> {
-    Ok(cursor.bounded(what, u32::MAX as usize)? as u32)
-}
-
-fn take_source(cursor: &mut Cursor<'_>) -> Result<SourceRange, DecodeError> {
-    let stream = cursor.text("stream", MAX_STREAM_NAME_BYTES)?.to_owned();
-    let shard = cursor.text("shard", MAX_SHARD_ID_BYTES)?.to_owned();
-    let epoch = cursor.varint("chain epoch")?;
-    let first_ordinal = cursor.varint("first ordinal")?;
-    let last_ordinal = first_ordinal
-        .checked_add(cursor.varint("last ordinal")?)
-        .ok_or(DecodeError::Corrupt {
-            what: "last ordinal",
-        })?;
-    let count = cursor.varint("source events")?;
-    Ok(SourceRange {
-        stream,
-        shard,
-        epoch,
-        first_ordinal,
-        last_ordinal,
-        count,
-        first: take_position(cursor)?,
-        last: take_position(cursor)?,
-    })
-}
-
-fn take_position(cursor: &mut Cursor<'_>) -> Result<Position, DecodeError> {
-    const WHAT: &str = "sequence number";
-    let text = cursor.text(WHAT, MAX_SEQUENCE_DIGITS)?;
-    let sequence = SequenceNumber::parse(text).ok_or(DecodeError::Corrupt { what: WHAT })?;
-    Ok(Position::new(
-        sequence,
-        take_u32(cursor, "sub-sequence number")?,
-    ))
-}
-
-fn take_frame(
-    cursor: &mut Cursor<'_>,
-    previous_time_ms: i64,
-    source_count: usize,
-) -> Result<FrameInfo, DecodeError> {
-    let packed_bytes = take_u32(cursor, "packed frame size")?;
-    let raw_bytes = cursor.bounded("raw frame size", limits::MAX_FRAME_BYTES)? as u32;
-    let event_count = cursor.bounded("frame events", limits::MAX_FRAME_BYTES)? as u32;
-    let event_bytes = cursor.bounded("frame event bytes", limits::MAX_FRAME_BYTES)? as u32;
-    let first_time_ms = previous_time_ms.wrapping_add(cursor.signed("frame time")?);
-    let last_time_ms = first_time_ms.wrapping_add(cursor.varint("frame time")? as i64);
-    if !(0..=limits::MAX_TIME_MS).contains(&first_time_ms)
-        || !(first_time_ms..=limits::MAX_TIME_MS).contains(&last_time_ms)
-    {
-        return Err(DecodeError::Corrupt { what: "frame time" });
-    }
-    let crc32c = cursor.u32("frame checksum")?;
-    let count = cursor.bounded("frame sources", limits::MAX_SOURCES)?;
-    let mut sources = Vec::new();
-    for _ in 0..count {
-        let source = take_u32(cursor, "frame source")?;
-        if source as usize >= source_count {
-            return Err(DecodeError::Corrupt {
-                what: "frame source",
-            });
-        }
-        sources.push(source);
-    }
-    Ok(FrameInfo {
-        packed_bytes,
-        raw_bytes,
-        event_count,
-        event_bytes,
-        first_time_ms,
-        last_time_ms,
-        crc32c,
-        sources,
-    })
 }

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod frame;
 pub mod header;
+mod header_codec;
 pub mod join;
 pub mod keys;
 pub mod limits;
