@@ -1,0 +1,45 @@
+# Every routine of the project. `just` lists them.
+
+default:
+    @just --list
+
+# What CI runs.
+verify:
+    .ci/run
+
+# The main job, end to end, on the local stand-ins.
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}
+
+# All tests.
+test *ARGS:
+    cargo test --workspace {{ARGS}}
+
+fmt:
+    cargo fmt --all
+
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+# Licences, sources and bans of the dependencies.
+deny:
+    cargo deny check bans licenses sources
+
+# Benchmarks; figures are kept in BENCHMARKS.md.
+bench *ARGS:
+    cargo bench --workspace {{ARGS}}
+
+# Builds smartmodules/pack/pack.wasm anew (needs clang and the wasm32-unknown-unknown target).
+pack:
+    smartmodules/pack/build.sh
+
+# Writes the JSON Schema of Connector.yaml anew.
+schema:
+    cargo run --release -- schema > schema/connector.schema.json
+
+# Fuzzes one decoder (needs cargo-fuzz and a nightly toolchain): envelope, origin, item, frame, records.
+fuzz TARGET *ARGS:
+    cargo +nightly fuzz run --fuzz-dir fuzz {{TARGET}} {{ARGS}}
