@@ -1,0 +1,302 @@
+//! The one place where AWS access is configured, and where its failures are put into words.
+//!
+//! The SDK's own retries are off: a retry happens once, in our adapters, with our backoff.
+//! Its stalled-stream protection is off too: every call here reads a whole bounded answer
+//! under [`OPERATION_TIMEOUT`], and the protection would end a call that merely waits for a
+//! busy processor.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::problem::Problems;
+use crate::section::Section;
+
+/// A connection that is not up by then counts as failed.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// An answer that has not begun by then counts as failed.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A call that is not finished by then, answer read to the end, counts as failed.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Resolving credentials may call other services (STS, SSO, instance metadata).
+const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Deepest error chain that is put into words.
+const CHAIN_LIMIT: usize = 16;
+
+/// What a section may say about AWS; the usual AWS environment says the rest.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AwsSettings {
+    /// Region name, for example `eu-central-1`.
+    pub region: Option<String>,
+    /// URL to speak to in place of the region's own; wins over `AWS_ENDPOINT_URL*`.
+    pub endpoint: Option<String>,
+    /// Profile of the shared AWS configuration files; wins over `AWS_PROFILE`.
+    pub profile: Option<String>,
+}
+
+/// Why AWS access could not be configured.
+#[derive(Debug, thiserror::Error)]
+pub enum AwsError {
+    /// Nothing names a region.
+    #[error(
+        "no AWS region: looked at `region` of the connector's section, `AWS_REGION`, `AWS_DEFAULT_REGION`, \
+         profile `{profile}` of the AWS configuration files, and the instance's metadata; set one of them"
+    )]
+    NoRegion {
+        /// The profile that was looked at.
+        profile: String,
+    },
+    /// No credentials, or unusable ones.
+    #[error(
+        "no usable AWS credentials ({reason}): looked at `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, \
+         profile `{profile}` of the AWS configuration files, web identity, container and instance metadata; \
+         set one of them, or name a profile with `profile` or `AWS_PROFILE`"
+    )]
+    NoCredentials {
+        /// The profile that was looked at.
+        profile: String,
+        /// What the credential chain said.
+        reason: String,
+    },
+}
+
+impl AwsSettings {
+    /// Checks the three settings of a section, named `region`, `endpoint` and `profile` there.
+    pub fn validate(
+        section: &Section<'_>,
+        problems: &mut Problems,
+        region: Option<String>,
+        endpoint: Option<String>,
+        profile: Option<String>,
+    ) -> Self {
+        if let Some(endpoint) = &endpoint
+            && !is_http_url(endpoint)
+        {
+            problems.push(
+                section
+                    .problem("endpoint", "is no URL of an AWS endpoint")
+                    .allowed("`http://HOST[:PORT]` or `https://HOST[:PORT]`")
+                    .help("leave it out to speak to AWS itself"),
+            );
+        }
+        let is_region = |name: &String| {
+            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        if region.as_ref().is_some_and(|name| !is_region(name)) {
+            problems.push(
+                section
+                    .problem("region", "is no AWS region")
+                    .allowed("letters, digits and `-`, such as `eu-central-1`"),
+            );
+        }
+        if profile.as_ref().is_some_and(String::is_empty) {
+            problems.push(section.problem("profile", "is empty"));
+        }
+        Self {
+            region,
+            endpoint,
+            profile,
+        }
+    }
+
+    /// Reads the AWS environment and checks that a region is known.
+    ///
+    /// Credentials are resolved at the first call, or by [`check_credentials`].
+    ///
+    /// # Errors
+    /// [`AwsError::NoRegion`], with every setting that was looked at.
+    pub async fn load(&self) -> Result<SdkConfig, AwsError> {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .operation_timeout(OPERATION_TIMEOUT)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
+            .http_client(http)
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts)
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+        if let Some(region) = &self.region {
+            loader = loader.region(Region::new(region.clone()));
+        }
+        if let Some(endpoint) = &self.endpoint {
+            loader = loader.endpoint_url(endpoint);
+        }
+        if let Some(profile) = &self.profile {
+            loader = loader.profile_name(profile);
+        }
+        let config = loader.load().await;
+        if config.region().is_none() {
+            return Err(AwsError::NoRegion {
+                profile: self.profile_name(),
+            });
+        }
+        Ok(config)
+    }
+
+    /// Resolves the credentials once, so that a lack of them is said at start.
+    ///
+    /// # Errors
+    /// [`AwsError::NoCredentials`], with every setting that was looked at.
+    pub async fn check_credentials(&self, config: &SdkConfig) -> Result<(), AwsError> {
+        let refuse = |reason: String| AwsError::NoCredentials {
+            profile: self.profile_name(),
+            reason,
+        };
+        let Some(provider) = config.credentials_provider() else {
+            return Err(refuse("no credential provider".into()));
+        };
+        match tokio::time::timeout(CREDENTIALS_TIMEOUT, provider.provide_credentials()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(refuse(chain(&error))),
+            Err(_) => Err(refuse(format!(
+                "no answer within {} s",
+                CREDENTIALS_TIMEOUT.as_secs()
+            ))),
+        }
+    }
+
+    fn profile_name(&self) -> String {
+        self.profile
+            .clone()
+            .or_else(|| std::env::var("AWS_PROFILE").ok())
+            .unwrap_or_else(|| "default".to_owned())
+    }
+}
+
+fn is_http_url(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace)
+    })
+}
+
+/// At which step a call failed, independent of the service's own error codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// No connection, or it broke before the answer.
+    Unreachable,
+    /// One of the time limits ran out.
+    Timeout,
+    /// Credentials could not be resolved.
+    Credentials,
+    /// The service answered with an error.
+    Service,
+    /// The answer could not be read.
+    Answer,
+    /// The request could not be built.
+    Request,
+}
+
+impl FailureKind {
+    /// True when the same call can succeed later without a change by anyone.
+    ///
+    /// [`FailureKind::Service`] depends on the service's error code and is answered with false.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        matches!(self, Self::Unreachable | Self::Timeout | Self::Answer)
+    }
+}
+
+/// At which step a call failed.
+pub fn failure_kind<E, R>(error: &SdkError<E, R>) -> FailureKind
+where
+    E: Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    if sources(error).any(|source| source.is::<CredentialsError>()) {
+        return FailureKind::Credentials;
+    }
+    match error {
+        SdkError::TimeoutError(_) => FailureKind::Timeout,
+        SdkError::DispatchFailure(failure) if failure.is_timeout() => FailureKind::Timeout,
+        SdkError::DispatchFailure(failure) if failure.is_user() => FailureKind::Request,
+        SdkError::DispatchFailure(_) => FailureKind::Unreachable,
+        SdkError::ServiceError(_) => FailureKind::Service,
+        SdkError::ResponseError(_) => FailureKind::Answer,
+        _ => FailureKind::Request,
+    }
+}
+
+/// A failed call in words, without a dump of the request or the answer.
+pub fn describe<E, R>(error: &SdkError<E, R>) -> String
+where
+    E: Error + ProvideErrorMetadata + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    match failure_kind(error) {
+        FailureKind::Credentials => format!("AWS credentials cannot be had: {}", causes(error)),
+        FailureKind::Timeout => format!("no answer in time: {}", causes(error)),
+        FailureKind::Unreachable => format!("endpoint cannot be reached: {}", causes(error)),
+        FailureKind::Answer => format!("answer cannot be read: {}", causes(error)),
+        FailureKind::Request => format!("request cannot be built: {}", causes(error)),
+        FailureKind::Service => {
+            let Some(service) = error.as_service_error() else {
+                return causes(error);
+            };
+            match (service.code(), service.message()) {
+                (Some(code), Some(message)) => format!("service answered `{code}`: {message}"),
+                (Some(code), None) => format!("service answered `{code}`"),
+                (None, _) => format!("service answered with an error: {}", chain(service)),
+            }
+        }
+    }
+}
+
+fn sources<'a>(
+    error: &'a (dyn Error + 'static),
+) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
+        let error: &'a (dyn Error + 'static) = *error;
+        error.source()
+    })
+    .take(CHAIN_LIMIT)
+}
+
+/// The error and what caused it, each said once.
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    join(sources(error))
+}
+
+/// What caused the error; the error itself only when nothing did.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    match error.source() {
+        Some(source) => chain(source),
+        None => chain(error),
+    }
+}
+
+fn join<'a>(errors: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
+    let mut said = String::new();
+    for error in errors {
+        let text = error.to_string();
+        if text.is_empty() || said.contains(&text) {
+            continue;
+        }
+        if !said.is_empty() {
+            said.push_str(": ");
+        }
+        let _ = write!(said, "{text}");
+    }
+    said
+}
