@@ -1,10 +1,14 @@
-//! What the wire tests share.
+//! What the tests on the wire share.
+
+use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::{
     Client,
     config::{BehaviorVersion, Credentials, Region, retry::RetryConfig},
+    error::{ProvideErrorMetadata, SdkError},
+    operation::get_records::GetRecordsOutput,
     primitives::Blob,
-    types::{PutRecordsRequestEntry, ShardIteratorType},
+    types::{PutRecordsRequestEntry, Shard, ShardIteratorType, StreamStatus},
 };
 
 /// A client without retries: a test wants to see every answer.
@@ -28,39 +32,105 @@ pub fn entry(partition_key: &str, data: &[u8]) -> PutRecordsRequestEntry {
         .unwrap()
 }
 
-/// Partition keys and data of all records, shard by shard.
-pub async fn read_all(client: &Client, stream: &str) -> Vec<(String, Vec<u8>)> {
-    let shards = client
+/// The exception's name.
+pub fn code<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(
+    answer: Result<T, SdkError<E>>,
+) -> String {
+    answer
+        .expect_err("this should be refused")
+        .code()
+        .unwrap_or("no code")
+        .to_owned()
+}
+
+pub async fn create(client: &Client, stream: &str, shards: i32) {
+    client
+        .create_stream()
+        .stream_name(stream)
+        .shard_count(shards)
+        .send()
+        .await
+        .unwrap();
+    wait_until_active(client, stream).await;
+}
+
+pub async fn wait_until_active(client: &Client, stream: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = client
+            .describe_stream_summary()
+            .stream_name(stream)
+            .send()
+            .await
+            .unwrap();
+        if answer.stream_description_summary().unwrap().stream_status() == &StreamStatus::Active {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "`{stream}` does not become active"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub async fn shards(client: &Client, stream: &str) -> Vec<Shard> {
+    client
         .list_shards()
         .stream_name(stream)
         .send()
         .await
-        .unwrap();
+        .unwrap()
+        .shards
+        .unwrap()
+}
+
+pub async fn iterator(
+    client: &Client,
+    stream: &str,
+    shard: &str,
+    start: ShardIteratorType,
+) -> String {
+    let request = client
+        .get_shard_iterator()
+        .stream_name(stream)
+        .shard_id(shard)
+        .shard_iterator_type(start);
+    request.send().await.unwrap().shard_iterator.unwrap()
+}
+
+pub async fn read(client: &Client, iterator: &str) -> GetRecordsOutput {
+    client
+        .get_records()
+        .shard_iterator(iterator)
+        .send()
+        .await
+        .unwrap()
+}
+
+/// Partition keys and data of all records, shard by shard.
+pub async fn read_all(client: &Client, stream: &str) -> Vec<(String, Vec<u8>)> {
     let mut seen = Vec::new();
-    for shard in shards.shards() {
-        let start = client
-            .get_shard_iterator()
-            .stream_name(stream)
-            .shard_id(shard.shard_id())
-            .shard_iterator_type(ShardIteratorType::TrimHorizon)
-            .send()
-            .await
-            .unwrap();
-        let mut iterator = start.shard_iterator;
-        while let Some(current) = iterator {
-            let page = client
-                .get_records()
-                .shard_iterator(current)
-                .send()
-                .await
-                .unwrap();
-            let records = page.records();
-            seen.extend(
-                records
-                    .iter()
-                    .map(|r| (r.partition_key().unwrap().to_owned(), r.data().as_ref().to_vec())),
-            );
-            iterator = page
+    for shard in shards(client, stream).await {
+        let mut next = Some(
+            iterator(
+                client,
+                stream,
+                shard.shard_id(),
+                ShardIteratorType::TrimHorizon,
+            )
+            .await,
+        );
+        while let Some(current) = next {
+            let page = read(client, &current).await;
+            let pair = |record: &aws_sdk_kinesis::types::Record| {
+                (
+                    record.partition_key().unwrap().to_owned(),
+                    record.data().as_ref().to_vec(),
+                )
+            };
+            seen.extend(page.records().iter().map(pair));
+            next = page
                 .next_shard_iterator
                 .filter(|_| page.millis_behind_latest != Some(0));
         }
