@@ -1,0 +1,443 @@
+//! The events of one chain, in the order in which they are stored.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use millpond_format::frame::{FrameDecoder, FrameEvent};
+use millpond_format::header::{FrameInfo, Header, Kind};
+use millpond_format::{keys, limits};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::damage::Check;
+use crate::error::ReadError;
+use crate::event::{Event, EventOrigin};
+use crate::events::ReadStats;
+use crate::item::{PackedItem, StoredItem, read_item};
+use crate::parts::{Broken, PartCollector, PartItem};
+use crate::table::{Attributes, Page, PageRequest, SortKeys, Table};
+
+/// Half-open range of event times, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeRange {
+    pub(crate) from_ms: i64,
+    pub(crate) to_ms: i64,
+}
+
+impl TimeRange {
+    fn holds(self, time_ms: i64) -> bool {
+        (self.from_ms..self.to_ms).contains(&time_ms)
+    }
+
+    /// Sort keys of a superset of the items that hold events of the range.
+    ///
+    /// An item's sort time S is at or after each of its events, and at most `late_ms` after the
+    /// earliest: an event at `t` in the range has `from <= t <= S <= t + late_ms < to + late_ms`.
+    pub(crate) fn sort_keys(self, late_ms: i64) -> SortKeys {
+        let from = (self.from_ms > 0).then(|| keys::time_text(self.from_ms));
+        let end = self.to_ms.saturating_add(late_ms);
+        let to = (end <= limits::MAX_TIME_MS).then(|| keys::time_text(end));
+        SortKeys::Range(from, to)
+    }
+}
+
+/// Where the next page comes from.
+#[derive(Debug)]
+enum Next {
+    /// It is being fetched.
+    Fetch(AbortOnDropHandle<Result<Page, ReadError>>),
+    /// It starts after the sort key.
+    After(Option<String>),
+    /// There is none.
+    End,
+}
+
+/// What chains of one read share.
+pub(crate) struct Decoding<'a> {
+    pub(crate) decoder: &'a mut FrameDecoder,
+    pub(crate) stats: &'a mut ReadStats,
+}
+
+/// Reads one chain; holds the page in use, the next one, and one decoded frame.
+#[derive(Debug)]
+pub(crate) struct Chain {
+    table: Arc<Table>,
+    group: Arc<str>,
+    pub(crate) topic_partition: u32,
+    times: TimeRange,
+    request: PageRequest,
+    /// Fetch a page ahead.
+    prefetch: bool,
+    /// Items from this topic offset on may be still being written.
+    committed: Option<u64>,
+    next: Next,
+    page: std::vec::IntoIter<Attributes>,
+    item: Option<OpenItem>,
+    frame: Option<OpenFrame>,
+    parts: PartCollector,
+    /// Sort key before the first item of the event that is being put together.
+    before_parts: Option<String>,
+    last_sk: Option<String>,
+}
+
+#[derive(Debug)]
+struct OpenItem {
+    item: PackedItem,
+    frame_index: usize,
+    frame_start: usize,
+    streams: Vec<(Arc<str>, Arc<str>)>,
+}
+
+#[derive(Debug)]
+struct OpenFrame {
+    raw: Bytes,
+    events: std::vec::IntoIter<FrameEvent>,
+}
+
+impl Chain {
+    pub(crate) fn new(
+        table: Arc<Table>,
+        pipeline: &str,
+        group: Arc<str>,
+        row: crate::directory::ChainRow,
+        times: TimeRange,
+    ) -> Self {
+        let pk = keys::chain_pk(pipeline, &group, row.topic_partition);
+        let request = PageRequest {
+            sort_keys: times.sort_keys(row.late_ms),
+            consistent: table.consistent,
+            ..PageRequest::all(pk)
+        };
+        Self {
+            table,
+            group,
+            topic_partition: row.topic_partition,
+            times,
+            request,
+            prefetch: false,
+            committed: None,
+            next: Next::After(None),
+            page: Vec::new().into_iter(),
+            item: None,
+            frame: None,
+            parts: PartCollector::default(),
+            before_parts: None,
+            last_sk: None,
+        }
+    }
+
+    /// Says from which topic offset on items may be still being written.
+    pub(crate) fn committed(mut self, offset: Option<u64>) -> Self {
+        self.committed = offset;
+        self
+    }
+
+    /// Starts the first page; `item_limit` bounds every page.
+    pub(crate) fn start(&mut self, item_limit: Option<i32>, prefetch: bool) {
+        self.request.item_limit = item_limit;
+        self.prefetch = prefetch;
+        self.fetch_ahead();
+    }
+
+    fn fetch_ahead(&mut self) {
+        let Next::After(after) = &mut self.next else {
+            return;
+        };
+        let request = PageRequest {
+            after: after.take(),
+            ..self.request.clone()
+        };
+        let table = Arc::clone(&self.table);
+        let task = tokio::spawn(async move { table.query(&request).await });
+        self.next = Next::Fetch(AbortOnDropHandle::new(task));
+    }
+
+    /// The next event of the time range.
+    pub(crate) async fn next(
+        &mut self,
+        decoding: &mut Decoding<'_>,
+    ) -> Result<Option<Event>, ReadError> {
+        loop {
+            if let Some(event) = self.next_of_frame() {
+                return Ok(Some(event));
+            }
+            if let Some((info, packed, index)) = self.next_frame() {
+                self.open_frame(decoding, &info, &packed, index)?;
+                continue;
+            }
+            let Some(item) = self.next_item(decoding.stats).await? else {
+                match self.parts.give_up() {
+                    Some(broken) => {
+                        self.parts_broken(broken)?;
+                        continue;
+                    }
+                    None => return Ok(None),
+                }
+            };
+            if let Some(event) = self.open_item(decoding, item)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    fn next_of_frame(&mut self) -> Option<Event> {
+        let (open, frame) = (self.item.as_ref()?, self.frame.as_mut()?);
+        let times = self.times;
+        let event = frame.events.find(|event| times.holds(event.time_ms))?;
+        Some(Event {
+            value: frame.raw.slice(event.value.clone()),
+            time_ms: event.time_ms,
+            topic_partition: self.topic_partition,
+            origin: open.origin(&event),
+            item: open.item.key.clone(),
+        })
+    }
+
+    /// Index entry, packed bytes and number of the open item's next frame.
+    fn next_frame(&mut self) -> Option<(FrameInfo, Bytes, usize)> {
+        self.frame = None;
+        let open = self.item.as_mut()?;
+        let Some(info) = open.item.header.frames.get(open.frame_index) else {
+            self.item = None;
+            return None;
+        };
+        let end = open.frame_start + info.packed_bytes as usize;
+        // The payload is as long as all frames together: checked when the item was opened.
+        let packed = open.item.frames.slice(open.frame_start..end);
+        open.frame_start = end;
+        open.frame_index += 1;
+        Some((info.clone(), packed, open.frame_index - 1))
+    }
+
+    fn open_frame(
+        &mut self,
+        decoding: &mut Decoding<'_>,
+        info: &FrameInfo,
+        packed: &[u8],
+        index: usize,
+    ) -> Result<(), ReadError> {
+        let Some(open) = &self.item else {
+            return Ok(());
+        };
+        if !info.overlaps(self.times.from_ms, self.times.to_ms) {
+            decoding.stats.frames_passed += 1;
+            return Ok(());
+        }
+        decoding.stats.frames_decoded += 1;
+        let header = &open.item.header;
+        match decoding.decoder.decode(header.codec, info, packed) {
+            Ok(frame) => {
+                self.frame = Some(OpenFrame {
+                    raw: frame.raw.into(),
+                    events: frame.events.into_iter(),
+                });
+                Ok(())
+            }
+            Err(error) => {
+                let check = Check::Frame { index, error };
+                self.table.report(open.item.key.clone(), check)
+            }
+        }
+    }
+
+    async fn next_item(&mut self, stats: &mut ReadStats) -> Result<Option<Attributes>, ReadError> {
+        loop {
+            if let Some(item) = self.page.next() {
+                stats.items += 1;
+                return Ok(Some(item));
+            }
+            self.fetch_ahead();
+            let Next::Fetch(task) = &mut self.next else {
+                return Ok(None);
+            };
+            let page = match task.await {
+                Ok(page) => page?,
+                Err(gone) => match gone.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // Only a runtime that shuts down cancels the task.
+                    Err(_) => return Ok(None),
+                },
+            };
+            stats.pages += 1;
+            stats.read_units += page.read_units;
+            self.page = page.items.into_iter();
+            self.next = match page.next_after {
+                Some(after) => Next::After(Some(after)),
+                None => Next::End,
+            };
+            if self.prefetch {
+                self.fetch_ahead();
+            }
+        }
+    }
+
+    /// Opens an item: its event at once if it holds one only.
+    fn open_item(
+        &mut self,
+        decoding: &mut Decoding<'_>,
+        attributes: Attributes,
+    ) -> Result<Option<Event>, ReadError> {
+        let key = self.table.key_of(&attributes);
+        let before = self.last_sk.replace(key.sk.to_string());
+        let item = match read_item(attributes, &key, &self.group, self.topic_partition) {
+            Ok(item) => item,
+            Err(check) => {
+                self.table.report(key, check)?;
+                return Ok(None);
+            }
+        };
+        let part = match &item {
+            StoredItem::Packed(packed) => match &packed.header.kind {
+                Kind::Part(part) => Some(*part),
+                _ => None,
+            },
+            StoredItem::Plain(_) => None,
+        };
+        // Whatever is no further part of an open event ends it.
+        let interrupted = part.map_or(self.parts.is_open(), |part| self.parts.interrupts(&part));
+        if interrupted
+            && let Some(broken) = self.parts.give_up()
+            && self.parts_broken(broken)? == AfterBroken::ReadAgain
+        {
+            return Ok(None);
+        }
+        match (item, part) {
+            (StoredItem::Plain(event), _) => Ok(self.times.holds(event.time_ms).then_some(event)),
+            (StoredItem::Packed(item), None) => {
+                self.item = Some(OpenItem::new(item));
+                Ok(None)
+            }
+            (StoredItem::Packed(item), Some(part)) => {
+                if !self.parts.is_open() {
+                    self.before_parts = before;
+                }
+                self.push_part(decoding, item, part)
+            }
+        }
+    }
+
+    fn push_part(
+        &mut self,
+        decoding: &mut Decoding<'_>,
+        item: PackedItem,
+        part: millpond_format::header::Part,
+    ) -> Result<Option<Event>, ReadError> {
+        let header = &item.header;
+        if !self.times.holds(header.first_time_ms()) {
+            decoding.stats.frames_passed += header.frames.len() as u64;
+            return Ok(None);
+        }
+        let key = item.key.clone();
+        let open = OpenItem::new(item);
+        let (bytes, event) = match open.decode_all(decoding) {
+            Ok(decoded) => decoded,
+            Err(check) => {
+                self.parts.lose(&part);
+                self.table.report(key, check)?;
+                return Ok(None);
+            }
+        };
+        let pushed = self.parts.push(PartItem {
+            part,
+            base_offset: open.item.header.base_offset,
+            bytes,
+            time_ms: event.time_ms,
+            origin: open.origin(&event),
+            key,
+        });
+        match pushed {
+            Ok(whole) => Ok(whole.map(|whole| Event {
+                value: whole.bytes.into(),
+                time_ms: whole.time_ms,
+                topic_partition: self.topic_partition,
+                origin: whole.origin,
+                item: whole.item,
+            })),
+            Err(broken) => {
+                self.parts_broken(broken)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Judges parts that do not make up an event: still being written, seen too early by an
+    /// eventually consistent read, or damage.
+    fn parts_broken(&mut self, broken: Broken) -> Result<AfterBroken, ReadError> {
+        if self
+            .committed
+            .is_some_and(|offset| broken.base_offset >= offset)
+        {
+            return Ok(AfterBroken::GoOn);
+        }
+        if !self.request.consistent {
+            self.request.consistent = true;
+            self.parts.clear();
+            self.page = Vec::new().into_iter();
+            self.last_sk = self.before_parts.take();
+            self.next = Next::After(self.last_sk.clone());
+            return Ok(AfterBroken::ReadAgain);
+        }
+        self.table.report(broken.item, broken.check)?;
+        Ok(AfterBroken::GoOn)
+    }
+}
+
+/// How a chain goes on after parts that do not make up an event.
+#[derive(Debug, PartialEq, Eq)]
+enum AfterBroken {
+    /// From the event's first part, strongly consistent.
+    ReadAgain,
+    /// With the item at hand.
+    GoOn,
+}
+
+impl OpenItem {
+    fn new(item: PackedItem) -> Self {
+        let sources = item.header.sources.iter();
+        let streams = sources
+            .map(|source| (source.stream.as_str().into(), source.shard.as_str().into()))
+            .collect();
+        Self {
+            item,
+            frame_index: 0,
+            frame_start: 0,
+            streams,
+        }
+    }
+
+    fn origin(&self, event: &FrameEvent) -> EventOrigin {
+        let number = event.source as usize;
+        // The decoder answers only sources that the header has.
+        let (stream, shard) = self.streams[number].clone();
+        EventOrigin {
+            stream,
+            shard,
+            epoch: self.item.header.sources[number].epoch,
+            ordinal: event.ordinal,
+        }
+    }
+
+    /// All values of all frames back to back, and the last frame event.
+    fn decode_all(&self, decoding: &mut Decoding<'_>) -> Result<(Vec<u8>, FrameEvent), Check> {
+        let header: &Header = &self.item.header;
+        let mut bytes = Vec::new();
+        let mut last = None;
+        for (index, (info, range)) in header.frame_ranges().enumerate() {
+            decoding.stats.frames_decoded += 1;
+            let frame = decoding
+                .decoder
+                .decode(header.codec, info, &self.item.frames[range])
+                .map_err(|error| Check::Frame { index, error })?;
+            for event in &frame.events {
+                bytes.extend_from_slice(frame.value(event));
+            }
+            if bytes.len() > limits::MAX_EVENT_BYTES {
+                break;
+            }
+            last = frame.events.into_iter().last().or(last);
+        }
+        let event = last.ok_or(Check::NotAnItem {
+            found: "a part without bytes",
+        })?;
+        Ok((bytes, event))
+    }
+}

@@ -1,0 +1,126 @@
+//! One table that says what a failed DynamoDB call means.
+
+use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+
+/// What to do about a failed call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Too fast: wait and try again.
+    Throttled,
+    /// Passing: wait and try again.
+    Passing,
+    /// The table is not there.
+    NoSuchTable,
+    /// Credentials are missing or wrong.
+    Credentials,
+    /// Credentials do not suffice.
+    AccessDenied,
+    /// The request itself is at fault.
+    Refused,
+}
+
+impl Verdict {
+    /// True when another attempt may help.
+    pub(crate) fn is_retried(self) -> bool {
+        matches!(self, Self::Throttled | Self::Passing)
+    }
+}
+
+/// Error codes of DynamoDB that a read can meet
+/// (DynamoDB developer guide, "Error handling with DynamoDB", and API reference, "Common
+/// errors", read 2026-11-23). A code that is not listed is judged by its HTTP status.
+const CODES: [(&str, Verdict); 18] = [
+    ("ProvisionedThroughputExceededException", Verdict::Throttled),
+    ("ThrottlingException", Verdict::Throttled),
+    ("Throttling", Verdict::Throttled),
+    ("RequestLimitExceeded", Verdict::Throttled),
+    ("LimitExceededException", Verdict::Throttled),
+    ("InternalServerError", Verdict::Passing),
+    ("InternalFailure", Verdict::Passing),
+    ("ServiceUnavailable", Verdict::Passing),
+    ("ResourceNotFoundException", Verdict::NoSuchTable),
+    ("UnrecognizedClientException", Verdict::Credentials),
+    ("InvalidSignatureException", Verdict::Credentials),
+    ("IncompleteSignatureException", Verdict::Credentials),
+    ("MissingAuthenticationTokenException", Verdict::Credentials),
+    ("InvalidClientTokenId", Verdict::Credentials),
+    ("ExpiredTokenException", Verdict::Credentials),
+    ("AccessDeniedException", Verdict::AccessDenied),
+    ("NotAuthorized", Verdict::AccessDenied),
+    ("ValidationException", Verdict::Refused),
+];
+
+/// Verdict on an error answer, by its code, else by its HTTP status.
+pub(crate) fn by_code(code: Option<&str>, status: u16) -> Verdict {
+    let listed = CODES.iter().find(|(known, _)| Some(*known) == code);
+    match listed {
+        Some((_, verdict)) => *verdict,
+        None if status >= 500 || status == 429 => Verdict::Passing,
+        None => Verdict::Refused,
+    }
+}
+
+/// Verdict on a failed call, with what was said.
+pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>) -> (Verdict, String)
+where
+    E: std::error::Error + ProvideErrorMetadata + 'static,
+{
+    match error {
+        SdkError::ServiceError(answer) => {
+            let code = answer.err().code();
+            let verdict = by_code(code, answer.raw().status().as_u16());
+            let message = answer.err().message().unwrap_or("without a message");
+            (verdict, format!("{}: {message}", code.unwrap_or("no code")))
+        }
+        SdkError::ConstructionFailure(_) => {
+            (Verdict::Refused, DisplayErrorContext(error).to_string())
+        }
+        SdkError::DispatchFailure(failure) => {
+            let message = DisplayErrorContext(error).to_string();
+            let network = failure.is_io() || failure.is_timeout();
+            // The SDK has no kind of its own for a request that could not be signed.
+            let unsigned = ["credential", "identity", "auth scheme"]
+                .iter()
+                .any(|word| message.to_ascii_lowercase().contains(word));
+            if !network && unsigned {
+                (Verdict::Credentials, message)
+            } else {
+                (Verdict::Passing, message)
+            }
+        }
+        _ => (Verdict::Passing, DisplayErrorContext(error).to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_code_has_one_verdict() {
+        for (code, status, verdict) in [
+            (
+                Some("ProvisionedThroughputExceededException"),
+                400,
+                Verdict::Throttled,
+            ),
+            (Some("ThrottlingException"), 400, Verdict::Throttled),
+            (Some("InternalServerError"), 500, Verdict::Passing),
+            (Some("ResourceNotFoundException"), 400, Verdict::NoSuchTable),
+            (
+                Some("UnrecognizedClientException"),
+                400,
+                Verdict::Credentials,
+            ),
+            (Some("AccessDeniedException"), 400, Verdict::AccessDenied),
+            (Some("ValidationException"), 400, Verdict::Refused),
+            (Some("NeverHeardOf"), 400, Verdict::Refused),
+            (Some("NeverHeardOf"), 503, Verdict::Passing),
+            (None, 502, Verdict::Passing),
+            (None, 404, Verdict::Refused),
+        ] {
+            assert_eq!(by_code(code, status), verdict, "{code:?} {status}");
+        }
+    }
+}

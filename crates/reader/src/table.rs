@@ -1,0 +1,365 @@
+//! The DynamoDB calls of a reader, each with its retry.
+
+use std::collections::HashMap;
+use std::future::Future;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::{
+    AttributeValue, KeyType, ReturnConsumedCapacity, ScalarAttributeType, TableDescription,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::Semaphore;
+
+use crate::classify::{Verdict, classify};
+use crate::config::{OnDamage, ReaderConfig, RetryPolicy};
+use crate::damage::{Check, Damage};
+use crate::error::ReadError;
+use crate::event::ItemKey;
+
+/// An item as the service gives it.
+pub(crate) type Attributes = HashMap<String, AttributeValue>;
+
+/// Sort keys that a query asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum SortKeys {
+    /// Those that start with the text.
+    Prefix(String),
+    /// Those from the first text, to before the second.
+    Range(Option<String>, Option<String>),
+}
+
+impl SortKeys {
+    pub(crate) const ALL: Self = Self::Range(None, None);
+}
+
+/// One page of a query.
+#[derive(Debug, Clone)]
+pub(crate) struct PageRequest {
+    pub(crate) pk: String,
+    pub(crate) sort_keys: SortKeys,
+    /// Sort key of the item before the page.
+    pub(crate) after: Option<String>,
+    pub(crate) backward: bool,
+    pub(crate) item_limit: Option<i32>,
+    /// Attributes to return besides the key; `None` for all.
+    pub(crate) attributes: Option<&'static [&'static str]>,
+    pub(crate) consistent: bool,
+}
+
+impl PageRequest {
+    /// First page of everything under a partition key, strongly consistent.
+    pub(crate) fn all(pk: String) -> Self {
+        Self {
+            pk,
+            sort_keys: SortKeys::ALL,
+            after: None,
+            backward: false,
+            item_limit: None,
+            attributes: None,
+            consistent: true,
+        }
+    }
+}
+
+/// Answer to a [`PageRequest`].
+#[derive(Debug)]
+pub(crate) struct Page {
+    pub(crate) items: Vec<Attributes>,
+    /// Where the next page starts; `None` after the last.
+    pub(crate) next_after: Option<String>,
+    pub(crate) read_units: f64,
+}
+
+/// A table whose key was checked.
+#[derive(Debug)]
+pub(crate) struct Table {
+    client: Client,
+    pub(crate) name: String,
+    pub(crate) pk_name: String,
+    pub(crate) sk_name: String,
+    pub(crate) consistent: bool,
+    pub(crate) parallel_queries: usize,
+    on_damage: OnDamage,
+    retry: RetryPolicy,
+    permits: Semaphore,
+}
+
+impl Table {
+    /// Looks the table up and checks its key.
+    pub(crate) async fn open(client: Client, config: &ReaderConfig) -> Result<Self, ReadError> {
+        let conf = client
+            .config()
+            .to_builder()
+            .retry_config(RetryConfig::disabled())
+            .build();
+        let parallel_queries = config.parallel_queries.max(1);
+        let mut table = Self {
+            client: Client::from_conf(conf),
+            name: config.table.clone(),
+            pk_name: String::new(),
+            sk_name: String::new(),
+            consistent: config.consistent,
+            parallel_queries,
+            on_damage: config.on_damage.clone(),
+            retry: config.retry,
+            permits: Semaphore::new(parallel_queries),
+        };
+        let description = table
+            .call("DescribeTable", || {
+                table.client.describe_table().table_name(&table.name).send()
+            })
+            .await?
+            .table
+            .ok_or_else(|| ReadError::NoSuchTable {
+                table: config.table.clone(),
+            })?;
+        (table.pk_name, table.sk_name) = key_names(&description, config)?;
+        Ok(table)
+    }
+
+    /// One page of a query.
+    pub(crate) async fn query(&self, request: &PageRequest) -> Result<Page, ReadError> {
+        let answer = self
+            .call("Query", || self.query_call(request).send())
+            .await?;
+        let next_after = answer
+            .last_evaluated_key
+            .as_ref()
+            .map(|key| text(key, &self.sk_name).unwrap_or_default().to_owned());
+        Ok(Page {
+            items: answer.items.unwrap_or_default(),
+            next_after,
+            read_units: answer
+                .consumed_capacity
+                .and_then(|capacity| capacity.capacity_units)
+                .unwrap_or(0.0),
+        })
+    }
+
+    fn query_call(
+        &self,
+        request: &PageRequest,
+    ) -> aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder {
+        let string = |value: &str| AttributeValue::S(value.to_owned());
+        let mut call = self
+            .client
+            .query()
+            .table_name(&self.name)
+            .consistent_read(request.consistent)
+            .scan_index_forward(!request.backward)
+            .set_limit(request.item_limit)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
+            .expression_attribute_names("#pk", &self.pk_name)
+            .expression_attribute_values(":pk", string(&request.pk));
+        let mut condition = "#pk = :pk".to_owned();
+        let bounds = match &request.sort_keys {
+            SortKeys::Prefix(prefix) => {
+                condition.push_str(" AND begins_with(#sk, :from)");
+                (Some(prefix), None)
+            }
+            SortKeys::Range(from, to) => {
+                condition.push_str(match (from, to) {
+                    (None, None) => "",
+                    (Some(_), None) => " AND #sk >= :from",
+                    (None, Some(_)) => " AND #sk < :to",
+                    // Inclusive above, but no item's key is a bare time.
+                    (Some(_), Some(_)) => " AND #sk BETWEEN :from AND :to",
+                });
+                (from.as_ref(), to.as_ref())
+            }
+        };
+        if let Some(from) = bounds.0 {
+            call = call.expression_attribute_values(":from", string(from));
+        }
+        if let Some(to) = bounds.1 {
+            call = call.expression_attribute_values(":to", string(to));
+        }
+        if bounds != (None, None) || request.attributes.is_some() {
+            call = call.expression_attribute_names("#sk", &self.sk_name);
+        }
+        if let Some(attributes) = request.attributes {
+            let mut projection = "#pk, #sk".to_owned();
+            for (index, name) in attributes.iter().enumerate() {
+                projection.push_str(&format!(", #a{index}"));
+                call = call.expression_attribute_names(format!("#a{index}"), *name);
+            }
+            call = call.projection_expression(projection);
+        }
+        if let Some(after) = &request.after {
+            call = call
+                .exclusive_start_key(&self.pk_name, string(&request.pk))
+                .exclusive_start_key(&self.sk_name, string(after));
+        }
+        call.key_condition_expression(condition)
+    }
+
+    /// One item, strongly consistent.
+    pub(crate) async fn get(&self, pk: &str, sk: &str) -> Result<Option<Attributes>, ReadError> {
+        let answer = self
+            .call("GetItem", || {
+                self.client
+                    .get_item()
+                    .table_name(&self.name)
+                    .consistent_read(true)
+                    .key(&self.pk_name, AttributeValue::S(pk.to_owned()))
+                    .key(&self.sk_name, AttributeValue::S(sk.to_owned()))
+                    .send()
+            })
+            .await?;
+        Ok(answer.item)
+    }
+
+    /// Makes a call until it succeeds, fails for good, or the attempts are used up.
+    async fn call<T, E, F>(
+        &self,
+        operation: &'static str,
+        make: impl Fn() -> F,
+    ) -> Result<T, ReadError>
+    where
+        F: Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+        E: std::error::Error + ProvideErrorMetadata + 'static,
+    {
+        let mut attempt = 1;
+        loop {
+            let result = {
+                // The semaphore is never closed; a permit only bounds what is in flight.
+                let _permit = self.permits.acquire().await.ok();
+                make().await
+            };
+            let error = match result {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            let (verdict, message) = classify(&error);
+            if !verdict.is_retried() || attempt >= self.retry.attempts {
+                return Err(self.failed(operation, verdict, attempt, message));
+            }
+            tracing::warn!(operation, table = %self.name, attempt, message, "read failed, trying again");
+            let jitter: f64 = SmallRng::from_os_rng().random();
+            let wait = self.retry.wait(attempt).mul_f64(jitter);
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    fn failed(
+        &self,
+        operation: &'static str,
+        verdict: Verdict,
+        attempts: u32,
+        message: String,
+    ) -> ReadError {
+        let table = self.name.clone();
+        match verdict {
+            Verdict::Throttled => ReadError::Throttled {
+                operation,
+                table,
+                attempts,
+                message,
+            },
+            Verdict::Passing => ReadError::Unavailable {
+                operation,
+                attempts,
+                message,
+            },
+            Verdict::NoSuchTable => ReadError::NoSuchTable { table },
+            Verdict::Credentials => ReadError::Credentials { operation, message },
+            Verdict::AccessDenied => ReadError::AccessDenied {
+                operation,
+                table,
+                message,
+            },
+            Verdict::Refused => ReadError::Refused {
+                operation,
+                table,
+                message,
+            },
+        }
+    }
+
+    /// Tells of damage as configured: an error, or an announcement.
+    pub(crate) fn report(&self, item: ItemKey, check: Check) -> Result<(), ReadError> {
+        let damage = Damage {
+            table: self.name.clone(),
+            item,
+            check,
+        };
+        match &self.on_damage {
+            OnDamage::Fail => Err(damage.into()),
+            OnDamage::Skip(tell) => {
+                tell(&damage);
+                Ok(())
+            }
+        }
+    }
+
+    /// Key of an item that a query returned.
+    pub(crate) fn key_of(&self, item: &Attributes) -> ItemKey {
+        let part = |name| text(item, name).unwrap_or_default().into();
+        ItemKey {
+            pk: part(&self.pk_name),
+            sk: part(&self.sk_name),
+        }
+    }
+}
+
+/// A string attribute.
+pub(crate) fn text<'a>(item: &'a Attributes, name: &str) -> Option<&'a str> {
+    item.get(name)?.as_s().ok().map(String::as_str)
+}
+
+/// An integer attribute.
+pub(crate) fn integer(item: &Attributes, name: &str) -> Option<i64> {
+    item.get(name)?.as_n().ok()?.parse().ok()
+}
+
+/// Names of the two key attributes, once they are as configured and both strings.
+fn key_names(
+    table: &TableDescription,
+    config: &ReaderConfig,
+) -> Result<(String, String), ReadError> {
+    let named = |key_type: KeyType| {
+        let element = table.key_schema().iter().find(|e| e.key_type == key_type)?;
+        let name = element.attribute_name();
+        let definitions = table.attribute_definitions();
+        let definition = definitions.iter().find(|d| d.attribute_name() == name);
+        let kind = definition.map_or(ScalarAttributeType::S, |d| d.attribute_type().clone());
+        Some((name.to_owned(), kind))
+    };
+    let fits = |key: &Option<(String, ScalarAttributeType)>, wanted: &Option<String>| {
+        key.as_ref().is_some_and(|(name, kind)| {
+            *kind == ScalarAttributeType::S && wanted.as_ref().is_none_or(|wanted| wanted == name)
+        })
+    };
+    let (hash, range) = (named(KeyType::Hash), named(KeyType::Range));
+    match (&hash, &range) {
+        (Some(pk), Some(sk))
+            if fits(&hash, &config.partition_key) && fits(&range, &config.sort_key) =>
+        {
+            Ok((pk.0.clone(), sk.0.clone()))
+        }
+        _ => {
+            let describe = |key: Option<(String, ScalarAttributeType)>, role| {
+                key.map(|(name, kind)| format!("`{name}` {role} {kind}"))
+            };
+            let found: Vec<_> = [describe(hash, "HASH"), describe(range, "RANGE")]
+                .into_iter()
+                .flatten()
+                .collect();
+            let wanted = |name: &Option<String>| name.as_deref().unwrap_or("any name").to_owned();
+            Err(ReadError::KeySchema {
+                table: config.table.clone(),
+                found: found.join(", "),
+                expected: format!(
+                    "`{}` HASH S, `{}` RANGE S",
+                    wanted(&config.partition_key),
+                    wanted(&config.sort_key)
+                ),
+            })
+        }
+    }
+}
