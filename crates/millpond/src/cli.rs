@@ -1,0 +1,381 @@
+//! The command line: what `--help` shows.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::workload::DEFAULT_EVENTS;
+
+/// Moves events from Kinesis Data Streams to DynamoDB as few, large, compressed items.
+#[derive(Debug, Parser)]
+#[command(name = "millpond", version, about, propagate_version = true)]
+#[command(after_help = concat!(
+    "Start here:\n",
+    "  millpond demo                            the whole path on this machine, with a report\n",
+    "  millpond run Connector.yaml              the pipeline of a file, against AWS\n\n",
+    "Logs go to stderr and are chosen with RUST_LOG (for example RUST_LOG=debug).",
+))]
+#[command(after_long_help = crate::exit::HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the whole path on this machine with a synthetic workload, and report
+    Demo(DemoArgs),
+    /// Run every connector of a file in this process, on the embedded topic
+    Run(RunArgs),
+    /// Keep the local stand-ins for Kinesis and DynamoDB up
+    Local(LocalArgs),
+    /// Put a seeded synthetic workload into a stream
+    Emit(EmitArgs),
+    /// Check a configuration file without touching the network
+    Validate(ValidateArgs),
+    /// Write the events of a group as they were produced
+    Read(ReadArgs),
+    /// List the groups of a table
+    Groups(GroupsArgs),
+    /// Show the envelope of one item as JSON, without its payload
+    Inspect(InspectArgs),
+    /// Print the JSON Schema of Connector.yaml
+    Schema,
+}
+
+/// Which AWS to speak to; what is left out, the usual AWS environment says.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "AWS")]
+pub struct AwsArgs {
+    /// URL to speak to in place of AWS, for example that of `millpond local`
+    #[arg(long, value_name = "URL")]
+    pub endpoint_url: Option<String>,
+    /// Region, for example eu-central-1 [default: AWS_REGION, then the profile's]
+    #[arg(long)]
+    pub region: Option<String>,
+    /// Profile of the shared AWS configuration files [default: AWS_PROFILE]
+    #[arg(long)]
+    pub profile: Option<String>,
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Starts stand-ins for Kinesis and DynamoDB as a child process, emits events into a stream of
+4 shards, runs the built-in Connector.yaml on it, reads every event back and compares it byte
+for byte. The report goes to stdout, everything else to stderr.
+
+Examples:
+  millpond demo
+  millpond demo --events 1000000 --seed 7
+  millpond demo --json | jq .write_units.saving
+  millpond demo --keep          then: millpond local --data-dir <the directory it names>")]
+pub struct DemoArgs {
+    /// Events to emit; the default is about 64 MB
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_EVENTS, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub events: u64,
+    /// Jobs that run at once
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub jobs: u32,
+    /// Seed of the workload: the same seed gives the same events but for their times
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Emit at this rate in MB (10^6 bytes) per second, instead of as fast as possible
+    #[arg(long, value_name = "MB/S", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Put all data here and leave it there; must be empty or absent.
+    /// Without it: tables in memory, the rest in a temporary directory
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Keep the data also without --data-dir, on disk, and say where it is
+    #[arg(long)]
+    pub keep: bool,
+    /// Price of one million write units in USD [default: on-demand, us-east-1]
+    #[arg(long, value_name = "USD", value_parser = positive)]
+    pub usd_per_million_write_units: Option<f64>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The first SIGTERM or Ctrl-C drains: reading stops, what is in flight is committed, and the
+process ends with 0 within 30 seconds. A second one ends it at once (130). Started again with
+the same data directory, it goes on where it was.
+
+Endpoints, region and credentials: what the file says, else the usual AWS environment
+(AWS_REGION, AWS_PROFILE, AWS_ENDPOINT_URL_KINESIS, AWS_ENDPOINT_URL_DYNAMODB, ...).
+
+Examples:
+  millpond run
+  millpond run Connector.yaml --data-dir /var/lib/millpond
+  millpond run --until-caught-up && echo everything is in the table")]
+pub struct RunArgs {
+    /// The configuration file
+    #[arg(value_name = "FILE", default_value = "Connector.yaml")]
+    pub config: PathBuf,
+    /// Where topic and checkpoints are kept; one process at a time
+    #[arg(long, value_name = "DIR", default_value = ".millpond")]
+    pub data_dir: PathBuf,
+    /// End with success once all that was in the stream at start is committed to the table
+    #[arg(long)]
+    pub until_caught_up: bool,
+    /// File of NAME=value lines for the secrets of the file [default: environment variables]
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
+}
+
+/// Arguments of `local`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Both listen on 127.0.0.1 only, and take any credentials. The environment to export is printed
+to stdout; `ready` follows on stderr. SIGTERM and Ctrl-C end it.
+
+Examples:
+  millpond local
+  millpond local --data-dir ./tables
+  aws kinesis list-streams          in another terminal, after the exports")]
+pub struct LocalArgs {
+    /// Port of the Kinesis stand-in; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 4567)]
+    pub kinesis_port: u16,
+    /// Port of the DynamoDB stand-in; 0 takes any free one
+    #[arg(long, value_name = "PORT", default_value_t = 8000)]
+    pub dynamodb_port: u16,
+    /// Keep the tables here; without it they live in memory. Streams always live in memory
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// End when stdin closes, that is when the parent process is gone
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// Arguments of `emit`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Events of one partition key (<job id>/<worker>) are put in order; throttled and failed records
+are put again before later ones of their key. A summary follows on stdout as one JSON object.
+
+Examples:
+  millpond emit --stream events --endpoint-url http://127.0.0.1:4567
+  millpond emit --stream events --events 5000000 --rate 4
+  millpond emit --to-file events.json --bytes 64000000")]
+pub struct EmitArgs {
+    /// The stream
+    #[arg(long, required_unless_present = "to_file")]
+    pub stream: Option<String>,
+    /// Write the events here instead, one per line
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["stream", "log"])]
+    pub to_file: Option<PathBuf>,
+    /// Events to emit [default: 116000, about 64 MB]
+    #[arg(long, value_name = "N", conflicts_with = "bytes", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub events: Option<u64>,
+    /// Emit until this many bytes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub bytes: Option<u64>,
+    /// Jobs that run at once
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub jobs: u32,
+    /// Seed of the workload
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Time of the first event, RFC 3339 or epoch milliseconds [default: now]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_ms, allow_hyphen_values = true)]
+    pub start: Option<i64>,
+    /// Rate in MB (10^6 bytes) per second [default: as fast as possible]
+    #[arg(long, value_name = "MB/S", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Record here when each event was sent (see `emit_log` in the source for the form)
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// Which AWS to speak to.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+    /// End when stdin closes, that is when the parent process is gone
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+/// Arguments of `validate`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Reports all problems at once, each with its line and column, and ends with 3 if there are any.
+
+Examples:
+  millpond validate Connector.yaml
+  millpond validate Connector.yaml --secrets secrets.txt")]
+pub struct ValidateArgs {
+    /// The configuration file
+    #[arg(value_name = "FILE")]
+    pub config: PathBuf,
+    /// File of NAME=value lines for the secrets of the file [default: environment variables]
+    #[arg(long, value_name = "FILE")]
+    pub secrets: Option<PathBuf>,
+}
+
+/// Which table, and which pipeline in it.
+#[derive(Debug, Args)]
+pub struct TableArgs {
+    /// The table
+    #[arg(long)]
+    pub table: String,
+    /// The pipeline that wrote the table; only needed when several did
+    #[arg(long)]
+    pub pipeline: Option<String>,
+    /// Which AWS to speak to.
+    #[command(flatten)]
+    pub aws: AwsArgs,
+}
+
+/// Arguments of `read`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+TIME is RFC 3339 (2026-11-23T08:00:00Z) or milliseconds since the Unix epoch.
+
+Examples:
+  millpond read --table events --group job-17
+  millpond read --table events --group job-17 --from 2026-11-23T08:00:00Z --limit 10
+  millpond read --table events --group job-17 | jq .event_type | sort | uniq -c")]
+pub struct ReadArgs {
+    /// Which table.
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// The group, as `millpond groups` lists it
+    #[arg(long)]
+    pub group: String,
+    /// First event time, inclusive
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_ms)]
+    pub from: Option<i64>,
+    /// Last event time, exclusive
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_ms)]
+    pub to: Option<i64>,
+    /// Stop after this many events
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Write each event as a big-endian u32 length and its bytes, instead of as a line
+    #[arg(long)]
+    pub raw: bool,
+    /// Report damaged items on stderr, go on with the rest, and end with 5
+    #[arg(long)]
+    pub skip_damaged: bool,
+}
+
+/// Arguments of `groups`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  millpond groups --table events
+  millpond groups --table events --json | jq .events")]
+pub struct GroupsArgs {
+    /// Which table.
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// One JSON object per line instead of columns
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Without --sk it shows the items of the group, up to --limit, one JSON object per line.
+
+Examples:
+  millpond inspect --table events --group job-17 --limit 1
+  millpond inspect --table events --pk 'events/job-17#0' --sk '2026-11-23T08:00:00.123Z/0000000000000000042/00000'")]
+pub struct InspectArgs {
+    /// Which table.
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// Items of this group
+    #[arg(long, required_unless_present = "pk", conflicts_with = "pk")]
+    pub group: Option<String>,
+    /// Partition key value of one item
+    #[arg(long, requires = "sk")]
+    pub pk: Option<String>,
+    /// Sort key value of that item
+    #[arg(long, requires = "pk")]
+    pub sk: Option<String>,
+    /// Items to show of a group
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub limit: u64,
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("expected a number above 0".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_agree_with_each_other() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_documented_calls_parse() {
+        for call in [
+            "millpond demo",
+            "millpond demo --events 1000 --jobs 3 --seed 9 --json --rate 2.5 --keep",
+            "millpond run",
+            "millpond run Connector.yaml --data-dir d --until-caught-up --secrets s",
+            "millpond local --kinesis-port 0 --dynamodb-port 0 --data-dir d --exit-with-parent",
+            "millpond emit --stream s --events 10 --log l --endpoint-url http://127.0.0.1:1",
+            "millpond emit --to-file f --bytes 1000 --start 1763886000000",
+            "millpond validate f",
+            "millpond read --table t --group g --from 2026-11-23T08:00:00Z --to 1763886000000 --limit 1 --raw",
+            "millpond groups --table t --region r --profile p --pipeline x",
+            "millpond inspect --table t --group g",
+            "millpond inspect --table t --pk p --sk s",
+            "millpond schema",
+        ] {
+            if let Err(error) = Cli::try_parse_from(call.split(' ')) {
+                panic!("{call}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn wrong_calls_are_refused() {
+        for call in [
+            "millpond",
+            "millpond demo --events 0",
+            "millpond demo --rate 0",
+            "millpond demo --rate NaN",
+            "millpond emit",
+            "millpond emit --stream s --to-file f",
+            "millpond emit --stream s --events 1 --bytes 1",
+            "millpond read --table t",
+            "millpond read --table t --group g --from yesterday",
+            "millpond inspect --table t",
+            "millpond inspect --table t --pk p",
+        ] {
+            assert!(Cli::try_parse_from(call.split(' ')).is_err(), "{call}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            if command.get_name() == "schema" || command.get_name() == "help" {
+                continue;
+            }
+            let help = command.get_after_help().map(ToString::to_string);
+            assert!(
+                help.is_some_and(|help| help.contains("Examples:")),
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+}

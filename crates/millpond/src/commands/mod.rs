@@ -1,0 +1,54 @@
+//! One module per command: arguments in, exit code out.
+
+use std::io::{self, Write};
+
+use anyhow::Context as _;
+use aws_config::SdkConfig;
+use millpond_connector::aws::AwsSettings;
+
+use crate::cli::AwsArgs;
+
+pub mod emit;
+pub mod local;
+
+impl AwsArgs {
+    /// Reads the AWS environment.
+    ///
+    /// # Errors
+    /// When nothing names a region.
+    pub async fn load(&self) -> anyhow::Result<SdkConfig> {
+        let settings = AwsSettings {
+            region: self.region.clone(),
+            endpoint: self.endpoint_url.clone(),
+            profile: self.profile.clone(),
+        };
+        Ok(settings.load().await?)
+    }
+}
+
+/// Writes a result to stdout.
+///
+/// # Errors
+/// When stdout cannot be written; see [`is_broken_pipe`].
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")
+}
+
+/// Writes a message to stderr; one that cannot be written is dropped.
+pub fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// True when whoever read stdout has gone (`millpond read ... | head`): a quiet end, no failure.
+#[must_use]
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    })
+}

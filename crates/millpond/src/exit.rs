@@ -1,0 +1,76 @@
+//! How the process ends: documented exit codes, shown by `--help`.
+
+use std::process::ExitCode;
+
+/// Why the process ends as it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// What was asked for was done.
+    Success,
+    /// It failed while running; the message says what to do.
+    Failure,
+    /// The command line is wrong (the number is clap's own).
+    Usage,
+    /// The configuration is wrong.
+    Configuration,
+    /// `demo` read back something else than was emitted.
+    Mismatch,
+    /// `read` went past damaged items.
+    Damaged,
+    /// A second signal ended a drain.
+    Interrupted,
+}
+
+/// The exit codes, as `--help` shows them.
+pub const HELP: &str = "\
+Exit codes:
+  0    done; also after a drain on SIGTERM or Ctrl-C
+  1    failed while running
+  2    wrong command line
+  3    wrong configuration file
+  4    demo: what was read back is not what was emitted
+  5    read: damaged items were skipped (--skip-damaged)
+  130  a second SIGTERM or Ctrl-C ended the process before it had drained";
+
+impl Exit {
+    /// The number that the shell sees.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+            Self::Configuration => 3,
+            Self::Mismatch => 4,
+            Self::Damaged => 5,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn help_lists_every_code() {
+        for exit in [
+            Exit::Success,
+            Exit::Failure,
+            Exit::Usage,
+            Exit::Configuration,
+            Exit::Mismatch,
+            Exit::Damaged,
+            Exit::Interrupted,
+        ] {
+            let listed = format!("\n  {:<3}  ", exit.code());
+            assert!(HELP.contains(&listed), "{exit:?}");
+        }
+    }
+}

@@ -1,0 +1,428 @@
+//! The report of `millpond demo`: figures in, text or JSON out.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::cost::{WritePrice, ratio};
+
+/// What was measured.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Figures {
+    /// Events counted by the comparison.
+    pub events: EventCounts,
+    /// Bytes of the events emitted.
+    pub event_bytes: u64,
+    /// Items with events that the table acknowledged.
+    pub items: u64,
+    /// Their bytes by DynamoDB's rules.
+    pub item_bytes: u64,
+    /// Write units by their sizes.
+    pub item_units: u64,
+    /// Write units of ledger and directory rows by their sizes.
+    pub overhead_units: u64,
+    /// Write units that the server reported, in thousandths.
+    pub reported_units_milli: u64,
+    /// Write units of one item per event, for these very events.
+    pub per_event_units: u64,
+    /// Milliseconds from emit to readable, ascending.
+    pub availability_ms: Vec<u64>,
+    /// Seconds from the first event sent to the last one acknowledged by the table.
+    pub seconds: f64,
+    /// CPU seconds of the pipeline's process meanwhile.
+    pub cpu_seconds: f64,
+}
+
+/// What became of the events.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct EventCounts {
+    /// Accepted by the stream.
+    pub emitted: u64,
+    /// Read back from the table.
+    pub read: u64,
+    /// Emitted and not read back.
+    pub lost: u64,
+    /// Read back more than once, each further time counted.
+    pub duplicated: u64,
+    /// Read back with other bytes.
+    pub changed: u64,
+    /// Read after a later event of the same group and Kinesis partition key.
+    pub out_of_order: u64,
+}
+
+impl EventCounts {
+    /// True when all that was emitted was read back once, unchanged and in order.
+    #[must_use]
+    pub fn is_exact(&self) -> bool {
+        self.emitted == self.read
+            && self.lost + self.duplicated + self.changed + self.out_of_order == 0
+    }
+}
+
+/// The report; its JSON keys are a promise.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// What became of the events.
+    pub events: EventCounts,
+    /// Items with events.
+    pub items: u64,
+    /// Mean size of an item in bytes.
+    pub mean_item_bytes: f64,
+    /// Bytes used of those paid for with the items' write units.
+    pub fill: f64,
+    /// Bytes of events over bytes of items.
+    pub compression_ratio: f64,
+    /// Write units.
+    pub write_units: WriteUnits,
+    /// US dollars per terabyte of events.
+    pub usd_per_tb: UsdPerTb,
+    /// From emit to readable.
+    pub availability_ms: Availability,
+    /// Events per second, from the first one sent to the last one acknowledged.
+    pub events_per_second: f64,
+    /// The same in MB (10^6 bytes) of events.
+    pub megabytes_per_second: f64,
+    /// CPU seconds of the pipeline per GB (10^9 bytes) of events.
+    pub cpu_seconds_per_gb: f64,
+}
+
+/// Write units of the run and of its baseline.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct WriteUnits {
+    /// As the server reported.
+    pub reported: f64,
+    /// As computed from sizes.
+    pub computed: u64,
+    /// What one item per event would have taken.
+    pub per_event: u64,
+    /// How many times fewer units were taken than with one item per event.
+    pub saving: f64,
+}
+
+/// US dollars per terabyte of events.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct UsdPerTb {
+    /// As written.
+    pub packed: f64,
+    /// With one item per event.
+    pub per_event: f64,
+}
+
+/// Milliseconds from emit to readable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Availability {
+    /// Half of the events were readable by then.
+    pub p50: u64,
+    /// 99 in 100 were.
+    pub p99: u64,
+    /// All were.
+    pub max: u64,
+}
+
+impl Report {
+    /// Works out the report.
+    #[must_use]
+    pub fn new(figures: &Figures, price: &WritePrice) -> Self {
+        let reported = figures.reported_units_milli as f64 / 1e3;
+        let per_event = figures.per_event_units as f64;
+        let bytes = figures.event_bytes as f64;
+        Self {
+            events: figures.events,
+            items: figures.items,
+            mean_item_bytes: rounded(ratio(figures.item_bytes as f64, figures.items as f64), 1),
+            fill: rounded(
+                ratio(
+                    figures.item_bytes as f64,
+                    figures.item_units as f64 * 1_024.0,
+                ),
+                4,
+            ),
+            compression_ratio: rounded(ratio(bytes, figures.item_bytes as f64), 3),
+            write_units: WriteUnits {
+                reported: rounded(reported, 3),
+                computed: figures.item_units + figures.overhead_units,
+                per_event: figures.per_event_units,
+                saving: rounded(ratio(per_event, reported), 2),
+            },
+            usd_per_tb: UsdPerTb {
+                packed: rounded(price.usd_per_tb(reported, figures.event_bytes), 2),
+                per_event: rounded(price.usd_per_tb(per_event, figures.event_bytes), 2),
+            },
+            availability_ms: Availability::of(&figures.availability_ms),
+            events_per_second: rounded(ratio(figures.events.emitted as f64, figures.seconds), 1),
+            megabytes_per_second: rounded(ratio(bytes / 1e6, figures.seconds), 3),
+            cpu_seconds_per_gb: rounded(ratio(figures.cpu_seconds, bytes / 1e9), 3),
+        }
+    }
+
+    /// The report as lines for people.
+    #[must_use]
+    pub fn to_text(&self, price: &WritePrice) -> String {
+        let mut text = String::new();
+        for (name, value) in self.lines(price) {
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "{name:<14}{value}");
+        }
+        text
+    }
+
+    fn lines(&self, price: &WritePrice) -> Vec<(&'static str, String)> {
+        let events = &self.events;
+        let units = &self.write_units;
+        vec![
+            (
+                "Events",
+                format!(
+                    "{} emitted, {} read back",
+                    grouped(events.emitted),
+                    grouped(events.read)
+                ),
+            ),
+            (
+                "",
+                format!(
+                    "{} lost, {} duplicated, {} changed, {} out of order",
+                    grouped(events.lost),
+                    grouped(events.duplicated),
+                    grouped(events.changed),
+                    grouped(events.out_of_order)
+                ),
+            ),
+            (
+                "Items",
+                format!(
+                    "{} of {} bytes on average, fill {:.3}, compression {:.2} to 1",
+                    grouped(self.items),
+                    grouped(self.mean_item_bytes as u64),
+                    self.fill,
+                    self.compression_ratio
+                ),
+            ),
+            (
+                "Write units",
+                format!(
+                    "{} by the server, {} computed",
+                    grouped(units.reported as u64),
+                    grouped(units.computed)
+                ),
+            ),
+            (
+                "",
+                format!(
+                    "{} with one item per event: {:.1} times as many",
+                    grouped(units.per_event),
+                    units.saving
+                ),
+            ),
+            (
+                "USD per TB",
+                format!(
+                    "{:.2}, with one item per event {:.2}",
+                    self.usd_per_tb.packed, self.usd_per_tb.per_event
+                ),
+            ),
+            (
+                "",
+                format!(
+                    "at {} USD per million write units ({})",
+                    price.usd_per_million_units, price.note
+                ),
+            ),
+            (
+                "Availability",
+                format!(
+                    "{} ms p50, {} ms p99, {} ms max, from emit to readable",
+                    grouped(self.availability_ms.p50),
+                    grouped(self.availability_ms.p99),
+                    grouped(self.availability_ms.max)
+                ),
+            ),
+            (
+                "Speed",
+                format!(
+                    "{} events/s, {:.1} MB/s, {:.2} CPU seconds per GB of events",
+                    grouped(self.events_per_second as u64),
+                    self.megabytes_per_second,
+                    self.cpu_seconds_per_gb
+                ),
+            ),
+        ]
+    }
+}
+
+impl Availability {
+    /// Percentiles (nearest rank) of `ascending`.
+    #[must_use]
+    pub fn of(ascending: &[u64]) -> Self {
+        let rank = |percent: usize| {
+            let rank = (ascending.len() * percent).div_ceil(100).max(1);
+            ascending.get(rank - 1).copied().unwrap_or(0)
+        };
+        Self {
+            p50: rank(50),
+            p99: rank(99),
+            max: rank(100),
+        }
+    }
+}
+
+fn rounded(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// `1234567` as `1,234,567`.
+#[must_use]
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn figures() -> Figures {
+        Figures {
+            events: EventCounts {
+                emitted: 1_000,
+                read: 1_000,
+                ..EventCounts::default()
+            },
+            event_bytes: 500_000,
+            items: 2,
+            item_bytes: 100_000,
+            item_units: 98,
+            overhead_units: 12,
+            reported_units_milli: 110_000,
+            per_event_units: 1_100,
+            availability_ms: (1..=200).collect(),
+            seconds: 2.0,
+            cpu_seconds: 0.005,
+        }
+    }
+
+    #[test]
+    fn json_has_the_promised_keys_and_no_others() {
+        let report = Report::new(&figures(), &WritePrice::default());
+        let json = serde_json::to_value(report).expect("JSON");
+        let keys = |value: &serde_json::Value| -> Vec<String> {
+            let object = value.as_object().expect("object");
+            let mut keys: Vec<_> = object.keys().cloned().collect();
+            keys.sort();
+            keys
+        };
+        assert_eq!(
+            keys(&json),
+            [
+                "availability_ms",
+                "compression_ratio",
+                "cpu_seconds_per_gb",
+                "events",
+                "events_per_second",
+                "fill",
+                "items",
+                "mean_item_bytes",
+                "megabytes_per_second",
+                "usd_per_tb",
+                "write_units",
+            ]
+        );
+        assert_eq!(
+            keys(&json["events"]),
+            [
+                "changed",
+                "duplicated",
+                "emitted",
+                "lost",
+                "out_of_order",
+                "read"
+            ]
+        );
+        assert_eq!(
+            keys(&json["write_units"]),
+            ["computed", "per_event", "reported", "saving"]
+        );
+        assert_eq!(keys(&json["usd_per_tb"]), ["packed", "per_event"]);
+        assert_eq!(keys(&json["availability_ms"]), ["max", "p50", "p99"]);
+    }
+
+    #[test]
+    fn figures_are_worked_out() {
+        let report = Report::new(&figures(), &WritePrice::default());
+        let json = serde_json::to_value(&report).expect("JSON");
+        assert_eq!(json["mean_item_bytes"], 50_000.0);
+        assert_eq!(json["fill"], 0.9965);
+        assert_eq!(json["compression_ratio"], 5.0);
+        assert_eq!(json["write_units"]["computed"], 110);
+        assert_eq!(json["write_units"]["saving"], 10.0);
+        assert_eq!(json["usd_per_tb"]["packed"], 137.5);
+        assert_eq!(json["usd_per_tb"]["per_event"], 1_375.0);
+        assert_eq!(json["events_per_second"], 500.0);
+        assert_eq!(json["megabytes_per_second"], 0.25);
+        assert_eq!(json["cpu_seconds_per_gb"], 10.0);
+        assert_eq!(
+            report.availability_ms,
+            Availability {
+                p50: 100,
+                p99: 198,
+                max: 200
+            }
+        );
+        let text = report.to_text(&WritePrice::default());
+        for part in [
+            "1,000 emitted",
+            "0 lost",
+            "10.0 times",
+            "0.625 USD",
+            "2024-11-01",
+            "198 ms p99",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    #[test]
+    fn only_an_exact_run_is_exact() {
+        let exact = figures().events;
+        assert!(exact.is_exact());
+        assert!(!EventCounts { lost: 1, ..exact }.is_exact());
+        assert!(
+            !EventCounts {
+                duplicated: 1,
+                ..exact
+            }
+            .is_exact()
+        );
+        assert!(
+            !EventCounts {
+                changed: 1,
+                ..exact
+            }
+            .is_exact()
+        );
+        assert!(
+            !EventCounts {
+                out_of_order: 1,
+                ..exact
+            }
+            .is_exact()
+        );
+        assert!(!EventCounts { read: 999, ..exact }.is_exact());
+    }
+
+    #[test]
+    fn nothing_at_all_gives_zeros() {
+        let report = Report::new(&Figures::default(), &WritePrice::default());
+        let text = serde_json::to_string(&report).expect("JSON");
+        assert!(!text.contains("null"), "{text}");
+        assert_eq!(report.availability_ms, Availability::default());
+    }
+}
