@@ -1,1 +1,36 @@
-//! placeholder
+//! The Kinesis source: reads every shard of a stream by polling into a topic, each
+//! event untouched, in the order of its shard, with its origin as the record's key.
+//!
+//! Two ways in: [`kind`] for a registry (section `kinesis` of `Connector.yaml`), and
+//! [`source::KinesisSource::new`] with a client, a config and a checkpoint store.
+//!
+//! The parts, from the inside out. Pure, with `now` as an argument:
+//! [`lineage`] (parents before children), [`pacing`] (when and how much to read),
+//! [`delivery`] (batches, chains, durable positions), [`roster`] (lineage and checkpoint in step),
+//! [`classify`] (what a failed call means). Adapters: [`client`] is the stream service as used here,
+//! [`sdk`] the AWS SDK behind it, [`checkpoint`] the store with its file in [`checkpoint_file`].
+//! Around them: one reader task for each shard, and one session task that owns all decisions.
+
+pub mod checkpoint;
+pub mod checkpoint_file;
+pub mod classify;
+pub mod client;
+pub mod config;
+pub mod delivery;
+pub mod error;
+mod kind;
+pub mod limits;
+pub mod lineage;
+mod listing;
+pub mod pacing;
+mod reader;
+mod retry;
+pub mod roster;
+pub mod sdk;
+mod session;
+pub mod shard;
+pub mod source;
+
+pub use kind::{KinesisKind, kind};
+pub use reader::WallClock;
+pub use source::KinesisSource;

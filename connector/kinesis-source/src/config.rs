@@ -1,0 +1,248 @@
+//! Section `kinesis` of `Connector.yaml`: raw form, checks, and the config that cannot be wrong.
+
+use millpond_connector::aws::AwsSettings;
+use millpond_connector::document::ConnectorDocument;
+use millpond_connector::problem::Problems;
+use millpond_connector::section::Section;
+use millpond_connector::units::{ByteSize, HumanDuration, Moment};
+use millpond_format::origin::MAX_STREAM_NAME_BYTES;
+
+use crate::delivery::Batching;
+use crate::limits::{READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND};
+use crate::pacing::Pace;
+
+/// Time between two reads of a shard that is read to its newest record. It adds half of itself to the
+/// mean time until an event is readable, and at most itself; two reads a second leave
+/// three of a shard's five to other consumers. After ten silent seconds it doubles.
+pub const DEFAULT_IDLE_INTERVAL: HumanDuration = HumanDuration::from_millis(500);
+
+/// Default of `max-buffered`.
+pub const DEFAULT_MAX_BUFFERED: ByteSize = ByteSize(32 << 20);
+
+/// Default of `topic-partitions`.
+pub const DEFAULT_TOPIC_PARTITIONS: u32 = 4;
+
+/// Reads an Amazon Kinesis data stream.
+#[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct RawKinesis {
+    /// Name of the stream: 1 to 128 of `A-Z a-z 0-9 . _ -`.
+    #[schemars(required)]
+    pub stream: Option<String>,
+    /// AWS region. Default: what the AWS environment or profile says.
+    pub region: Option<String>,
+    /// URL to speak to in place of the region's own endpoint, such as a stand-in's. Default: the AWS
+    /// environment (`AWS_ENDPOINT_URL_KINESIS`, `AWS_ENDPOINT_URL`), else AWS itself.
+    pub endpoint: Option<String>,
+    /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, else `default`.
+    pub profile: Option<String>,
+    /// Where to begin when no checkpoint exists: `trim-horizon` (default; the oldest record kept),
+    /// `latest` (records that arrive after the first start), or `{at-timestamp: RFC3339}`.
+    pub start: Option<RawStart>,
+    /// Partitions of the topic that `millpond run` creates, 1 to 256. Default: 4. In a cluster the topic's
+    /// own count holds.
+    pub topic_partitions: Option<u32>,
+    /// Bytes read but not yet durable in the topic above which reading pauses, 4 MiB to 1 GiB.
+    /// Default: 32 MiB.
+    pub max_buffered: Option<ByteSize>,
+    /// Time between two reads of a shard once its newest record was read, 200 ms to 60 s.
+    /// Default: 500 ms; doubled while nothing arrives for some time.
+    pub idle_interval: Option<HumanDuration>,
+    /// `GetRecords` calls a second and shard, 1 to 1000. Default: 5, which is all that a shard of
+    /// Kinesis gives to its polling consumers together; less leaves more to others.
+    pub reads_per_second: Option<u32>,
+    /// Bytes a second and shard, 64 KiB to 4 GiB. Default: 2 MiB, which is all that a shard of Kinesis
+    /// gives to its polling consumers together.
+    pub read_bytes_per_second: Option<ByteSize>,
+}
+
+/// Where to begin when no checkpoint exists.
+#[derive(Debug, Clone, Copy, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RawStart {
+    /// With the oldest record that the stream keeps.
+    TrimHorizon,
+    /// With the first record that arrives after the first start of this connector.
+    Latest,
+    /// With the first record that arrived at this time (RFC 3339, with a time zone) or later.
+    AtTimestamp(Moment),
+}
+
+/// Where to begin when no checkpoint exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the oldest record that the stream keeps.
+    TrimHorizon,
+    /// With the first record that arrives after the first start.
+    Latest,
+    /// With the first record that arrived then or later, milliseconds since the Unix epoch.
+    AtTimestamp(i64),
+}
+
+/// How the source reads and batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SourceConfig {
+    /// Where to begin when no checkpoint exists.
+    pub start: Start,
+    /// How batches are made.
+    pub batching: Batching,
+    /// How often and how much a shard is read.
+    pub pace: Pace,
+}
+
+impl Default for SourceConfig {
+    fn default() -> Self {
+        Self {
+            start: Start::TrimHorizon,
+            batching: Batching {
+                batch_bytes: 1 << 20,
+                linger: std::time::Duration::from_millis(250),
+                max_buffered_bytes: usize::try_from(DEFAULT_MAX_BUFFERED.get())
+                    .unwrap_or(usize::MAX),
+            },
+            pace: Pace {
+                reads_per_second: SHARD_READS_PER_SECOND,
+                bytes_per_second: SHARD_READ_BYTES_PER_SECOND,
+                target_bytes: READ_TARGET_BYTES,
+                idle_interval: DEFAULT_IDLE_INTERVAL.get(),
+            },
+        }
+    }
+}
+
+/// A section that is right.
+#[derive(Debug, Clone)]
+pub struct KinesisConfig {
+    /// Stream name.
+    pub stream: String,
+    /// Access to AWS.
+    pub aws: AwsSettings,
+    /// Partitions of the topic, where `millpond run` creates it.
+    pub topic_partitions: u32,
+    /// How the source reads and batches.
+    pub source: SourceConfig,
+}
+
+impl KinesisConfig {
+    /// Checks a section; `None` exactly when an error was pushed.
+    pub fn validate(
+        document: &ConnectorDocument,
+        section: &Section<'_>,
+        problems: &mut Problems,
+    ) -> Option<Self> {
+        let before = problems.errors();
+        let raw: RawKinesis = section.read(problems)?;
+        let stream = section.require(problems, "stream", raw.stream);
+        if stream.as_deref().is_some_and(|name| !is_stream_name(name)) {
+            problems.push(
+                section
+                    .problem("stream", "is no stream name")
+                    .allowed("1 to 128 of `A-Z a-z 0-9 . _ -`"),
+            );
+        }
+        let on_aws = raw.endpoint.is_none();
+        let aws = AwsSettings::validate(section, problems, raw.region, raw.endpoint, raw.profile);
+        let defaults = SourceConfig::default();
+        let topic_partitions = section.in_range(
+            problems,
+            "topic-partitions",
+            raw.topic_partitions.unwrap_or(DEFAULT_TOPIC_PARTITIONS),
+            1..=256,
+        );
+        let max_buffered = section.in_range(
+            problems,
+            "max-buffered",
+            raw.max_buffered.unwrap_or(DEFAULT_MAX_BUFFERED),
+            ByteSize(4 << 20)..=ByteSize(1 << 30),
+        );
+        let idle_interval = section.in_range(
+            problems,
+            "idle-interval",
+            raw.idle_interval.unwrap_or(DEFAULT_IDLE_INTERVAL),
+            HumanDuration::from_millis(200)..=HumanDuration::from_secs(60),
+        );
+        let reads_per_second = section.in_range(
+            problems,
+            "reads-per-second",
+            raw.reads_per_second.unwrap_or(SHARD_READS_PER_SECOND),
+            1..=1_000,
+        );
+        let bytes_per_second = section.in_range(
+            problems,
+            "read-bytes-per-second",
+            raw.read_bytes_per_second
+                .unwrap_or(ByteSize(SHARD_READ_BYTES_PER_SECOND)),
+            ByteSize(64 << 10)..=ByteSize(4 << 30),
+        );
+        let batch_bytes = document.meta.producer.batch_bytes;
+        if max_buffered.is_some_and(|max| max.get() < batch_bytes) {
+            problems.push(
+                section
+                    .problem("max-buffered", "is smaller than one batch")
+                    .allowed(format!(
+                        "at least {} (`producer.batch-size`)",
+                        ByteSize(batch_bytes)
+                    )),
+            );
+        }
+        if on_aws {
+            warn_above(
+                section,
+                problems,
+                "reads-per-second",
+                reads_per_second > Some(SHARD_READS_PER_SECOND),
+            );
+            let bytes = bytes_per_second.map(ByteSize::get);
+            warn_above(
+                section,
+                problems,
+                "read-bytes-per-second",
+                bytes > Some(SHARD_READ_BYTES_PER_SECOND),
+            );
+        }
+        if problems.errors() > before {
+            return None;
+        }
+        Some(Self {
+            stream: stream?,
+            aws,
+            topic_partitions: topic_partitions?,
+            source: SourceConfig {
+                start: match raw.start {
+                    None | Some(RawStart::TrimHorizon) => Start::TrimHorizon,
+                    Some(RawStart::Latest) => Start::Latest,
+                    Some(RawStart::AtTimestamp(moment)) => Start::AtTimestamp(moment.as_millis()),
+                },
+                batching: Batching {
+                    batch_bytes: usize::try_from(batch_bytes).ok()?,
+                    linger: document.meta.producer.linger,
+                    max_buffered_bytes: usize::try_from(max_buffered?.get()).ok()?,
+                },
+                pace: Pace {
+                    reads_per_second: reads_per_second?,
+                    bytes_per_second: bytes_per_second?.get(),
+                    idle_interval: idle_interval?.get(),
+                    ..defaults.pace
+                },
+            },
+        })
+    }
+}
+
+fn is_stream_name(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    !name.is_empty() && name.len() <= MAX_STREAM_NAME_BYTES && name.bytes().all(known)
+}
+
+fn warn_above(section: &Section<'_>, problems: &mut Problems, setting: &str, above: bool) {
+    if above {
+        problems.push(
+            section
+                .problem(
+                    setting,
+                    "is more than a shard of Kinesis gives: it will throttle",
+                )
+                .as_warning(),
+        );
+    }
+}

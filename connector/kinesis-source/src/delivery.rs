@@ -1,0 +1,443 @@
+//! From a shard's records to batches of topic partitions, and back from acknowledged
+//! batches to durable positions. Pure: `now` is an argument.
+//!
+//! - Each event gets the next ordinal of its (shard, topic partition) chain.
+//! - Each partition has one open batch, a queue of sealed ones, and at most **one** append in
+//!   flight. With two, the first could fail and the second be stored: later events
+//!   would then stand before earlier ones, and no repetition could mend that (I3). A failed
+//!   append is offered again as it was, before anything behind it.
+//! - A shard's position moves from answer to answer: an answer is durable once, for every
+//!   topic partition, the chain is durable up to the ordinal that the answer ended with (I5).
+//!   Nothing is kept for single events.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use millpond_connector::topic::{PartitionId, StoredBatch};
+use millpond_format::origin::{ChainLink, Origin};
+use millpond_format::record::BatchBuilder;
+use millpond_format::sequence::{Position, SequenceNumber};
+
+use crate::checkpoint::ChainState;
+use crate::client::StreamRecord;
+use crate::limits::MAX_RECORDS_PER_BATCH;
+use crate::shard::ShardId;
+
+/// How batches are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batching {
+    /// A batch is sealed before it would exceed this many bytes; a larger event has its own.
+    pub batch_bytes: usize,
+    /// A batch is sealed when its first event has waited this long.
+    pub linger: Duration,
+    /// Above this many bytes in open and sealed batches nothing more should be taken in.
+    pub max_buffered_bytes: usize,
+}
+
+/// Handle of a shard within one [`Delivery`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShardIndex(usize);
+
+/// A record that cannot be given an origin.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "shard `{shard}` answered a record with the sequence number `{sequence}`, which is no decimal number"
+)]
+pub struct BadSequence {
+    /// The shard.
+    pub shard: ShardId,
+    /// What stood in place of a sequence number.
+    pub sequence: String,
+}
+
+/// What an answer says beyond its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerEnd {
+    /// Every record not yet read arrived at this time or later (milliseconds since the Unix epoch).
+    pub unread_since_ms: Option<i64>,
+    /// The newest record of the shard was read.
+    pub caught_up: bool,
+    /// The shard has no more records, ever.
+    pub closed: bool,
+}
+
+/// What of a shard is durable in the topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Durable {
+    /// Last durable event with everything before it; `None` while that is none.
+    pub position: Option<Position>,
+    /// The numbering at that position.
+    pub chain: ChainState,
+    /// See [`AnswerEnd::unread_since_ms`].
+    pub unread_since_ms: Option<i64>,
+    /// The shard was read to its newest record once, and all of that is durable.
+    pub caught_up: bool,
+    /// The shard is delivered to its end.
+    pub finished: bool,
+}
+
+/// The state of a shard after one answer, reached once the chains are durable up to `ordinals`.
+#[derive(Debug)]
+struct Mark {
+    position: Option<Position>,
+    ordinals: Vec<u64>,
+    end: AnswerEnd,
+}
+
+#[derive(Debug)]
+struct Shard {
+    id: ShardId,
+    epoch: u64,
+    next_ordinals: Vec<u64>,
+    durable_ordinals: Vec<u64>,
+    marks: VecDeque<Mark>,
+    durable: Durable,
+}
+
+/// Consecutive events of one shard in a batch.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    shard: ShardIndex,
+    next_ordinal: u64,
+}
+
+#[derive(Debug)]
+struct Sealed {
+    batch: StoredBatch,
+    runs: Vec<Run>,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    open: BatchBuilder,
+    runs: Vec<Run>,
+    opened_at: Option<Instant>,
+    sealed: VecDeque<Sealed>,
+    in_flight: bool,
+}
+
+/// The delivery of one stream into one topic.
+#[derive(Debug)]
+pub struct Delivery {
+    stream: String,
+    batching: Batching,
+    shards: Vec<Shard>,
+    partitions: Vec<Partition>,
+    sealed_bytes: usize,
+    open_bytes: usize,
+    key: String,
+    changed: Vec<ShardIndex>,
+}
+
+/// The topic partition of a Kinesis partition key (see `FORMAT.md`).
+#[must_use]
+pub fn topic_partition(partition_key: &str, partition_count: u32) -> PartitionId {
+    let hash = xxhash_rust::xxh3::xxh3_64(partition_key.as_bytes());
+    // The remainder is below a u32.
+    (hash % u64::from(partition_count.max(1))) as PartitionId
+}
+
+impl Delivery {
+    /// Delivers `stream` into `partition_count` topic partitions.
+    #[must_use]
+    pub fn new(stream: &str, partition_count: u32, batching: Batching) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            batching,
+            shards: Vec::new(),
+            partitions: (0..partition_count.max(1))
+                .map(|_| Partition::default())
+                .collect(),
+            sealed_bytes: 0,
+            open_bytes: 0,
+            key: String::new(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// Takes up a shard; `chain` is the numbering to go on with.
+    ///
+    /// A numbering of another number of partitions cannot be continued: the caller begins a new one.
+    pub fn add_shard(
+        &mut self,
+        id: ShardId,
+        position: Option<Position>,
+        mut chain: ChainState,
+        unread_since_ms: Option<i64>,
+    ) -> ShardIndex {
+        chain.next_ordinals.resize(self.partitions.len(), 0);
+        self.shards.push(Shard {
+            id,
+            epoch: chain.epoch,
+            next_ordinals: chain.next_ordinals.clone(),
+            durable_ordinals: chain.next_ordinals.clone(),
+            marks: VecDeque::new(),
+            durable: Durable {
+                position,
+                chain,
+                unread_since_ms,
+                caught_up: false,
+                finished: false,
+            },
+        });
+        ShardIndex(self.shards.len() - 1)
+    }
+
+    /// Takes in one answer of a shard, in order.
+    ///
+    /// # Errors
+    /// [`BadSequence`]; records before the bad one are taken in, and the position stays before the answer.
+    pub fn accept(
+        &mut self,
+        index: ShardIndex,
+        records: &[StreamRecord],
+        end: AnswerEnd,
+        now: Instant,
+    ) -> Result<(), BadSequence> {
+        let mut arrival_ms = 0;
+        for record in records {
+            arrival_ms = record.arrival_ms.unwrap_or(arrival_ms);
+            self.route(index, record, arrival_ms, now)?;
+        }
+        let position = records.last().and_then(|record| {
+            SequenceNumber::parse(&record.sequence).map(|sequence| Position::new(sequence, 0))
+        });
+        self.mark(index, position, end);
+        Ok(())
+    }
+
+    fn route(
+        &mut self,
+        index: ShardIndex,
+        record: &StreamRecord,
+        arrival_ms: i64,
+        now: Instant,
+    ) -> Result<(), BadSequence> {
+        let partition_count = self.partitions.len() as u32;
+        let shard = &mut self.shards[index.0];
+        let Some(sequence) = SequenceNumber::parse(&record.sequence) else {
+            return Err(BadSequence {
+                shard: shard.id.clone(),
+                sequence: record.sequence.clone(),
+            });
+        };
+        let partition_id = topic_partition(&record.partition_key, partition_count) as usize;
+        let ordinal = shard.next_ordinals[partition_id];
+        self.key.clear();
+        Origin {
+            stream: &self.stream,
+            shard: shard.id.as_str(),
+            sequence,
+            sub_sequence: 0,
+            arrival_ms,
+            chain: ChainLink {
+                epoch: shard.epoch,
+                ordinal,
+            },
+            partition_key: &record.partition_key,
+        }
+        .write_to(&mut self.key);
+        shard.next_ordinals[partition_id] = ordinal + 1;
+
+        let value = record.data.as_ref();
+        let room = self.batching.batch_bytes;
+        let partition = &mut self.partitions[partition_id];
+        let before = partition.open.raw_len();
+        let full = before + self.key.len() + value.len() > room
+            || partition.open.record_count() >= MAX_RECORDS_PER_BATCH;
+        if full {
+            self.seal(partition_id);
+        }
+        let partition = &mut self.partitions[partition_id];
+        let before = partition.open.raw_len();
+        partition
+            .open
+            .push(Some(self.key.as_bytes()), value, arrival_ms);
+        partition.opened_at.get_or_insert(now);
+        let run = Run {
+            shard: index,
+            next_ordinal: ordinal + 1,
+        };
+        match partition.runs.last_mut() {
+            Some(last) if last.shard == index => *last = run,
+            _ => partition.runs.push(run),
+        }
+        self.open_bytes += partition.open.raw_len() - before;
+        if partition.open.raw_len() >= room {
+            self.seal(partition_id);
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, index: ShardIndex, position: Option<Position>, end: AnswerEnd) {
+        let shard = &mut self.shards[index.0];
+        match shard.marks.back_mut() {
+            // Nothing was read since: the same point, better known.
+            Some(last) if position.is_none() && last.ordinals == shard.next_ordinals => {
+                last.end = AnswerEnd {
+                    caught_up: last.end.caught_up || end.caught_up,
+                    ..end
+                };
+            }
+            _ => shard.marks.push_back(Mark {
+                position,
+                ordinals: shard.next_ordinals.clone(),
+                end,
+            }),
+        }
+        self.advance(index);
+    }
+
+    fn seal(&mut self, partition_id: usize) {
+        let partition = &mut self.partitions[partition_id];
+        partition.opened_at = None;
+        if partition.open.record_count() == 0 {
+            return;
+        }
+        let open = std::mem::take(&mut partition.open);
+        // An empty builder is not free of bytes: only what was pushed was counted.
+        self.open_bytes -= open.raw_len() - BatchBuilder::new().raw_len();
+        let record_count = open.record_count();
+        let base_timestamp_ms = open.base_timestamp_ms();
+        let raw = Bytes::from(open.finish());
+        self.sealed_bytes += raw.len();
+        partition.sealed.push_back(Sealed {
+            batch: StoredBatch {
+                raw,
+                record_count,
+                base_timestamp_ms,
+            },
+            runs: std::mem::take(&mut partition.runs),
+        });
+    }
+
+    /// Seals the batches whose linger is over.
+    pub fn seal_due(&mut self, now: Instant) {
+        let linger = self.batching.linger;
+        for partition_id in 0..self.partitions.len() {
+            if self.partitions[partition_id]
+                .opened_at
+                .is_some_and(|at| now >= at + linger)
+            {
+                self.seal(partition_id);
+            }
+        }
+    }
+
+    /// Seals everything: nothing more will come, or memory is short.
+    pub fn seal_all(&mut self) {
+        (0..self.partitions.len()).for_each(|partition_id| self.seal(partition_id));
+    }
+
+    /// When the next batch is due to be sealed.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let opened = self.partitions.iter().filter_map(|p| p.opened_at).min();
+        opened.map(|at| at + self.batching.linger)
+    }
+
+    /// The next batch to append, on a partition without an append in flight.
+    pub fn next_append(&mut self) -> Option<(PartitionId, StoredBatch)> {
+        let idle = |partition: &Partition| !partition.in_flight && !partition.sealed.is_empty();
+        let partition_id = self.partitions.iter().position(idle)?;
+        let partition = &mut self.partitions[partition_id];
+        let batch = partition.sealed.front()?.batch.clone();
+        partition.in_flight = true;
+        Some((partition_id as PartitionId, batch))
+    }
+
+    /// The append in flight on this partition is durable. Answers its number of events.
+    pub fn appended(&mut self, partition: PartitionId) -> u32 {
+        let Some(partition_state) = self.partitions.get_mut(partition as usize) else {
+            return 0;
+        };
+        partition_state.in_flight = false;
+        let Some(sealed) = partition_state.sealed.pop_front() else {
+            return 0;
+        };
+        self.sealed_bytes -= sealed.batch.raw.len();
+        for run in sealed.runs {
+            self.shards[run.shard.0].durable_ordinals[partition as usize] = run.next_ordinal;
+            self.advance(run.shard);
+        }
+        sealed.batch.record_count
+    }
+
+    /// The append in flight on this partition failed: the same batch is offered again, first.
+    pub fn append_failed(&mut self, partition: PartitionId) {
+        if let Some(partition) = self.partitions.get_mut(partition as usize) {
+            partition.in_flight = false;
+        }
+    }
+
+    fn advance(&mut self, index: ShardIndex) {
+        let shard = &mut self.shards[index.0];
+        let mut moved = false;
+        while let Some(mark) = shard.marks.front() {
+            let reached = mark
+                .ordinals
+                .iter()
+                .zip(&shard.durable_ordinals)
+                .all(|(wanted, durable)| durable >= wanted);
+            if !reached {
+                break;
+            }
+            let Some(mark) = shard.marks.pop_front() else {
+                break;
+            };
+            moved = true;
+            let durable = &mut shard.durable;
+            if mark.position.is_some() {
+                durable.position = mark.position;
+            }
+            durable.chain.next_ordinals = mark.ordinals;
+            durable.unread_since_ms = mark.end.unread_since_ms.max(durable.unread_since_ms);
+            durable.caught_up |= mark.end.caught_up;
+            durable.finished |= mark.end.closed;
+        }
+        if moved && !self.changed.contains(&index) {
+            self.changed.push(index);
+        }
+    }
+
+    /// Shards whose durable state moved since the last call.
+    pub fn take_changed(&mut self) -> Vec<ShardIndex> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// What of the shard is durable.
+    #[must_use]
+    pub fn durable(&self, index: ShardIndex) -> &Durable {
+        &self.shards[index.0].durable
+    }
+
+    /// The shard behind a handle.
+    #[must_use]
+    pub fn shard_id(&self, index: ShardIndex) -> &ShardId {
+        &self.shards[index.0].id
+    }
+
+    /// Bytes in open and sealed batches, those in flight included.
+    #[must_use]
+    pub fn buffered_bytes(&self) -> usize {
+        self.sealed_bytes + self.open_bytes
+    }
+
+    /// True while no more should be taken in.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.buffered_bytes() >= self.batching.max_buffered_bytes
+    }
+
+    /// True when everything taken in is durable.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let done = |p: &Partition| p.sealed.is_empty() && p.open.record_count() == 0;
+        self.partitions.iter().all(done)
+    }
+}
+
+#[cfg(test)]
+#[path = "delivery_tests.rs"]
+mod tests;

@@ -1,0 +1,83 @@
+//! The connector kind `kinesis-source`, as a registry takes it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use millpond_connector::connector::{ConnectorContext, Source};
+use millpond_connector::document::ConnectorDocument;
+use millpond_connector::problem::Problems;
+use millpond_connector::registry::{BuiltConnector, ConnectorKind, ValidConnector};
+use millpond_connector::section::Section;
+use schemars::{Schema, SchemaGenerator};
+
+use crate::checkpoint_file::FileCheckpoints;
+use crate::config::{KinesisConfig, RawKinesis};
+use crate::sdk::SdkStream;
+use crate::source::KinesisSource;
+
+/// The kind `kinesis-source` with its section `kinesis`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct KinesisKind;
+
+/// The kind to register: `Registry::new().with(millpond_kinesis_source::kind())`.
+#[must_use]
+pub fn kind() -> KinesisKind {
+    KinesisKind
+}
+
+impl ConnectorKind for KinesisKind {
+    fn type_name(&self) -> &'static str {
+        "kinesis-source"
+    }
+
+    fn section_name(&self) -> &'static str {
+        "kinesis"
+    }
+
+    fn section_schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<RawKinesis>()
+    }
+
+    fn validate(
+        &self,
+        document: &ConnectorDocument,
+        section: &Section<'_>,
+        problems: &mut Problems,
+    ) -> Option<Box<dyn ValidConnector>> {
+        let config = KinesisConfig::validate(document, section, problems)?;
+        Some(Box::new(config))
+    }
+}
+
+#[async_trait]
+impl ValidConnector for KinesisConfig {
+    fn topic_partitions(&self) -> Option<u32> {
+        Some(self.topic_partitions)
+    }
+
+    async fn build(self: Box<Self>) -> anyhow::Result<BuiltConnector> {
+        let sdk = self.aws.load().await?;
+        self.aws.check_credentials(&sdk).await?;
+        Ok(BuiltConnector::Source(Box::new(ConfiguredSource {
+            config: *self,
+            sdk,
+        })))
+    }
+}
+
+/// A source whose checkpoints go into the data directory that it is run with.
+struct ConfiguredSource {
+    config: KinesisConfig,
+    sdk: SdkConfig,
+}
+
+#[async_trait]
+impl Source for ConfiguredSource {
+    async fn run(self: Box<Self>, context: ConnectorContext) -> anyhow::Result<()> {
+        let api = Arc::new(SdkStream::new(&self.sdk, &self.config.stream));
+        let checkpoints = Arc::new(FileCheckpoints::new(&context.data_dir));
+        let source = KinesisSource::new(api, self.config.source, checkpoints);
+        Box::new(source).run(context).await
+    }
+}

@@ -1,0 +1,60 @@
+//! Every limit of this source in one place, each with the page it comes from.
+
+use std::time::Duration;
+
+/// `GetRecords` calls a second that one shard answers, over all its polling consumers
+/// (Kinesis developer guide, "Quotas and limits", read 2026-11-23).
+pub const SHARD_READS_PER_SECOND: u32 = 5;
+
+/// Bytes a second that one shard gives to all its polling consumers
+/// (Kinesis API reference, `GetRecords`, read 2026-11-23: 2 MiB).
+pub const SHARD_READ_BYTES_PER_SECOND: u64 = 2 << 20;
+
+/// Largest `Limit` of one `GetRecords` call (Kinesis API reference, `GetRecords`, read 2026-11-23).
+pub const MAX_RECORDS_PER_READ: u32 = 10_000;
+
+/// Largest answer of one `GetRecords` call, after which the shard throttles until the
+/// bytes are paid for (Kinesis API reference, `GetRecords`, read 2026-11-23).
+pub const MAX_BYTES_PER_READ: u64 = 10 << 20;
+
+/// Shards asked for in one page of `ListShards`: the service's default, of at most 10,000
+/// (Kinesis API reference, `ListShards`, read 2026-11-23).
+pub const SHARDS_PER_PAGE: i32 = 1_000;
+
+/// Most pages of one listing. A stream of 10 million shards does not exist: more pages
+/// mean an endpoint that never ends its listing.
+pub const MAX_PAGES: usize = 10_000;
+
+/// Time between two listings of the shards. `GetRecords` names the children at a shard's end, so
+/// that a listing only finds what was missed and forgets what has expired; the service
+/// allows 1,000 `ListShards` calls a second and stream (Kinesis API reference, `ListShards`,
+/// read 2026-11-23).
+pub const LISTING_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Shortest time between two listings, whatever asks for one.
+pub const LISTING_SPACING: Duration = Duration::from_secs(1);
+
+/// Bytes that one answer is aimed at, by way of `Limit`: two reads a second then use up a
+/// shard's 2 MiB/s and leave three reads a second to other consumers, and an answer that
+/// waits to be delivered costs little memory.
+pub const READ_TARGET_BYTES: u64 = 1 << 20;
+
+/// `Limit` of a shard's first read, before its record size is known.
+pub const FIRST_READ_LIMIT: u32 = 1_000;
+
+/// Time between two saves of the checkpoint while something moves.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How far the proof "read to the newest record at this time" may run ahead of the saved one
+/// before it alone is worth a save.
+pub const READ_THROUGH_GRANULARITY_MS: i64 = 60_000;
+
+/// Longest that a drain may take before the source gives up and says so; below the 30 s
+/// within which `millpond run` promises to end.
+pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
+
+/// Most records in one stored batch, whatever their size.
+pub const MAX_RECORDS_PER_BATCH: u32 = 100_000;
+
+/// Largest checkpoint file that is read: about 200 bytes a shard and 20 a topic partition.
+pub const MAX_CHECKPOINT_BYTES: u64 = 64 << 20;

@@ -1,0 +1,122 @@
+//! When a shard may be read next, and how much to ask for. Pure: `now` is an argument.
+//!
+//! Two limits hold in every window: reads a second, and bytes a second. The bytes of an
+//! answer are known only afterwards, so they are paid for afterwards: the next read
+//! waits until they are.
+
+use std::time::{Duration, Instant};
+
+use crate::limits::{FIRST_READ_LIMIT, MAX_RECORDS_PER_READ};
+
+/// Consecutive empty answers after which a shard counts as quiet.
+const QUIET_AFTER: u32 = 20;
+
+/// How often and how much one shard is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Reads a second, at most.
+    pub reads_per_second: u32,
+    /// Bytes a second, at most, over any time longer than one answer.
+    pub bytes_per_second: u64,
+    /// Bytes that one answer is aimed at.
+    pub target_bytes: u64,
+    /// Time between two reads once the newest record was read.
+    pub idle_interval: Duration,
+}
+
+impl Pace {
+    fn read_interval(self) -> Duration {
+        Duration::from_secs(1) / self.reads_per_second.max(1)
+    }
+}
+
+/// What one answer brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AnswerSize {
+    /// Records in the answer.
+    pub records: u32,
+    /// Their bytes, partition keys included.
+    pub bytes: u64,
+    /// The newest record was read.
+    pub caught_up: bool,
+}
+
+/// The pace of one shard.
+#[derive(Debug, Clone)]
+pub struct Pacer {
+    pace: Pace,
+    next_read: Option<Instant>,
+    record_bytes: Option<u64>,
+    empty_answers: u32,
+}
+
+impl Pacer {
+    /// A shard that was never read may be read at once.
+    #[must_use]
+    pub fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            next_read: None,
+            record_bytes: None,
+            empty_answers: 0,
+        }
+    }
+
+    /// When the next read may begin; a moment in the past means now.
+    #[must_use]
+    pub fn next_read(&self, now: Instant) -> Instant {
+        self.next_read.unwrap_or(now)
+    }
+
+    /// `Limit` of the next read: as many records as fill the target.
+    #[must_use]
+    pub fn limit(&self) -> u32 {
+        let Some(record_bytes) = self.record_bytes else {
+            return FIRST_READ_LIMIT;
+        };
+        let records = self.pace.target_bytes / record_bytes.max(1);
+        u32::try_from(records).map_or(MAX_RECORDS_PER_READ, |records| {
+            records.clamp(1, MAX_RECORDS_PER_READ)
+        })
+    }
+
+    /// A read that began at `began` was answered.
+    pub fn answered(&mut self, began: Instant, answer: AnswerSize) {
+        self.learn_size(answer);
+        let quiet = answer.records == 0 && answer.caught_up;
+        self.empty_answers = if quiet {
+            self.empty_answers.saturating_add(1)
+        } else {
+            0
+        };
+        let pause = match (answer.caught_up, self.empty_answers >= QUIET_AFTER) {
+            (true, true) => self.pace.idle_interval * 2,
+            (true, false) => self.pace.idle_interval,
+            (false, _) => Duration::ZERO,
+        };
+        let paid =
+            Duration::from_secs_f64(answer.bytes as f64 / self.pace.bytes_per_second.max(1) as f64);
+        self.next_read = Some(began + pause.max(paid).max(self.pace.read_interval()));
+    }
+
+    /// A read that began at `began` failed; the next one waits for at least `wait` after `now`.
+    pub fn failed(&mut self, began: Instant, now: Instant, wait: Duration) {
+        self.next_read = Some((now + wait).max(began + self.pace.read_interval()));
+    }
+
+    /// Grows at once, so that an answer does not exceed the target twice; shrinks slowly.
+    fn learn_size(&mut self, answer: AnswerSize) {
+        if answer.records == 0 {
+            return;
+        }
+        let mean = answer.bytes.div_ceil(u64::from(answer.records));
+        self.record_bytes = Some(match self.record_bytes {
+            Some(known) if known > mean => (known * 3 + mean) / 4,
+            _ => mean,
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "pacing_tests.rs"]
+mod tests;

@@ -1,0 +1,137 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::limits::{READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND};
+
+const IDLE: Duration = Duration::from_millis(500);
+
+fn pace() -> Pace {
+    Pace {
+        reads_per_second: SHARD_READS_PER_SECOND,
+        bytes_per_second: SHARD_READ_BYTES_PER_SECOND,
+        target_bytes: READ_TARGET_BYTES,
+        idle_interval: IDLE,
+    }
+}
+
+fn answer(records: u32, bytes: u64, caught_up: bool) -> AnswerSize {
+    AnswerSize {
+        records,
+        bytes,
+        caught_up,
+    }
+}
+
+#[test]
+fn the_next_read_waits_for_calls_bytes_or_idleness() {
+    let began = Instant::now();
+    for (size, wait_ms) in [
+        (answer(0, 0, false), 200),
+        (answer(10, 1_000, false), 200),
+        (answer(1_000, 1 << 20, false), 500),
+        (answer(10, 10 << 20, false), 5_000),
+        (answer(0, 0, true), 500),
+        (answer(10, 1_000, true), 500),
+        (answer(2_000, 2 << 20, true), 1_000),
+    ] {
+        let mut pacer = Pacer::new(pace());
+        assert_eq!(pacer.next_read(began), began);
+        pacer.answered(began, size);
+        assert_eq!(
+            pacer.next_read(began) - began,
+            Duration::from_millis(wait_ms),
+            "{size:?}"
+        );
+    }
+}
+
+#[test]
+fn a_silent_shard_is_asked_half_as_often_until_something_comes() {
+    let mut pacer = Pacer::new(pace());
+    let mut now = Instant::now();
+    for _ in 0..QUIET_AFTER {
+        pacer.answered(now, answer(0, 0, true));
+        now = pacer.next_read(now);
+    }
+    assert_eq!(pacer.next_read(now), now);
+    pacer.answered(now, answer(0, 0, true));
+    assert_eq!(pacer.next_read(now) - now, IDLE * 2);
+    pacer.answered(now, answer(1, 100, true));
+    assert_eq!(pacer.next_read(now) - now, IDLE);
+}
+
+#[test]
+fn a_throttle_is_respected() {
+    let mut pacer = Pacer::new(pace());
+    let now = Instant::now();
+    pacer.failed(now, now, Duration::from_secs(3));
+    assert_eq!(pacer.next_read(now) - now, Duration::from_secs(3));
+    pacer.failed(now, now, Duration::ZERO);
+    assert_eq!(pacer.next_read(now) - now, Duration::from_millis(200));
+}
+
+#[test]
+fn the_limit_follows_the_record_size() {
+    let mut pacer = Pacer::new(pace());
+    let now = Instant::now();
+    assert_eq!(pacer.limit(), FIRST_READ_LIMIT);
+    pacer.answered(now, answer(1, 10 << 20, false));
+    assert_eq!(pacer.limit(), 1);
+    for _ in 0..60 {
+        pacer.answered(now, answer(1_000, 200_000, false));
+    }
+    assert!(
+        (5_000..=5_243).contains(&pacer.limit()),
+        "{}",
+        pacer.limit()
+    );
+    for _ in 0..60 {
+        pacer.answered(now, answer(1_000, 1_000, false));
+    }
+    assert_eq!(pacer.limit(), MAX_RECORDS_PER_READ);
+    pacer.answered(now, answer(100, 100 << 10, false));
+    assert_eq!(pacer.limit(), 1 << 10);
+}
+
+proptest! {
+    #[test]
+    fn never_above_the_pace_in_any_window(
+        steps in prop::collection::vec(
+            (0u32..2_000, 1u64..20_000, any::<bool>(), 0u64..400, 0u8..10),
+            1..60,
+        ),
+    ) {
+        let mut pacer = Pacer::new(pace());
+        let start = Instant::now();
+        let mut now = start;
+        let mut reads: Vec<(Instant, u64)> = Vec::new();
+        for (records, record_bytes, caught_up, latency_ms, kind) in steps {
+            now = pacer.next_read(now).max(now);
+            let began = now;
+            now += Duration::from_millis(latency_ms);
+            if kind == 0 {
+                pacer.failed(began, now, Duration::from_millis(latency_ms));
+                reads.push((began, 0));
+            } else {
+                let bytes = (u64::from(records) * record_bytes).min(10 << 20);
+                pacer.answered(began, answer(records, bytes, caught_up));
+                reads.push((began, bytes));
+            }
+        }
+        for first in 0..reads.len() {
+            let mut bytes = 0;
+            for last in first..reads.len() {
+                let window = reads[last].0 - reads[first].0;
+                let seconds = window.as_secs_f64();
+                let calls = (last - first + 1) as f64;
+                prop_assert!(calls <= seconds * 5.0 + 1.0 + 1e-6, "{calls} calls in {window:?}");
+                // The bytes of all but the last answer of the window are paid for.
+                prop_assert!(
+                    bytes as f64 <= seconds * SHARD_READ_BYTES_PER_SECOND as f64 + 1.0,
+                    "{bytes} bytes in {window:?}"
+                );
+                bytes += reads[last].1;
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The shards of the stream with what is known of each: lineage and checkpoint, kept in step.
+//!
+//! Pure. Whatever changes here is in the next checkpoint; what must be durable before
+//! something happens is said at the method.
+
+use std::collections::BTreeMap;
+
+use millpond_format::sequence::{Position, SequenceNumber};
+
+use crate::checkpoint::{ChainState, PinnedStart, Progress, ShardCheckpoint, StreamCheckpoint};
+use crate::client::{ReadFrom, ShardScope};
+use crate::delivery::Durable;
+use crate::limits::READ_THROUGH_GRANULARITY_MS;
+use crate::lineage::{Lineage, ListingTicket, Stage};
+use crate::shard::{ShardId, ShardInfo};
+
+/// How to begin with a shard.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeginOrder {
+    /// Where to read from.
+    pub from: ReadFrom,
+    /// Nothing was read before: the first record must be remembered before it is sent.
+    pub unpinned: bool,
+    /// Last delivered position.
+    pub position: Option<Position>,
+    /// Numbering to go on with.
+    pub chain: ChainState,
+    /// Every unread record arrived at this time or later, milliseconds since the Unix epoch.
+    pub unread_since_ms: Option<i64>,
+}
+
+/// All shards of one stream.
+#[derive(Debug)]
+pub struct Roster {
+    checkpoint: StreamCheckpoint,
+    lineage: Lineage,
+    partition_count: usize,
+    dirty: bool,
+}
+
+impl Roster {
+    /// Begins with nothing read of a stream.
+    #[must_use]
+    pub fn fresh(
+        stream: &str,
+        stream_created_ms: i64,
+        start: PinnedStart,
+        partition_count: u32,
+    ) -> Self {
+        let checkpoint = StreamCheckpoint {
+            stream: stream.to_owned(),
+            stream_created_ms,
+            start,
+            shards: BTreeMap::new(),
+        };
+        Self::resume(checkpoint, partition_count, 0)
+    }
+
+    /// Goes on from a checkpoint.
+    ///
+    /// Chains of another number of topic partitions cannot be continued: they begin anew, with
+    /// an epoch of `now_ms` or just after the old one. The roster must be saved before
+    /// anything is sent under it.
+    #[must_use]
+    pub fn resume(mut checkpoint: StreamCheckpoint, partition_count: u32, now_ms: i64) -> Self {
+        let partition_count = partition_count as usize;
+        let mut lineage = Lineage::default();
+        for (id, shard) in &mut checkpoint.shards {
+            lineage.resume(shard.info(id), shard.is_finished());
+            if let Progress::Begun { chain, .. } | Progress::Delivered { chain, .. } =
+                &mut shard.progress
+                && chain.next_ordinals.len() != partition_count
+            {
+                *chain = new_chain(now_ms, chain.epoch + 1, partition_count);
+            }
+        }
+        Self {
+            checkpoint,
+            lineage,
+            partition_count,
+            dirty: true,
+        }
+    }
+
+    /// What a save must hold.
+    #[must_use]
+    pub fn checkpoint(&self) -> &StreamCheckpoint {
+        &self.checkpoint
+    }
+
+    /// True when something worth a save changed since the last call of [`Roster::take_dirty`].
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// Reads and clears [`Roster::is_dirty`].
+    pub fn take_dirty(&mut self) -> bool {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// The save failed, or something that is not worth one alone should be saved too.
+    pub fn set_dirty(&mut self) {
+        self.dirty = true;
+    }
+
+    /// Which shards to list: those that can hold an event from the pinned start on.
+    #[must_use]
+    pub fn scope(&self) -> ShardScope {
+        match self.checkpoint.start {
+            PinnedStart::TrimHorizon => ShardScope::All,
+            PinnedStart::Timestamp { ms } => ShardScope::OpenSince(ms),
+        }
+    }
+
+    /// See [`Lineage::begin_listing`].
+    pub fn begin_listing(&mut self) -> ListingTicket {
+        self.lineage.begin_listing()
+    }
+
+    /// Takes in a whole listing. Answers the shards that were expected and have expired
+    /// unread.
+    pub fn listed(
+        &mut self,
+        ticket: ListingTicket,
+        shards: &[ShardInfo],
+        pages: usize,
+    ) -> Vec<ShardId> {
+        let outcome = self.lineage.listed(ticket, shards, pages);
+        for id in &outcome.added {
+            self.enter(id);
+        }
+        for id in &outcome.forgotten {
+            self.checkpoint.shards.remove(id);
+            self.dirty = true;
+        }
+        outcome.vanished
+    }
+
+    fn enter(&mut self, id: &ShardId) {
+        let parents = self.lineage.parents(id).to_vec();
+        let unread_since_ms = match self.checkpoint.start {
+            // A child's records are younger than those of its parents, which say how old.
+            _ if self.is_child(&parents) => None,
+            PinnedStart::Timestamp { ms } => Some(ms),
+            PinnedStart::TrimHorizon => None,
+        };
+        let entry = ShardCheckpoint::not_begun(parents, unread_since_ms);
+        self.checkpoint.shards.insert(id.clone(), entry);
+        self.dirty = true;
+    }
+
+    fn is_child(&self, parents: &[ShardId]) -> bool {
+        let known = |id| self.lineage.stage(id).is_some();
+        parents.iter().any(known)
+    }
+
+    /// Shards that may begin now.
+    #[must_use]
+    pub fn startable(&self) -> Vec<ShardId> {
+        self.lineage.startable()
+    }
+
+    /// See [`Lineage::needs_listing`].
+    #[must_use]
+    pub fn needs_listing(&self) -> bool {
+        self.lineage.needs_listing()
+    }
+
+    /// Begins a shard that may start.
+    pub fn begin(&mut self, id: &ShardId, now_ms: i64) -> BeginOrder {
+        let parents = self.lineage.parents(id).to_vec();
+        let is_child = self.is_child(&parents);
+        self.lineage.start(id);
+        let entry = self
+            .checkpoint
+            .shards
+            .entry(id.clone())
+            .or_insert_with(|| ShardCheckpoint::not_begun(parents, None));
+        let order = BeginOrder {
+            from: ReadFrom::TrimHorizon,
+            unpinned: false,
+            position: None,
+            chain: match entry.progress.chain() {
+                Some(chain) => chain.clone(),
+                None => new_chain(now_ms, 0, self.partition_count),
+            },
+            unread_since_ms: entry.unread_since_ms,
+        };
+        match &entry.progress {
+            Progress::Begun { first, .. } => BeginOrder {
+                from: ReadFrom::At(first.clone()),
+                ..order
+            },
+            Progress::Delivered {
+                sequence,
+                sub_sequence,
+                ..
+            } => BeginOrder {
+                from: ReadFrom::After(sequence.clone()),
+                position: SequenceNumber::parse(sequence)
+                    .map(|sequence| Position::new(sequence, *sub_sequence)),
+                ..order
+            },
+            Progress::NotBegun | Progress::Finished => BeginOrder {
+                from: match self.checkpoint.start {
+                    PinnedStart::Timestamp { ms } if !is_child => ReadFrom::Timestamp(ms),
+                    _ => ReadFrom::TrimHorizon,
+                },
+                unpinned: true,
+                ..order
+            },
+        }
+    }
+
+    /// The first record of a shard was read. Must be saved before the record is sent.
+    pub fn first_read(
+        &mut self,
+        id: &ShardId,
+        sequence: String,
+        arrival_ms: Option<i64>,
+        chain: ChainState,
+    ) {
+        if let Some(entry) = self.checkpoint.shards.get_mut(id) {
+            entry.progress = Progress::Begun {
+                first: sequence,
+                chain,
+            };
+            entry.unread_since_ms = entry.unread_since_ms.max(arrival_ms);
+            self.dirty = true;
+        }
+    }
+
+    /// Takes in what became durable of a shard that goes on.
+    pub fn delivered(&mut self, id: &ShardId, durable: &Durable) {
+        let Some(entry) = self.checkpoint.shards.get_mut(id) else {
+            return;
+        };
+        if let Some(position) = &durable.position {
+            let progress = Progress::delivered(position, durable.chain.clone());
+            self.dirty |= entry.progress != progress;
+            entry.progress = progress;
+        }
+        let known = entry.unread_since_ms.unwrap_or(0);
+        let moved = durable.unread_since_ms.unwrap_or(0).saturating_sub(known);
+        // Small steps wait: an idle stream would else write a checkpoint every second.
+        if moved >= READ_THROUGH_GRANULARITY_MS || (self.dirty && moved > 0) {
+            entry.unread_since_ms = durable.unread_since_ms;
+            self.dirty = true;
+        }
+    }
+
+    /// Everything of a shard is durable, and these were made from it.
+    ///
+    /// Child and finished parent reach the checkpoint together, so that a child cannot
+    /// be forgotten between them.
+    pub fn finished(&mut self, id: &ShardId, children: &[ShardInfo], durable: &Durable) {
+        for child in self.lineage.children(children) {
+            self.enter(&child);
+        }
+        self.lineage.finish(id);
+        self.dirty = true;
+        let Some(entry) = self.checkpoint.shards.get_mut(id) else {
+            return;
+        };
+        entry.progress = Progress::Finished;
+        entry.unread_since_ms = durable.unread_since_ms.max(entry.unread_since_ms);
+        let since_ms = entry.unread_since_ms;
+        for child in self.checkpoint.shards.values_mut() {
+            if child.progress == Progress::NotBegun && child.parents.contains(id) {
+                child.unread_since_ms = match (child.unread_since_ms, since_ms) {
+                    (Some(known), Some(parent)) => Some(known.min(parent)),
+                    (known, parent) => known.or(parent),
+                };
+            }
+        }
+    }
+
+    /// Shards known, and how far each is.
+    pub fn shards(&self) -> impl Iterator<Item = (&ShardId, Stage)> {
+        self.lineage.shards()
+    }
+}
+
+fn new_chain(now_ms: i64, at_least: u64, partition_count: usize) -> ChainState {
+    ChainState {
+        epoch: u64::try_from(now_ms).unwrap_or(0).max(at_least),
+        next_ordinals: vec![0; partition_count],
+    }
+}
+
+#[cfg(test)]
+#[path = "roster_tests.rs"]
+mod tests;

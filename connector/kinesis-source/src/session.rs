@@ -1,0 +1,479 @@
+//! One run of the source: readers, appends, listings and saves around the pure parts.
+//!
+//! Everything that decides lives in one task and needs no lock; readers, appends, listings
+//! and saves are tasks of their own that report back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::{Offset, PartitionId, StoredBatch, Topic, TopicError};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use crate::checkpoint::{CheckpointError, CheckpointStore};
+use crate::client::StreamApi;
+use crate::delivery::{Delivery, ShardIndex};
+use crate::error::SourceError;
+use crate::limits::{CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING};
+use crate::lineage::{ListingTicket, Stage};
+use crate::listing::{Listing, list_all};
+use crate::pacing::Pace;
+use crate::reader::{FromReader, ShardReader, WallClock};
+use crate::roster::Roster;
+use crate::shard::{ShardId, ShardInfo};
+
+/// Waits between tries of an append or a save: the disk may have room again.
+const LOCAL: BackoffPolicy =
+    BackoffPolicy::endless(Duration::from_millis(100), Duration::from_secs(5));
+
+/// What a session works with.
+pub(crate) struct Parts {
+    pub(crate) api: Arc<dyn StreamApi>,
+    pub(crate) store: Arc<dyn CheckpointStore>,
+    pub(crate) topic: Arc<dyn Topic>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) clock: WallClock,
+    pub(crate) pace: Pace,
+    pub(crate) retention_ms: i64,
+}
+
+/// What a task of the session reports.
+enum Done {
+    Appended(PartitionId, Result<Range<Offset>, TopicError>),
+    AppendAgain(PartitionId),
+    Listed(ListingTicket, Result<Listing, SourceError>),
+    Saved(Result<(), CheckpointError>),
+}
+
+/// Which shards have ended, and what they still wait for.
+#[derive(Default)]
+struct Endings {
+    /// Children named by the last answer, until that answer is durable.
+    named: BTreeMap<ShardIndex, Vec<ShardInfo>>,
+    /// Delivered, but no children were named: waiting for a listing to begin.
+    unlisted: Vec<ShardIndex>,
+    /// The same, and a listing that began since is under way.
+    in_listing: Vec<ShardIndex>,
+}
+
+pub(crate) struct Session {
+    parts: Parts,
+    roster: Roster,
+    delivery: Delivery,
+    indices: BTreeMap<ShardId, ShardIndex>,
+    caught_up: BTreeSet<ShardId>,
+    readers: JoinSet<(ShardId, Result<(), SourceError>)>,
+    tasks: JoinSet<Done>,
+    messages: mpsc::Receiver<FromReader>,
+    to_session: mpsc::Sender<FromReader>,
+    append_backoffs: BTreeMap<PartitionId, Backoff>,
+    endings: Endings,
+    listing: bool,
+    last_listing: Instant,
+    listing_wanted: bool,
+    saving: bool,
+    next_save: Instant,
+    save_backoff: Backoff,
+    /// First records to be remembered by the next save, and by the one under way.
+    pins: Vec<oneshot::Sender<()>>,
+    pins_in_save: Vec<oneshot::Sender<()>>,
+    /// When a drain must be over; `None` before it began.
+    drain_until: Option<Instant>,
+    failure: Option<SourceError>,
+    recount: bool,
+}
+
+impl Session {
+    /// `roster` has taken in a first listing.
+    pub(crate) fn new(parts: Parts, roster: Roster, delivery: Delivery) -> Self {
+        let (to_session, messages) = mpsc::channel(1);
+        let now = Instant::now();
+        Self {
+            parts,
+            roster,
+            delivery,
+            indices: BTreeMap::new(),
+            caught_up: BTreeSet::new(),
+            readers: JoinSet::new(),
+            tasks: JoinSet::new(),
+            messages,
+            to_session,
+            append_backoffs: BTreeMap::new(),
+            endings: Endings::default(),
+            listing: false,
+            last_listing: now,
+            listing_wanted: false,
+            saving: false,
+            next_save: now,
+            save_backoff: Backoff::new(LOCAL),
+            pins: Vec::new(),
+            pins_in_save: Vec::new(),
+            drain_until: None,
+            failure: None,
+            recount: true,
+        }
+    }
+
+    /// Runs until drained or failed.
+    pub(crate) async fn run(mut self, drain: CancellationToken) -> Result<(), SourceError> {
+        while !self.is_over() {
+            self.start_work();
+            let wake = self.next_wake();
+            tokio::select! {
+                () = drain.cancelled(), if self.drain_until.is_none() => self.begin_drain(),
+                Some(done) = self.tasks.join_next() => self.task_done(done),
+                Some(done) = self.readers.join_next() => self.reader_done(done),
+                Some(message) = self.messages.recv(),
+                    if self.drain_until.is_none() && !self.delivery.is_full() =>
+                    self.take_message(message),
+                () = sleep_until(wake) => {}
+            }
+        }
+        self.readers.shutdown().await;
+        self.tasks.shutdown().await;
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(()),
+        }
+    }
+
+    fn is_over(&mut self) -> bool {
+        let Some(until) = self.drain_until else {
+            return false;
+        };
+        if Instant::now() >= until {
+            self.failure.get_or_insert(SourceError::DrainTooSlow {
+                limit_seconds: DRAIN_LIMIT.as_secs(),
+            });
+            return true;
+        }
+        // A topic that failed for good takes nothing more: only the checkpoint is left to save.
+        let delivered = self.delivery.is_empty()
+            || (matches!(self.failure, Some(SourceError::Topic(_))) && self.tasks.is_empty());
+        delivered && !self.saving && !self.roster.is_dirty()
+    }
+
+    fn next_wake(&self) -> Instant {
+        let linger = self.delivery.next_due().map(Instant::from_std);
+        let save = (self.roster.is_dirty() && !self.saving).then_some(self.next_save);
+        let listing = (!self.listing && self.drain_until.is_none()).then(|| self.next_listing());
+        [linger, save, listing, self.drain_until]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or_else(|| Instant::now() + LISTING_INTERVAL)
+    }
+
+    fn next_listing(&self) -> Instant {
+        let urgent = self.listing_wanted || self.roster.needs_listing();
+        self.last_listing
+            + if urgent {
+                LISTING_SPACING
+            } else {
+                LISTING_INTERVAL
+            }
+    }
+
+    fn start_work(&mut self) {
+        let now = Instant::now();
+        if self.drain_until.is_none() {
+            self.start_readers();
+            if !self.listing && now >= self.next_listing() {
+                self.start_listing(now);
+            }
+        }
+        self.delivery.seal_due(now.into_std());
+        if self.delivery.is_full() {
+            self.delivery.seal_all();
+        }
+        self.start_appends();
+        if self.recount {
+            self.count_shards();
+        }
+        let urgent = !self.pins.is_empty() || self.drain_until.is_some();
+        let due = now >= self.next_save || (urgent && self.save_backoff.attempts() == 0);
+        if self.roster.is_dirty() && !self.saving && due {
+            self.start_save(now);
+        }
+    }
+
+    fn start_readers(&mut self) {
+        for id in self.roster.startable() {
+            let order = self.roster.begin(&id, (self.parts.clock)());
+            tracing::info!(shard = %id, from = ?order.from, "shard begun");
+            let index = self.delivery.add_shard(
+                id.clone(),
+                order.position,
+                order.chain,
+                order.unread_since_ms,
+            );
+            self.indices.insert(id.clone(), index);
+            self.recount = true;
+            let reader = ShardReader {
+                api: self.parts.api.clone(),
+                shard: id.clone(),
+                index,
+                from: order.from,
+                unpinned: order.unpinned,
+                unread_since_ms: order.unread_since_ms,
+                retention_ms: self.parts.retention_ms,
+                pace: self.parts.pace,
+                clock: self.parts.clock.clone(),
+                metrics: self.parts.metrics.clone(),
+                out: self.to_session.clone(),
+            };
+            self.readers.spawn(async move { (id, reader.run().await) });
+        }
+    }
+
+    fn start_listing(&mut self, now: Instant) {
+        self.listing = true;
+        self.listing_wanted = false;
+        self.last_listing = now;
+        self.endings.in_listing.append(&mut self.endings.unlisted);
+        let ticket = self.roster.begin_listing();
+        let scope = self.roster.scope();
+        let api = self.parts.api.clone();
+        self.tasks
+            .spawn(async move { Done::Listed(ticket, list_all(api.as_ref(), scope).await) });
+    }
+
+    fn start_appends(&mut self) {
+        while let Some((partition, batch)) = self.delivery.next_append() {
+            let topic = self.parts.topic.clone();
+            self.tasks.spawn(append(topic, partition, batch));
+        }
+    }
+
+    fn start_save(&mut self, now: Instant) {
+        self.roster.take_dirty();
+        self.saving = true;
+        self.next_save = now + CHECKPOINT_INTERVAL;
+        self.pins_in_save.append(&mut self.pins);
+        let checkpoint = self.roster.checkpoint().clone();
+        let store = self.parts.store.clone();
+        self.tasks
+            .spawn(async move { Done::Saved(store.save(&checkpoint).await) });
+    }
+
+    fn take_message(&mut self, message: FromReader) {
+        match message {
+            FromReader::First {
+                shard,
+                sequence,
+                arrival_ms,
+                remembered,
+            } => {
+                let id = self.delivery.shard_id(shard).clone();
+                let chain = self.delivery.durable(shard).chain.clone();
+                self.roster.first_read(&id, sequence, arrival_ms, chain);
+                self.pins.push(remembered);
+            }
+            FromReader::Answer {
+                shard,
+                records,
+                end,
+                children,
+            } => {
+                let bytes = |record: &crate::client::StreamRecord| record.data.as_ref().len();
+                let metrics = &self.parts.metrics;
+                metrics.source_events.add(records.len() as u64);
+                metrics
+                    .source_bytes
+                    .add(records.iter().map(|record| bytes(record) as u64).sum());
+                if end.closed {
+                    self.endings.named.insert(shard, children);
+                }
+                let now = Instant::now().into_std();
+                if let Err(error) = self.delivery.accept(shard, &records, end, now) {
+                    self.fail(error.into());
+                }
+                self.note_progress();
+            }
+        }
+    }
+
+    fn note_progress(&mut self) {
+        for index in self.delivery.take_changed() {
+            let durable = self.delivery.durable(index);
+            let id = self.delivery.shard_id(index);
+            self.roster.delivered(id, durable);
+            if durable.caught_up && self.caught_up.insert(id.clone()) {
+                self.recount = true;
+            }
+            if !durable.finished {
+                continue;
+            }
+            match self.endings.named.remove(&index) {
+                Some(children) if children.is_empty() => {
+                    self.endings.unlisted.push(index);
+                    self.listing_wanted = true;
+                }
+                Some(children) => self.finish(index, &children),
+                None => {}
+            }
+        }
+    }
+
+    fn finish(&mut self, index: ShardIndex, children: &[ShardInfo]) {
+        let id = self.delivery.shard_id(index).clone();
+        let durable = self.delivery.durable(index);
+        self.roster.finished(&id, children, durable);
+        self.caught_up.remove(&id);
+        self.indices.remove(&id);
+        self.recount = true;
+        tracing::info!(shard = %id, children = children.len(), "shard read to its end");
+    }
+
+    fn task_done(&mut self, done: Result<Done, JoinError>) {
+        match done {
+            Ok(Done::Appended(partition, Ok(_))) => {
+                self.append_backoffs.remove(&partition);
+                let events = self.delivery.appended(partition);
+                self.parts.metrics.topic_events.add(u64::from(events));
+                self.note_progress();
+            }
+            Ok(Done::Appended(partition, Err(error))) => self.append_failed(partition, error),
+            Ok(Done::AppendAgain(partition)) => self.delivery.append_failed(partition),
+            Ok(Done::Listed(ticket, listing)) => self.listed(ticket, listing),
+            Ok(Done::Saved(result)) => self.saved(result),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => self.fail(SourceError::Task(error.to_string())),
+        }
+    }
+
+    fn append_failed(&mut self, partition: PartitionId, error: TopicError) {
+        if !matches!(
+            error,
+            TopicError::Storage {
+                retryable: true,
+                ..
+            }
+        ) {
+            self.fail(error.into());
+            return;
+        }
+        let backoff = self
+            .append_backoffs
+            .entry(partition)
+            .or_insert_with(|| Backoff::new(LOCAL));
+        let wait = backoff.next_wait(rand::random()).unwrap_or(LOCAL.cap);
+        tracing::warn!(
+            partition,
+            attempt = backoff.attempts(),
+            wait_ms = wait.as_millis() as u64,
+            %error,
+            "append to the topic failed, it will be repeated"
+        );
+        self.tasks.spawn(async move {
+            tokio::time::sleep(wait).await;
+            Done::AppendAgain(partition)
+        });
+    }
+
+    fn listed(&mut self, ticket: ListingTicket, listing: Result<Listing, SourceError>) {
+        self.listing = false;
+        match listing {
+            Ok(listing) => {
+                let vanished = self.roster.listed(ticket, &listing.shards, listing.pages);
+                for id in vanished {
+                    // Its reader finds out whether anything is missing.
+                    tracing::debug!(shard = %id, "shard is no longer listed");
+                }
+                for index in std::mem::take(&mut self.endings.in_listing) {
+                    self.finish(index, &[]);
+                }
+                self.recount = true;
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    fn saved(&mut self, result: Result<(), CheckpointError>) {
+        self.saving = false;
+        match result {
+            Ok(()) => {
+                self.save_backoff.reset();
+                for pin in self.pins_in_save.drain(..) {
+                    // A reader that is gone needs no answer.
+                    let _ = pin.send(());
+                }
+            }
+            Err(error) => {
+                let wait = self.save_backoff.next_wait(rand::random());
+                let wait = wait.unwrap_or(LOCAL.cap);
+                tracing::warn!(
+                    attempt = self.save_backoff.attempts(),
+                    wait_ms = wait.as_millis() as u64,
+                    %error,
+                    "checkpoint not saved, it will be repeated"
+                );
+                self.next_save = Instant::now() + wait;
+                self.roster.set_dirty();
+                self.pins.append(&mut self.pins_in_save);
+            }
+        }
+    }
+
+    fn reader_done(&mut self, done: Result<(ShardId, Result<(), SourceError>), JoinError>) {
+        match done {
+            Ok((_, Ok(()))) => {}
+            Ok((_, Err(error))) => self.fail(error),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => self.fail(SourceError::Task(error.to_string())),
+        }
+    }
+
+    /// Ends the session, but brings what was read to safety first.
+    fn fail(&mut self, error: SourceError) {
+        if self.drain_until.is_none() {
+            self.begin_drain();
+        }
+        // The first failure is the cause.
+        if self.failure.is_none() {
+            tracing::error!(%error, "source stops");
+            self.failure = Some(error);
+        }
+    }
+
+    fn begin_drain(&mut self) {
+        self.drain_until = Some(Instant::now() + DRAIN_LIMIT);
+        self.readers.abort_all();
+        self.delivery.seal_all();
+        self.pins.clear();
+        tracing::info!(
+            buffered_bytes = self.delivery.buffered_bytes(),
+            "source drains"
+        );
+    }
+
+    fn count_shards(&mut self) {
+        self.recount = false;
+        let (mut known, mut done) = (0, 0);
+        for (id, stage) in self.roster.shards() {
+            known += 1;
+            done += u64::from(stage == Stage::Finished || self.caught_up.contains(id));
+        }
+        let metrics = &self.parts.metrics;
+        metrics.shards_known.store(known, Ordering::Relaxed);
+        metrics.shards_caught_up.store(done, Ordering::Relaxed);
+        if known > 0 && known == done && metrics.caught_up.swap(1, Ordering::Release) == 0 {
+            tracing::info!(
+                shards = known,
+                events = metrics.source_events.get(),
+                "caught up: what was in the stream at start is durable in the topic"
+            );
+        }
+    }
+}
+
+async fn append(topic: Arc<dyn Topic>, partition: PartitionId, batch: StoredBatch) -> Done {
+    Done::Appended(partition, topic.append(partition, batch).await)
+}
