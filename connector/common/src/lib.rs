@@ -1,20 +1,30 @@
 //! What Millpond's connectors share: the connector contract, the topic, drain, AWS access.
 //!
 //! A configuration goes one way: text → tree with places ([`yaml`]) → raw form (serde, through
-//! [`section::Section::read`]) → `validate` → a config that cannot be wrong → `build`. Everything
-//! before `build` is pure but for the clearly named reading of files, and every problem is
-//! collected in [`problem::Problems`] with line and column.
+//! [`section::Section::read`]) → `validate` → a config that cannot be wrong → `build`. Only `build`
+//! touches the network, and every problem on the way to it is collected in [`problem::Problems`]
+//! with line and column.
 
+pub mod arguments;
 pub mod aws;
 pub mod backoff;
+pub mod catalog;
 pub mod connector;
 mod de;
 pub mod document;
+pub mod drain;
+pub mod logging;
+pub mod manifest;
 pub mod meta;
 pub mod metrics;
 pub mod problem;
+mod raw_meta;
 pub mod registry;
+mod schema;
+pub mod secret;
 pub mod section;
+pub mod testing;
 pub mod topic;
+mod transforms;
 pub mod units;
 pub mod yaml;

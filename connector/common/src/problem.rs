@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
 
+use crate::secret::Redactor;
 use crate::yaml::{Node, Span};
 
 /// More problems than this are counted, not kept.
@@ -206,6 +207,20 @@ impl Problems {
     pub fn sort(&mut self) {
         self.found
             .sort_by_key(|problem| problem.span.map_or((0, 0), |span| (span.line, span.column)));
+    }
+
+    /// Blacks out secrets that a check may have put into words.
+    pub fn redact(&mut self, redactor: &Redactor) {
+        let clean = |text: &mut String| {
+            if let std::borrow::Cow::Owned(redacted) = redactor.redact(text) {
+                *text = redacted;
+            }
+        };
+        for problem in &mut self.found {
+            clean(&mut problem.what);
+            let optional = [&mut problem.allowed, &mut problem.given, &mut problem.help];
+            optional.into_iter().flatten().for_each(clean);
+        }
     }
 
     /// One line per problem: `FILE:LINE:COLUMN: error: SENTENCE; HELP`.

@@ -1,0 +1,134 @@
+//! Logs go to stderr, filtered by `RUST_LOG`, and secrets are blacked out on the way.
+
+use std::io::{self, IsTerminal, Write};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::secret::Redactor;
+
+/// Filter in the absence of `RUST_LOG`.
+pub const DEFAULT_FILTER: &str = "info";
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Why logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoggingError {
+    /// `RUST_LOG` is no filter.
+    #[error(
+        "`RUST_LOG` is `{given}`: {reason}; expected for example `info` or `millpond=debug,warn`"
+    )]
+    Filter {
+        /// Its value.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something else in this process logs already.
+    #[error("logging is set up already")]
+    Twice,
+}
+
+/// Sets up logging for the whole process.
+///
+/// # Errors
+/// `RUST_LOG` cannot be understood, or logging is set up already.
+pub fn init(format: LogFormat, redactor: Redactor) -> Result<(), LoggingError> {
+    let given = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = filter(&given)?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(format == LogFormat::Text && io::stderr().is_terminal())
+        .with_writer(RedactedStderr(redactor));
+    let outcome = match format {
+        LogFormat::Text => builder.try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    };
+    outcome.map_err(|_| LoggingError::Twice)
+}
+
+fn filter(given: &str) -> Result<EnvFilter, LoggingError> {
+    let text = match given.trim() {
+        "" => DEFAULT_FILTER,
+        text => text,
+    };
+    EnvFilter::try_new(text).map_err(|error| LoggingError::Filter {
+        given: given.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+/// Makes writers that black out secrets.
+#[derive(Debug, Clone)]
+struct RedactedStderr(Redactor);
+
+impl<'a> MakeWriter<'a> for RedactedStderr {
+    type Writer = Redacted<'a, io::Stderr>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Redacted {
+            redactor: &self.0,
+            inner: io::stderr(),
+        }
+    }
+}
+
+/// A writer of whole events: the subscriber writes each in one piece.
+struct Redacted<'a, W> {
+    redactor: &'a Redactor,
+    inner: W,
+}
+
+impl<W: Write> Write for Redacted<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        self.inner
+            .write_all(self.redactor.redact(&text).as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn secrets_are_blacked_out_as_they_are_and_as_json() {
+        let redactor = Redactor::default();
+        redactor.hide(&Secret::new("hunter2\"quoted"));
+        redactor.hide(&Secret::new("abc"));
+        let mut out = Vec::new();
+        let mut writer = Redacted {
+            redactor: &redactor,
+            inner: &mut out,
+        };
+        let line = b"text hunter2\"quoted json hunter2\\\"quoted short abc\n";
+        assert_eq!(writer.write(line).expect("a write"), line.len());
+        assert_eq!(
+            String::from_utf8_lossy(&out),
+            "text [secret] json [secret] short abc\n"
+        );
+    }
+
+    #[test]
+    fn the_filter_defaults_to_info_and_refuses_nonsense() {
+        assert_eq!(filter("").expect("a filter").to_string(), "info");
+        assert!(filter("millpond=debug,warn").is_ok());
+        let error = filter("millpond=loud=er").expect_err("no filter");
+        assert!(error.to_string().contains("`millpond=loud=er`"), "{error}");
+    }
+}
