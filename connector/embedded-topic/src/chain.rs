@@ -1,0 +1,150 @@
+//! A chain of SmartModules under Fluvio's engine, called as an SPU calls it.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use bytes::Bytes;
+use fluvio_smartengine::{
+    SmartEngine, SmartModuleChainBuilder, SmartModuleChainInstance, SmartModuleConfig,
+};
+use fluvio_smartmodule::dataplane::smartmodule::{
+    SmartModuleExtraParams, SmartModuleInitRuntimeError, SmartModuleInput,
+    SmartModuleTransformRuntimeError,
+};
+use millpond_connector::topic::{ConsumedRecord, Offset, TopicError};
+
+use crate::modules::ResolvedModule;
+use crate::store::ReadBatch;
+
+/// Protocol version that an SPU of Fluvio 0.50.1 passes to SmartModules.
+const SPU_VERSION: i16 = 25;
+
+/// A chain and, when it is in order, its instance.
+pub(crate) struct Chain {
+    engine: SmartEngine,
+    memory_bytes: usize,
+    modules: Vec<ResolvedModule>,
+    /// `None` after a failure: the memory of a module that trapped cannot be trusted.
+    instance: Option<SmartModuleChainInstance>,
+}
+
+impl Chain {
+    /// Compiles the modules and runs their `init`.
+    pub(crate) fn build(
+        engine: SmartEngine,
+        memory_bytes: usize,
+        modules: Vec<ResolvedModule>,
+    ) -> Result<Self, TopicError> {
+        let mut chain = Self {
+            engine,
+            memory_bytes,
+            modules,
+            instance: None,
+        };
+        chain.instance = Some(chain.instantiate()?);
+        Ok(chain)
+    }
+
+    /// True when the chain changes nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.modules.is_empty()
+    }
+
+    /// Passes one stored batch through the chain.
+    pub(crate) fn process(&mut self, batch: ReadBatch) -> Result<Vec<ConsumedRecord>, TopicError> {
+        let base = batch.base;
+        let failed = |chain: &Self, reason| TopicError::Transform {
+            uses: chain.name(),
+            offset: Some(base),
+            reason,
+        };
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self.instantiate()?,
+        };
+        let Ok(base_offset) = i64::try_from(base) else {
+            return Err(failed(
+                self,
+                format!("offset {base} is over the engine's limit"),
+            ));
+        };
+        let input = SmartModuleInput::new(batch.raw, base_offset, batch.base_timestamp_ms);
+        let output = catch_unwind(AssertUnwindSafe(|| instance.process(input)));
+        let output = match output {
+            Ok(Ok(output)) => output,
+            Ok(Err(error)) => return Err(failed(self, engine_text(&error))),
+            Err(_) => return Err(failed(self, "the engine gave up on its output".into())),
+        };
+        if let Some(error) = output.error {
+            return Err(failed(self, runtime_text(&error)));
+        }
+        self.instance = Some(instance);
+        let records = output.successes.into_iter().map(|record| ConsumedRecord {
+            offset: None,
+            key: record.key.as_deref().cloned(),
+            value: Bytes::clone(&record.value),
+        });
+        Ok(records.collect())
+    }
+
+    fn name(&self) -> String {
+        let names: Vec<_> = self.modules.iter().map(|m| m.uses.as_str()).collect();
+        names.join(" | ")
+    }
+
+    fn instantiate(&self) -> Result<SmartModuleChainInstance, TopicError> {
+        let whole = self.instantiate_part(&self.modules);
+        whole.map_err(|reason| {
+            // The engine does not say which module it was: try them one by one.
+            let culprit = self.modules.iter().find_map(|module| {
+                let reason = self.instantiate_part(std::slice::from_ref(module)).err()?;
+                Some((module.uses.clone(), reason))
+            });
+            let (uses, reason) = culprit.unwrap_or_else(|| (self.name(), reason));
+            TopicError::Transform {
+                uses,
+                offset: None,
+                reason,
+            }
+        })
+    }
+
+    fn instantiate_part(
+        &self,
+        modules: &[ResolvedModule],
+    ) -> Result<SmartModuleChainInstance, String> {
+        let mut builder = SmartModuleChainBuilder::default();
+        builder.set_store_memory_limit(self.memory_bytes);
+        for module in modules {
+            let config = SmartModuleConfig::builder()
+                .smartmodule_names([module.uses.clone()])
+                .params(SmartModuleExtraParams::from(module.params.clone()))
+                .version(SPU_VERSION)
+                .build()
+                .map_err(|error| error.to_string())?;
+            builder.add_smart_module(config, module.wasm.to_vec());
+        }
+        let built = catch_unwind(AssertUnwindSafe(|| builder.initialize(&self.engine)));
+        match built {
+            Ok(Ok(instance)) => Ok(instance),
+            Ok(Err(error)) => Err(engine_text(&error)),
+            Err(_) => Err("the engine gave up on it".into()),
+        }
+    }
+}
+
+/// The module's own words without the engine's decoration, or the whole chain of causes.
+fn engine_text(error: &anyhow::Error) -> String {
+    if let Some(init) = error.downcast_ref::<SmartModuleInitRuntimeError>() {
+        return init.hint.trim().to_owned();
+    }
+    format!("{error:#}").trim().to_owned()
+}
+
+fn runtime_text(error: &SmartModuleTransformRuntimeError) -> String {
+    let hint = error.hint.trim();
+    let offset: Result<Offset, _> = error.offset.try_into();
+    match offset {
+        Ok(offset) if offset > 0 => format!("{hint} (record at offset {offset})"),
+        _ => hint.to_owned(),
+    }
+}

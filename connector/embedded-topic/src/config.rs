@@ -1,0 +1,103 @@
+//! How an embedded topic is set up, and the limits it keeps.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::modules::SmartModules;
+
+/// Name of the one file that holds a topic, inside its directory.
+pub(crate) const STORE_FILE: &str = "topic.redb";
+
+/// Largest raw batch accepted, in bytes: what a Fluvio producer may send (0.50.1).
+pub(crate) const MAX_BATCH_BYTES: usize = 32 << 20;
+
+/// Bytes of appends that may wait for the writer before callers wait instead.
+pub(crate) const QUEUE_BYTES: u32 = 16 << 20;
+
+/// Bytes that one commit takes from the queue: enough to share one sync over all
+/// partitions, small enough that a waiting caller is not held for long.
+pub(crate) const GROUP_BYTES: u64 = 8 << 20;
+
+/// Bytes that one commit removes at most, so that removal never delays appends much.
+pub(crate) const REMOVE_BYTES: u64 = 32 << 20;
+
+/// Stored bytes from which commits save the store's allocator (redb's quick repair).
+///
+/// Without it a file that was not closed is read whole when it is opened again, which below
+/// this size takes a second or so. With it every commit writes a map of the whole file: at
+/// 512 MB stored that costs 0.1 CPU seconds per GB, at 6 GB 1.5 (measured with 4 MiB commits).
+pub(crate) const QUICK_REPAIR_BYTES: u64 = 512 << 20;
+
+/// How long a release may wait for an append to share its commit with.
+pub(crate) const RELEASE_DELAY: Duration = Duration::from_millis(100);
+
+/// How often the age of stored batches is looked at when nothing else happens.
+pub(crate) const AGE_CHECK: Duration = Duration::from_secs(1);
+
+/// Transformed chunks that wait for their consumer; one more is in the making.
+pub(crate) const READ_AHEAD_CHUNKS: usize = 1;
+
+/// What a topic keeps.
+///
+/// What a registered consumer has not released is never removed, and nothing is removed
+/// while no consumer is registered: a sink that has yet to start must find everything.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Bytes of stored batches (all partitions, raw) at which appends wait for room.
+    /// Default 8 GiB.
+    pub max_bytes: u64,
+    /// How long a released batch is kept for other readers. `None`, the default: it is
+    /// removed as soon as every consumer has released it. Room for an append comes first:
+    /// a released batch goes early when the topic is full.
+    pub max_age: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            max_bytes: 8 << 30,
+            max_age: None,
+        }
+    }
+}
+
+/// Settings of an [`crate::EmbeddedTopic`].
+#[derive(Debug, Clone)]
+pub struct TopicConfig {
+    /// The topic's own directory; created when missing. Holds one file.
+    pub dir: PathBuf,
+    /// Topic name, recorded in the directory.
+    pub name: String,
+    /// Number of partitions, recorded in the directory; at least 1.
+    pub partition_count: u32,
+    /// What is kept, and for how long.
+    pub retention: Retention,
+    /// SmartModules that `transforms` can name.
+    pub modules: SmartModules,
+    /// Bytes of memory for the store's page cache. Default 16 MiB.
+    pub cache_bytes: usize,
+    /// Bytes of memory that each SmartModule of a reader may use. Default 256 MiB.
+    pub transform_memory_bytes: usize,
+    /// How long one SmartModule call may take before the reader gives up. Default 60 s.
+    ///
+    /// The engine cannot stop a call: the thread that runs it is left behind, so a
+    /// module that never returns costs a core until the process ends.
+    pub transform_time_limit: Duration,
+}
+
+impl TopicConfig {
+    /// A topic with default limits.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>, name: impl Into<String>, partition_count: u32) -> Self {
+        Self {
+            dir: dir.into(),
+            name: name.into(),
+            partition_count,
+            retention: Retention::default(),
+            modules: SmartModules::new(),
+            cache_bytes: 16 << 20,
+            transform_memory_bytes: 256 << 20,
+            transform_time_limit: Duration::from_secs(60),
+        }
+    }
+}
