@@ -74,7 +74,7 @@ Examples:
   millpond demo --keep          then: millpond local --data-dir <the directory it names>")]
 pub struct DemoArgs {
     /// Events to emit; the default is about 64 MB
-    #[arg(long, value_name = "N", default_value_t = DEFAULT_EVENTS, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_EVENTS, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub events: u64,
     /// Jobs that run at once
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -172,7 +172,7 @@ pub struct EmitArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["stream", "log"])]
     pub to_file: Option<PathBuf>,
     /// Events to emit [default: 116000, about 64 MB]
-    #[arg(long, value_name = "N", conflicts_with = "bytes", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    #[arg(long, value_name = "N", conflicts_with = "bytes", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub events: Option<u64>,
     /// Emit until this many bytes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

@@ -1,5 +1,6 @@
 //! The `millpond` command line tool, as a library so that tests can use its parts.
 
+pub mod baseline;
 pub mod child;
 pub mod cli;
 pub mod commands;
@@ -7,10 +8,12 @@ pub mod cost;
 pub mod emit_log;
 pub mod exit;
 pub mod logging;
+pub mod progress;
 pub mod put_records;
 pub mod report;
 pub mod signals;
 pub mod time;
+pub mod verify;
 pub mod workload;
 
 use anyhow::Result;
@@ -26,6 +29,9 @@ pub async fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Local(args) => commands::local::run(args).await,
         Command::Emit(args) => commands::emit::run(args).await,
+        Command::Read(args) => commands::read::run(args).await,
+        Command::Groups(args) => commands::groups::run(args).await,
+        Command::Inspect(args) => commands::inspect::run(args).await,
         _ => anyhow::bail!("not built yet"),
     }
 }

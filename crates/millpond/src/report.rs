@@ -1,5 +1,6 @@
 //! The report of `millpond demo`: figures in, text or JSON out.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde::Serialize;
@@ -25,8 +26,8 @@ pub struct Figures {
     pub reported_units_milli: u64,
     /// Write units of one item per event, for these very events.
     pub per_event_units: u64,
-    /// Milliseconds from emit to readable, ascending.
-    pub availability_ms: Vec<u64>,
+    /// Number of events by their milliseconds from emit to readable.
+    pub availability_ms: BTreeMap<u64, u64>,
     /// Seconds from the first event sent to the last one acknowledged by the table.
     pub seconds: f64,
     /// CPU seconds of the pipeline's process meanwhile.
@@ -251,12 +252,18 @@ impl Report {
 }
 
 impl Availability {
-    /// Percentiles (nearest rank) of `ascending`.
+    /// Percentiles (nearest rank) of a number of events by their milliseconds.
     #[must_use]
-    pub fn of(ascending: &[u64]) -> Self {
-        let rank = |percent: usize| {
-            let rank = (ascending.len() * percent).div_ceil(100).max(1);
-            ascending.get(rank - 1).copied().unwrap_or(0)
+    pub fn of(histogram: &BTreeMap<u64, u64>) -> Self {
+        let total: u64 = histogram.values().sum();
+        let rank = |percent: u64| {
+            let rank = (total * percent).div_ceil(100).max(1);
+            let mut below = 0;
+            let reached = histogram.iter().find(|(_, events)| {
+                below += **events;
+                below >= rank
+            });
+            reached.map_or(0, |(ms, _)| *ms)
         };
         Self {
             p50: rank(50),
@@ -303,7 +310,7 @@ mod tests {
             overhead_units: 12,
             reported_units_milli: 110_000,
             per_event_units: 1_100,
-            availability_ms: (1..=200).collect(),
+            availability_ms: (1..=200).map(|ms| (ms, 5)).collect(),
             seconds: 2.0,
             cpu_seconds: 0.005,
         }

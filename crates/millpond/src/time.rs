@@ -28,6 +28,12 @@ pub fn parse_ms(text: &str) -> Result<i64, String> {
         })
 }
 
+/// RFC 3339 in UTC with milliseconds; the number itself when it is out of the calendar's range.
+#[must_use]
+pub fn text_ms(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |at| format!("{at:.3}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

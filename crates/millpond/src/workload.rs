@@ -6,6 +6,8 @@
 
 use std::fmt::Write as _;
 
+use crate::time::text_ms;
+
 /// Workers per job; each has a partition key of its own.
 pub const WORKERS_PER_JOB: u64 = 8;
 
@@ -114,7 +116,7 @@ impl Workload {
             job.id,
             pick(&TENANTS, job.traits >> 8),
             kind.name(),
-            timestamp(at_ms),
+            text_ms(at_ms),
             1 + u64::from(random.below(50) == 0),
             pick(&ENTITY_TYPES, job.traits >> 16),
             EntityId(random.entity(job.traits)),
@@ -386,19 +388,6 @@ impl std::fmt::Display for EntityId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ent_{:010x}", mix(self.0) & 0xff_ffff_ffff)
     }
-}
-
-fn timestamp(at_ms: i64) -> impl std::fmt::Display {
-    struct Timestamp(i64);
-    impl std::fmt::Display for Timestamp {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            match jiff::Timestamp::from_millisecond(self.0) {
-                Ok(at) => write!(f, "{at:.3}"),
-                Err(_) => write!(f, "{}", self.0),
-            }
-        }
-    }
-    Timestamp(at_ms)
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014). Its own few lines because a seed must give

@@ -6,10 +6,15 @@ use anyhow::Context as _;
 use aws_config::SdkConfig;
 use millpond_connector::aws::AwsSettings;
 
-use crate::cli::AwsArgs;
+use millpond_reader::{OnDamage, Reader, ReaderConfig};
+
+use crate::cli::{AwsArgs, TableArgs};
 
 pub mod emit;
+pub mod groups;
+pub mod inspect;
 pub mod local;
+pub mod read;
 
 impl AwsArgs {
     /// Reads the AWS environment.
@@ -23,6 +28,23 @@ impl AwsArgs {
             profile: self.profile.clone(),
         };
         Ok(settings.load().await?)
+    }
+}
+
+impl TableArgs {
+    /// Opens a reader on the table.
+    ///
+    /// # Errors
+    /// When nothing names a region, or the table does not fit.
+    pub async fn open(&self, on_damage: OnDamage) -> anyhow::Result<Reader> {
+        let client = aws_sdk_dynamodb::Client::new(&self.aws.load().await?);
+        let config = ReaderConfig {
+            pipeline: self.pipeline.clone(),
+            consistent: true,
+            on_damage,
+            ..ReaderConfig::new(self.table.as_str())
+        };
+        Ok(Reader::open(client, config).await?)
     }
 }
 

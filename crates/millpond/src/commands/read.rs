@@ -1,0 +1,84 @@
+//! `millpond read`: the events of a group as they were produced.
+
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context as _, Result};
+use millpond_reader::{OnDamage, ReadRequest};
+
+use crate::cli::ReadArgs;
+use crate::commands::say;
+use crate::exit::Exit;
+
+/// Runs `millpond read`.
+///
+/// # Errors
+/// What the reader meets; a damaged item, unless `--skip-damaged`.
+pub async fn run(args: ReadArgs) -> Result<Exit> {
+    let damaged = Arc::new(AtomicU64::new(0));
+    let on_damage = if args.skip_damaged {
+        let damaged = Arc::clone(&damaged);
+        OnDamage::Skip(Arc::new(move |damage| {
+            damaged.fetch_add(1, Ordering::Relaxed);
+            say(&format!("skipped: {damage}"));
+        }))
+    } else {
+        OnDamage::Fail
+    };
+    let reader = args.table.open(on_damage).await?;
+    let mut events = reader
+        .read(ReadRequest {
+            group: args.group,
+            from_ms: args.from,
+            to_ms: args.to,
+            limit: args.limit,
+        })
+        .await?;
+    let mut out = BufWriter::with_capacity(1 << 16, io::stdout());
+    let failure = loop {
+        match events.next().await {
+            Ok(Some(event)) => write_event(&mut out, &event.value, args.raw)?,
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    // What was read before a failure is still a result.
+    out.flush().context("cannot write to stdout")?;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    match damaged.load(Ordering::Relaxed) {
+        0 => Ok(Exit::Success),
+        count => {
+            say(&format!(
+                "{count} damaged places were skipped; the rest was read"
+            ));
+            Ok(Exit::Damaged)
+        }
+    }
+}
+
+fn write_event(out: &mut impl Write, event: &[u8], raw: bool) -> Result<()> {
+    let written = if raw {
+        let length = u32::try_from(event.len()).context("event of 4 GiB or more")?;
+        out.write_all(&length.to_be_bytes())
+            .and_then(|()| out.write_all(event))
+    } else {
+        out.write_all(event).and_then(|()| out.write_all(b"\n"))
+    };
+    written.context("cannot write to stdout")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_and_raw_events() {
+        let mut out = Vec::new();
+        write_event(&mut out, b"{}", false).expect("line");
+        write_event(&mut out, b"a\nb", true).expect("raw");
+        assert_eq!(out, b"{}\n\x00\x00\x00\x03a\nb");
+    }
+}
