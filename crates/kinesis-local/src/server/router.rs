@@ -20,7 +20,7 @@ const TARGET_PREFIX: &str = "Kinesis_20131202.";
 
 pub(crate) fn router(state: Arc<State>) -> Router {
     Router::new()
-        .route("/", post(serve))
+        .route("/", post(serve).fallback(not_the_protocol))
         .fallback(not_the_protocol)
         .with_state(state)
 }
