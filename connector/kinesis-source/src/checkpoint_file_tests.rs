@@ -1,25 +1,6 @@
-use std::collections::BTreeMap;
-use std::sync::Mutex;
-
 use super::*;
 use crate::checkpoint::{ChainState, PinnedStart, Progress, ShardCheckpoint};
-
-/// A store that forgets at the end of the process: the same promises, without a disk.
-#[derive(Default)]
-struct MemoryCheckpoints(Mutex<BTreeMap<String, StreamCheckpoint>>);
-
-#[async_trait]
-impl CheckpointStore for MemoryCheckpoints {
-    async fn load(&self, stream: &str) -> Result<Option<StreamCheckpoint>, CheckpointError> {
-        Ok(self.0.lock().expect("not poisoned").get(stream).cloned())
-    }
-
-    async fn save(&self, checkpoint: &StreamCheckpoint) -> Result<(), CheckpointError> {
-        let mut all = self.0.lock().expect("not poisoned");
-        all.insert(checkpoint.stream.clone(), checkpoint.clone());
-        Ok(())
-    }
-}
+use crate::checkpoint_memory::MemoryCheckpoints;
 
 fn sample(stream: &str) -> StreamCheckpoint {
     let chain = ChainState {

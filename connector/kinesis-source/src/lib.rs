@@ -13,6 +13,7 @@
 
 pub mod checkpoint;
 pub mod checkpoint_file;
+pub mod checkpoint_memory;
 pub mod classify;
 pub mod client;
 pub mod config;
