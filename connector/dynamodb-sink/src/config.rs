@@ -1,0 +1,377 @@
+//! The section `dynamodb` of a connector configuration.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_trait::async_trait;
+use aws_sdk_dynamodb::Client;
+use millpond_connector::aws::AwsSettings;
+use millpond_connector::document::ConnectorDocument;
+use millpond_connector::meta::PartitionChoice;
+use millpond_connector::problem::Problems;
+use millpond_connector::registry::{BuiltConnector, ConnectorKind, ValidConnector};
+use millpond_connector::section::Section;
+use millpond_connector::topic::Transform;
+use millpond_connector::units::{ByteSize, HumanDuration};
+use millpond_format::keys::is_pipeline_name;
+use millpond_format::limits::{MAX_ITEM_BYTES, MIN_ITEM_BYTES};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+
+use crate::client::aws::AwsTable;
+use crate::client::{Capacity, TableApi};
+use crate::row::{KeyNames, names};
+use crate::sink::DynamoSink;
+
+/// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
+/// read 2026-11-23).
+const MAX_KEY_NAME_BYTES: usize = 255;
+
+/// Parameter of the SmartModule that must agree with the setting of the same name here.
+const MAX_ITEM_BYTES_PARAMETER: &str = "max-item-bytes";
+
+/// Writes the topic's records to a DynamoDB table.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "DynamodbSection")]
+struct RawDynamodb {
+    /// Table name (3 to 255 of `A-Z a-z 0-9 _ . -`) or its ARN.
+    #[schemars(required)]
+    table: Option<String>,
+    /// AWS region; default: what the AWS environment says.
+    region: Option<String>,
+    /// URL to speak to in place of the region's own; default: what the AWS environment says.
+    endpoint: Option<String>,
+    /// Profile of the shared AWS configuration files.
+    profile: Option<String>,
+    /// Creates the table when there is none. Default: false.
+    create_table: Option<bool>,
+    /// How a created table is paid for. Default: `on-demand`.
+    billing: Option<Billing>,
+    /// Attribute name of the partition key, a string. Default: `pk`.
+    partition_key: Option<String>,
+    /// Attribute name of the sort key, a string. Default: `sk`.
+    sort_key: Option<String>,
+    /// Name that sets this pipeline's rows apart from others in the table:
+    /// 1 to 64 of `A-Z a-z 0-9 . _ -`. Default: `meta.name`.
+    pipeline: Option<String>,
+    /// Largest item, names and keys included: 8192 to 409600 bytes. Default: 409600.
+    max_item_bytes: Option<ByteSize>,
+    /// Longest time that data waits to be joined with more before it is written:
+    /// 100ms to 5m. Default: 5s.
+    max_age: Option<HumanDuration>,
+    /// Write units a second that this sink may use, in bursts of at most one second:
+    /// 1 to 1000000000. Default: no limit.
+    max_write_units_per_second: Option<u64>,
+    /// Where events go that cannot be written. Default: the file `dead-letters.jsonl` in the
+    /// data directory.
+    dead_letters: Option<RawDeadLetters>,
+}
+
+/// How a table is paid for.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Billing {
+    /// Per request.
+    OnDemand,
+    /// Fixed units a second.
+    Provisioned(Units),
+}
+
+/// Provisioned capacity of a created table.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+struct Units {
+    /// Read units a second, at least 1.
+    read_units: u64,
+    /// Write units a second, at least 1.
+    write_units: u64,
+}
+
+/// Where dead letters go.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum RawDeadLetters {
+    /// A file of JSON lines; a relative path starts at the configuration file.
+    File(String),
+    /// A table with the same key attribute names.
+    Table(String),
+}
+
+/// Where dead letters go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetterTarget {
+    /// `dead-letters.jsonl` in the data directory.
+    Default,
+    /// This file.
+    File(PathBuf),
+    /// This table.
+    Table(String),
+}
+
+/// A configuration that cannot be wrong.
+#[derive(Debug, Clone)]
+pub struct SinkConfig {
+    /// Table name.
+    pub table: String,
+    /// AWS access.
+    pub aws: AwsSettings,
+    /// How to create a missing table; `None` does not.
+    pub create: Option<Capacity>,
+    /// Key attribute names.
+    pub keys: KeyNames,
+    /// Pipeline name.
+    pub pipeline: String,
+    /// Largest item in bytes.
+    pub max_item_bytes: usize,
+    /// Longest wait for more data.
+    pub max_age: Duration,
+    /// Write budget.
+    pub max_write_units_per_second: Option<u64>,
+    /// Where dead letters go.
+    pub dead_letters: DeadLetterTarget,
+    /// Topic partitions to consume.
+    pub partitions: PartitionChoice,
+    /// Transform chain.
+    pub transforms: Vec<Transform>,
+    /// Digests of the SmartModules, where they are known.
+    pub digests: Vec<String>,
+}
+
+/// The connector kind `dynamodb-sink`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DynamodbSink;
+
+impl ConnectorKind for DynamodbSink {
+    fn type_name(&self) -> &'static str {
+        "dynamodb-sink"
+    }
+
+    fn section_name(&self) -> &'static str {
+        "dynamodb"
+    }
+
+    fn section_schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        generator.subschema_for::<RawDynamodb>()
+    }
+
+    fn validate(
+        &self,
+        document: &ConnectorDocument,
+        section: &Section<'_>,
+        problems: &mut Problems,
+    ) -> Option<Box<dyn ValidConnector>> {
+        let config = validate(document, section, problems)?;
+        Some(Box::new(config))
+    }
+}
+
+fn validate(
+    document: &ConnectorDocument,
+    section: &Section<'_>,
+    problems: &mut Problems,
+) -> Option<SinkConfig> {
+    let before = problems.errors();
+    let raw: RawDynamodb = section.read(problems)?;
+    let table = section.require(problems, "table", raw.table);
+    if table.as_ref().is_some_and(|table| !is_table_name(table)) {
+        problems.push(table_problem(section, "table"));
+    }
+    let aws = AwsSettings::validate(section, problems, raw.region, raw.endpoint, raw.profile);
+    let keys = KeyNames {
+        partition: raw
+            .partition_key
+            .unwrap_or_else(|| KeyNames::default().partition),
+        sort: raw.sort_key.unwrap_or_else(|| KeyNames::default().sort),
+    };
+    check_keys(section, problems, &keys);
+    let pipeline = raw.pipeline.unwrap_or_else(|| document.meta.name.clone());
+    if !is_pipeline_name(&pipeline) {
+        problems.push(
+            section
+                .problem("pipeline", "is no pipeline name")
+                .given(format!("`{pipeline}`"))
+                .allowed("1 to 64 of `A-Z a-z 0-9 . _ -`")
+                .help("without `pipeline`, `meta.name` is the pipeline's name"),
+        );
+    }
+    let max_item_bytes = section.in_range(
+        problems,
+        "max-item-bytes",
+        raw.max_item_bytes
+            .unwrap_or(ByteSize(MAX_ITEM_BYTES as u64)),
+        ByteSize(MIN_ITEM_BYTES as u64)..=ByteSize(MAX_ITEM_BYTES as u64),
+    );
+    if let Some(limit) = max_item_bytes {
+        check_transforms(document, section, problems, limit);
+    }
+    let max_age = section.in_range(
+        problems,
+        "max-age",
+        raw.max_age.unwrap_or(HumanDuration::from_secs(5)),
+        HumanDuration::from_millis(100)..=HumanDuration::from_secs(300),
+    );
+    let units = raw.max_write_units_per_second;
+    let units = units.map(|units| {
+        section.in_range(
+            problems,
+            "max-write-units-per-second",
+            units,
+            1..=1_000_000_000,
+        )
+    });
+    let capacity = match raw.billing {
+        Some(Billing::Provisioned(units)) => {
+            let range = 1..=1_000_000_000;
+            for (path, value) in [
+                ("billing.provisioned.read-units", units.read_units),
+                ("billing.provisioned.write-units", units.write_units),
+            ] {
+                section.in_range(problems, path, value, range.clone());
+            }
+            Capacity::Provisioned {
+                read_units: units.read_units,
+                write_units: units.write_units,
+            }
+        }
+        _ => Capacity::OnDemand,
+    };
+    let create = raw.create_table.unwrap_or(false);
+    if raw.billing.is_some() && !create {
+        problems.push(
+            section
+                .problem("billing", "has no effect without `create-table: true`")
+                .as_warning(),
+        );
+    }
+    let dead_letters = match raw.dead_letters {
+        None => DeadLetterTarget::Default,
+        Some(RawDeadLetters::File(path)) => {
+            if path.is_empty() {
+                problems.push(section.problem("dead-letters.file", "is empty"));
+            }
+            DeadLetterTarget::File(document.resolve(&path))
+        }
+        Some(RawDeadLetters::Table(name)) => {
+            if !is_table_name(&name) {
+                problems.push(table_problem(section, "dead-letters.table"));
+            }
+            DeadLetterTarget::Table(name)
+        }
+    };
+    if problems.errors() > before {
+        return None;
+    }
+    Some(SinkConfig {
+        table: table?,
+        aws,
+        create: create.then_some(capacity),
+        keys,
+        pipeline,
+        max_item_bytes: usize::try_from(max_item_bytes?.0).ok()?,
+        max_age: max_age?.0,
+        max_write_units_per_second: match units {
+            None => None,
+            Some(units) => Some(units?),
+        },
+        dead_letters,
+        partitions: document.meta.consumer.partitions.clone(),
+        transforms: document.transforms.clone(),
+        digests: Vec::new(),
+    })
+}
+
+/// DynamoDB API reference, `TableName` (read 2026-11-23).
+fn is_table_name(name: &str) -> bool {
+    if name.starts_with("arn:") {
+        return name.len() <= 1_024 && name.contains(":table/");
+    }
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+    (3..=255).contains(&name.len()) && name.bytes().all(known)
+}
+
+fn table_problem(section: &Section<'_>, path: &str) -> millpond_connector::problem::Problem {
+    section
+        .problem(path, "is no table name")
+        .allowed("3 to 255 of `A-Z a-z 0-9 _ . -`, or an ARN")
+}
+
+fn check_keys(section: &Section<'_>, problems: &mut Problems, keys: &KeyNames) {
+    for (path, name) in [("partition-key", &keys.partition), ("sort-key", &keys.sort)] {
+        if !(1..=MAX_KEY_NAME_BYTES).contains(&name.len()) {
+            problems.push(
+                section
+                    .problem(path, "is no name of a key")
+                    .allowed(format!("1 to {MAX_KEY_NAME_BYTES} bytes")),
+            );
+        }
+        if names::ALL.contains(&name.as_str()) {
+            problems.push(
+                section
+                    .problem(path, "is the name of an attribute that Millpond writes")
+                    .allowed(format!("any but `{}`", names::ALL.join("`, `"))),
+            );
+        }
+    }
+    if keys.partition == keys.sort {
+        problems.push(section.problem("sort-key", "is the same as `partition-key`"));
+    }
+}
+
+/// A SmartModule that makes larger envelopes than the sink's items would stop the sink later.
+fn check_transforms(
+    document: &ConnectorDocument,
+    section: &Section<'_>,
+    problems: &mut Problems,
+    limit: ByteSize,
+) {
+    for transform in &document.transforms {
+        let given = transform.with.get(MAX_ITEM_BYTES_PARAMETER);
+        let Some(made) = given.and_then(|text| text.parse::<ByteSize>().ok()) else {
+            continue;
+        };
+        if made > limit {
+            problems.push(
+                section
+                    .problem("max-item-bytes", "is below what the SmartModule makes")
+                    .given(limit)
+                    .help(format!(
+                        "`{}` has `max-item-bytes: {made}`: make that one at most {limit}",
+                        transform.uses
+                    )),
+            );
+        }
+    }
+}
+
+#[async_trait]
+impl ValidConnector for SinkConfig {
+    async fn build(self: Box<Self>) -> anyhow::Result<BuiltConnector> {
+        let context = || format!("table `{}`", self.table);
+        let sdk = self.aws.load().await.with_context(context)?;
+        self.aws
+            .check_credentials(&sdk)
+            .await
+            .with_context(context)?;
+        let client = Client::new(&sdk);
+        let table = |name: &str| -> Arc<dyn TableApi> {
+            Arc::new(AwsTable::new(
+                client.clone(),
+                name.to_owned(),
+                self.keys.clone(),
+            ))
+        };
+        let data = table(&self.table);
+        let dead_letters = match &self.dead_letters {
+            DeadLetterTarget::Table(name) => Some(table(name)),
+            DeadLetterTarget::Default | DeadLetterTarget::File(_) => None,
+        };
+        Ok(BuiltConnector::Sink(Box::new(DynamoSink::new(
+            *self,
+            data,
+            dead_letters,
+        ))))
+    }
+}

@@ -1,0 +1,268 @@
+//! What was read from the topic, checked for holes: every offset, every envelope of every batch.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use millpond_connector::topic::{ConsumedRecord, Offset};
+use millpond_format::error::DecodeError;
+use millpond_format::header::{Header, Place};
+
+/// One record of the topic, decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Entry {
+    /// An envelope that a SmartModule made.
+    Envelope(Envelope),
+    /// A record as it is stored.
+    Plain(PlainRecord),
+}
+
+/// An envelope.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// Its header section.
+    pub header: Header,
+    /// Its frames.
+    pub frames: Bytes,
+}
+
+/// A record that no SmartModule touched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlainRecord {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its key, the origin.
+    pub key: Option<Bytes>,
+    /// The event.
+    pub value: Bytes,
+}
+
+impl Entry {
+    /// Reads a record: one with an offset is plain, one without must be an envelope.
+    ///
+    /// # Errors
+    /// [`DecodeError`] for an envelope whose header or frames fail their checks.
+    pub fn decode(record: ConsumedRecord) -> Result<Self, DecodeError> {
+        if let Some(offset) = record.offset {
+            return Ok(Self::Plain(PlainRecord {
+                offset,
+                key: record.key,
+                value: record.value,
+            }));
+        }
+        let (header, length) = Header::decode(&record.value)?;
+        let frames = record.value.slice(length..);
+        header.check_frames(&frames)?;
+        Ok(Self::Envelope(Envelope { header, frames }))
+    }
+
+    /// First topic offset that the entry stands for.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        match self {
+            Self::Envelope(envelope) => envelope.header.base_offset,
+            Self::Plain(record) => record.offset,
+        }
+    }
+
+    /// Bytes that the entry holds in memory, roughly.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Envelope(envelope) => {
+                let header = &envelope.header;
+                envelope.frames.len() + 256 + header.frames.len() * 80 + header.sources.len() * 300
+            }
+            Self::Plain(record) => {
+                record.value.len() + record.key.as_ref().map_or(0, Bytes::len) + 96
+            }
+        }
+    }
+}
+
+/// The envelopes of one stored batch, all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unit<'a> {
+    /// Every envelope that the batch became, in order.
+    Batch(Vec<&'a Envelope>),
+    /// One plain record.
+    Plain(&'a PlainRecord),
+}
+
+/// A hole in what was read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ContiguityError {
+    /// Offsets are missing or come twice.
+    #[error("expected offset {expected}, found {found}")]
+    Offset {
+        /// The offset that should have followed.
+        expected: Offset,
+        /// The offset that did.
+        found: Offset,
+    },
+    /// An envelope of a batch is missing.
+    #[error(
+        "batch at offset {base_offset}: expected envelope {expected} of {total}, found {found}"
+    )]
+    Envelope {
+        /// First offset of the batch.
+        base_offset: Offset,
+        /// Index that should have followed.
+        expected: u32,
+        /// What did.
+        found: String,
+        /// Envelopes of the batch.
+        total: u32,
+    },
+    /// An envelope that is not one of a batch.
+    #[error("record at offset {0} is an item of a table, not an envelope of a batch")]
+    NotOfABatch(Offset),
+}
+
+/// Groups entries into whole batches and checks that they cover `offsets` without a hole.
+///
+/// # Errors
+/// [`ContiguityError`] names the first hole.
+pub fn units(entries: &[Entry], offsets: Range<Offset>) -> Result<Vec<Unit<'_>>, ContiguityError> {
+    let mut units = Vec::new();
+    let mut expected = offsets.start;
+    let mut batch: Vec<&Envelope> = Vec::new();
+    for entry in entries {
+        match entry {
+            Entry::Plain(record) => {
+                complete(&batch, "a plain record")?;
+                check_offset(expected, record.offset)?;
+                expected += 1;
+                units.push(Unit::Plain(record));
+            }
+            Entry::Envelope(envelope) => {
+                let header = &envelope.header;
+                let Place::Batch { index, total } = header.place else {
+                    return Err(ContiguityError::NotOfABatch(header.base_offset));
+                };
+                if let Some(first) = batch.first() {
+                    let same = first.header.base_offset == header.base_offset
+                        && first.header.last_offset == header.last_offset;
+                    let next = batch.len() as u32;
+                    if !same || index != next {
+                        complete(&batch, &format!("{index} of {}", header.base_offset))?;
+                    }
+                } else {
+                    check_offset(expected, header.base_offset)?;
+                    if index != 0 {
+                        return Err(missing(header.base_offset, 0, index.to_string(), total));
+                    }
+                }
+                batch.push(envelope);
+                if index + 1 >= total {
+                    expected = header.last_offset + 1;
+                    units.push(Unit::Batch(std::mem::take(&mut batch)));
+                }
+            }
+        }
+    }
+    complete(&batch, "the end")?;
+    check_offset(expected, offsets.end)?;
+    Ok(units)
+}
+
+fn check_offset(expected: Offset, found: Offset) -> Result<(), ContiguityError> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(ContiguityError::Offset { expected, found })
+}
+
+/// An error if a batch is open: something else came where its next envelope should be.
+fn complete(batch: &[&Envelope], found: &str) -> Result<(), ContiguityError> {
+    let Some(first) = batch.first() else {
+        return Ok(());
+    };
+    let total = match first.header.place {
+        Place::Batch { total, .. } => total,
+        Place::Chain(_) => 0,
+    };
+    let expected = batch.len() as u32;
+    Err(missing(
+        first.header.base_offset,
+        expected,
+        found.to_owned(),
+        total,
+    ))
+}
+
+fn missing(base_offset: Offset, expected: u32, found: String, total: u32) -> ContiguityError {
+    ContiguityError::Envelope {
+        base_offset,
+        expected,
+        found,
+        total,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_format::header::{Codec, Kind};
+
+    fn envelope(base: u64, last: u64, index: u32, total: u32) -> Entry {
+        Entry::Envelope(Envelope {
+            header: Header {
+                kind: Kind::Events,
+                codec: Codec::Zstd { dictionary: 0 },
+                group: "g".into(),
+                base_offset: base,
+                last_offset: last,
+                place: Place::Batch { index, total },
+                sources: vec![],
+                frames: vec![],
+            },
+            frames: Bytes::new(),
+        })
+    }
+
+    fn plain(offset: u64) -> Entry {
+        Entry::Plain(PlainRecord {
+            offset,
+            key: None,
+            value: Bytes::new(),
+        })
+    }
+
+    #[test]
+    fn whole_batches_and_plain_records_pass() {
+        let entries = [
+            envelope(5, 9, 0, 2),
+            envelope(5, 9, 1, 2),
+            plain(10),
+            envelope(11, 11, 0, 1),
+        ];
+        let units = units(&entries, 5..12).expect("no hole");
+        assert_eq!(units.len(), 3);
+        assert!(matches!(&units[0], Unit::Batch(batch) if batch.len() == 2));
+    }
+
+    #[test]
+    fn every_hole_is_found() {
+        let whole = [
+            envelope(5, 9, 0, 3),
+            envelope(5, 9, 1, 3),
+            envelope(5, 9, 2, 3),
+            plain(10),
+            plain(11),
+            envelope(12, 20, 0, 2),
+            envelope(12, 20, 1, 2),
+        ];
+        assert!(units(&whole, 5..21).is_ok());
+        for drop in 0..whole.len() {
+            let mut entries = whole.to_vec();
+            entries.remove(drop);
+            assert!(units(&entries, 5..21).is_err(), "dropped {drop}");
+            let mut entries = whole.to_vec();
+            entries.insert(drop, whole[drop].clone());
+            assert!(units(&entries, 5..21).is_err(), "doubled {drop}");
+        }
+        assert!(units(&whole, 4..21).is_err());
+        assert!(units(&whole, 5..22).is_err());
+        assert!(units(&[], 5..6).is_err());
+    }
+}

@@ -1,0 +1,145 @@
+//! A token bucket on write units. Pure: `now` is an argument, and the answer is how long to wait.
+//!
+//! It holds the units of one second. A request takes its units when it starts; one that is larger
+//! than the bucket starts when the bucket is full and leaves a debt, which later requests wait out.
+
+use std::time::Duration;
+
+/// Nano-units: exact arithmetic with rates of up to 2^40 units a second.
+const SCALE: i128 = 1_000_000_000;
+
+/// A budget of write units; requests are served in the order in which they ask.
+#[derive(Debug, Clone)]
+pub struct TokenBucket {
+    /// Units a second.
+    rate: i128,
+    /// Nano-units that are there at `at`; negative is debt.
+    level: i128,
+    /// Time since the bucket was made up to which `level` is counted; may lie in the future,
+    /// when the last request starts.
+    at: Duration,
+}
+
+impl TokenBucket {
+    /// A full bucket.
+    #[must_use]
+    pub fn new(units_per_second: u64) -> Self {
+        let rate = i128::from(units_per_second.max(1));
+        Self {
+            rate,
+            level: rate * SCALE,
+            at: Duration::ZERO,
+        }
+    }
+
+    /// Reserves `units` and answers how long after `now` the request may start.
+    ///
+    /// `now` counts from the making of the bucket. A reservation cannot be given back, but
+    /// [`TokenBucket::settle`] corrects it once the units consumed are known.
+    pub fn reserve(&mut self, units: u64, now: Duration) -> Duration {
+        self.refill(now);
+        let units = i128::from(units) * SCALE;
+        let needed = units.min(self.rate * SCALE);
+        if self.level < needed {
+            // One nanosecond earns `rate` nano-units.
+            let missing = needed - self.level;
+            let wait = missing.div_euclid(self.rate) + i128::from(missing % self.rate != 0);
+            let wait = Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX));
+            let start = self.at.saturating_add(wait);
+            self.refill(start);
+        }
+        self.level -= units;
+        self.at.saturating_sub(now)
+    }
+
+    /// Corrects a reservation by what the service says it consumed.
+    pub fn settle(&mut self, reserved: u64, consumed: f64) {
+        let consumed = (consumed.clamp(0.0, 1e15) * SCALE as f64) as i128;
+        let given_back = i128::from(reserved) * SCALE - consumed;
+        self.level = (self.level + given_back).min(self.rate * SCALE);
+    }
+
+    fn refill(&mut self, now: Duration) {
+        if now <= self.at {
+            return;
+        }
+        let nanos = (now - self.at).as_nanos() as i128;
+        let full = self.rate * SCALE;
+        self.level = self
+            .level
+            .saturating_add(nanos.saturating_mul(self.rate))
+            .min(full);
+        self.at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_burst_of_one_second_then_the_rate() {
+        let mut bucket = TokenBucket::new(100);
+        let at = Duration::ZERO;
+        assert_eq!(bucket.reserve(60, at), Duration::ZERO);
+        assert_eq!(bucket.reserve(40, at), Duration::ZERO);
+        assert_eq!(bucket.reserve(10, at), Duration::from_millis(100));
+        // The next one queues behind it.
+        assert_eq!(bucket.reserve(10, at), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_request_larger_than_the_bucket_goes_into_debt() {
+        let mut bucket = TokenBucket::new(100);
+        assert_eq!(bucket.reserve(400, Duration::ZERO), Duration::ZERO);
+        assert_eq!(
+            bucket.reserve(1, Duration::ZERO),
+            Duration::from_millis(3_010)
+        );
+    }
+
+    #[test]
+    fn what_was_not_consumed_comes_back_and_no_more() {
+        let mut bucket = TokenBucket::new(100);
+        bucket.reserve(100, Duration::ZERO);
+        bucket.settle(100, 30.0);
+        assert_eq!(bucket.reserve(70, Duration::ZERO), Duration::ZERO);
+        bucket.settle(70, 1_000.0);
+        let wait = bucket.reserve(1, Duration::ZERO);
+        assert_eq!(wait, Duration::from_millis(9_310));
+    }
+
+    proptest! {
+        /// Any window of the starts: at most rate x window, one burst, and one request that is
+        /// larger than the bucket. The service may consume less than was reserved, not more.
+        #[test]
+        fn never_above_the_budget_in_any_window(
+            rate in 1u64..2_000,
+            requests in prop::collection::vec((1u64..1_000, 0u64..700, 0u64..=100), 1..60),
+        ) {
+            let mut bucket = TokenBucket::new(rate);
+            let mut now = Duration::ZERO;
+            let mut starts: Vec<(Duration, f64)> = Vec::new();
+            let mut largest = rate as f64;
+            for (units, gap_ms, percent) in requests {
+                now += Duration::from_millis(gap_ms);
+                let wait = bucket.reserve(units, now);
+                let consumed = units as f64 * percent as f64 / 100.0;
+                bucket.settle(units, consumed);
+                starts.push((now + wait, consumed));
+                largest = largest.max(units as f64);
+            }
+            for first in 0..starts.len() {
+                prop_assert!(first == 0 || starts[first - 1].0 <= starts[first].0);
+                let mut sum = 0.0;
+                for (start, consumed) in &starts[first..] {
+                    sum += consumed;
+                    let window = (*start - starts[first].0).as_secs_f64();
+                    let bound = rate as f64 * window + largest + 1e-3;
+                    prop_assert!(sum <= bound, "{sum} in {window} s, bound {bound}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,460 @@
+//! The loop over one topic partition: reads ahead while a plan is being written.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::topic::{
+    Chunk, Offset, OffsetBounds, PartitionId, PartitionReader, TopicError, Transform,
+};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::contiguity::{ContiguityError, Entry};
+use crate::error::SinkError;
+use crate::flush::{Core, Shared};
+use crate::limits::{IDLE_COMMIT, PLAN_BYTES, PLAN_RECORDS, READ_AHEAD_BYTES, READ_WAIT};
+
+/// Records that make a plan.
+#[derive(Debug, Default)]
+pub struct Input {
+    /// First offset.
+    pub from: Offset,
+    /// End, exclusive.
+    pub to: Offset,
+    /// What is between them.
+    pub entries: Vec<Entry>,
+}
+
+/// What was read and not planned.
+#[derive(Debug)]
+struct Buffer {
+    input: Input,
+    bytes: usize,
+    oldest: Option<Instant>,
+}
+
+impl Buffer {
+    fn new(from: Offset) -> Self {
+        Self {
+            input: Input {
+                from,
+                to: from,
+                entries: Vec::new(),
+            },
+            bytes: 0,
+            oldest: None,
+        }
+    }
+
+    fn push(&mut self, to: Offset, entries: Vec<Entry>, now: Instant) {
+        self.bytes += entries.iter().map(Entry::bytes).sum::<usize>();
+        self.input.entries.extend(entries);
+        self.input.to = to;
+        self.oldest.get_or_insert(now);
+    }
+
+    fn take(&mut self) -> Input {
+        let next = Self::new(self.input.to);
+        std::mem::replace(self, next).input
+    }
+}
+
+/// What to do when no plan is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Flush,
+    Commit,
+    End,
+    Wait(Option<Instant>),
+}
+
+/// What the choice of the next step depends on.
+#[derive(Debug, Clone, Copy)]
+struct Situation {
+    now: Instant,
+    /// Arrival of the oldest data that is not planned.
+    oldest: Option<Instant>,
+    bytes: usize,
+    records: usize,
+    max_age: Duration,
+    /// A written plan is not committed, and since when.
+    open_since: Option<Instant>,
+    /// Draining, and all of it is read.
+    at_end: bool,
+}
+
+fn next(at: Situation) -> Next {
+    if let Some(oldest) = at.oldest {
+        let due = oldest + at.max_age;
+        let full = at.bytes >= PLAN_BYTES || at.records >= PLAN_RECORDS;
+        return if at.at_end || full || due <= at.now {
+            Next::Flush
+        } else {
+            Next::Wait(Some(due))
+        };
+    }
+    match at.open_since {
+        Some(since) if at.at_end || since + IDLE_COMMIT <= at.now => Next::Commit,
+        Some(since) => Next::Wait(Some(since + IDLE_COMMIT)),
+        None if at.at_end => Next::End,
+        None => Next::Wait(None),
+    }
+}
+
+type Flight = std::pin::Pin<Box<dyn Future<Output = (Core, Result<(), SinkError>)> + Send>>;
+
+/// Consumes one topic partition until `drain` is cancelled and all up to the topic's end as of
+/// then is committed.
+///
+/// # Errors
+/// [`SinkError`] when the partition cannot go on; its ledger says where it stands.
+pub async fn run(
+    shared: Arc<Shared>,
+    partition: PartitionId,
+    drain: CancellationToken,
+) -> Result<(), SinkError> {
+    let core = Core::claim(shared.clone(), partition).await?;
+    let mut reading = Reading::new(shared.clone(), partition, core.next_offset());
+    let mut buffer = Buffer::new(core.next_offset());
+    let mut open_since = Instant::now();
+    let mut idle = Some(core);
+    let mut flight: Option<Flight> = None;
+    let mut drain_end: Option<Offset> = None;
+    loop {
+        let at_end = drain_end.is_some_and(|end| reading.next >= end);
+        let mut wake = None;
+        if let Some(mut core) = idle.take() {
+            let step = next(Situation {
+                now: Instant::now(),
+                oldest: buffer.oldest,
+                bytes: buffer.bytes,
+                records: buffer.input.entries.len(),
+                max_age: shared.max_age,
+                open_since: core.is_open().then_some(open_since),
+                at_end,
+            });
+            match step {
+                Next::Flush => {
+                    let input = buffer.take();
+                    flight = Some(Box::pin(async move {
+                        let result = core.flush(input, false).await;
+                        (core, result)
+                    }));
+                }
+                Next::Commit => {
+                    flight = Some(Box::pin(async move {
+                        let result = core.commit().await;
+                        (core, result)
+                    }));
+                }
+                Next::End => {
+                    info!(partition, offset = core.next_offset(), "drained");
+                    return Ok(());
+                }
+                Next::Wait(until) => {
+                    wake = until;
+                    idle = Some(core);
+                }
+            }
+        }
+        let room = buffer.bytes < READ_AHEAD_BYTES && buffer.input.entries.len() < 2 * PLAN_RECORDS;
+        tokio::select! {
+            (core, result) = landed(&mut flight) => {
+                result?;
+                flight = None;
+                open_since = Instant::now();
+                idle = Some(core);
+            }
+            chunk = reading.next(READ_WAIT), if room && !at_end => {
+                if let Some((to, entries)) = chunk? {
+                    buffer.push(to, entries, Instant::now());
+                }
+            }
+            () = drain.cancelled(), if drain_end.is_none() => {
+                drain_end = Some(reading.bounds().await?.end);
+            }
+            () = woken(wake) => {}
+        }
+    }
+}
+
+async fn landed(flight: &mut Option<Flight>) -> (Core, Result<(), SinkError>) {
+    match flight {
+        Some(flight) => flight.await,
+        None => pending().await,
+    }
+}
+
+async fn woken(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => pending().await,
+    }
+}
+
+/// Reads one topic partition in order; opens the reader anew after a failure that may pass.
+pub struct Reading {
+    shared: Arc<Shared>,
+    partition: PartitionId,
+    /// Next offset to read.
+    next: Offset,
+    reader: Option<Box<dyn PartitionReader>>,
+    backoff: Backoff,
+    /// A hole was seen at `next` and the reader opened anew.
+    reopened: bool,
+}
+
+impl Reading {
+    /// Will read from `next` on.
+    #[must_use]
+    pub fn new(shared: Arc<Shared>, partition: PartitionId, next: Offset) -> Self {
+        Self {
+            shared,
+            partition,
+            next,
+            reader: None,
+            backoff: Backoff::new(BackoffPolicy::endless(
+                Duration::from_millis(100),
+                Duration::from_secs(5),
+            )),
+            reopened: false,
+        }
+    }
+
+    /// Offsets stored now.
+    ///
+    /// # Errors
+    /// [`SinkError::Topic`] when waiting cannot help.
+    pub async fn bounds(&mut self) -> Result<OffsetBounds, SinkError> {
+        loop {
+            match self.shared.topic.bounds(self.partition).await {
+                Ok(bounds) => return Ok(bounds),
+                Err(error) => self.failed(error).await?,
+            }
+        }
+    }
+
+    /// Everything from here to `to`, exclusive.
+    ///
+    /// # Errors
+    /// [`SinkError`] when the topic does not give it.
+    pub async fn entries_to(mut self, to: Offset) -> Result<Vec<Entry>, SinkError> {
+        let mut entries = Vec::new();
+        while self.next < to {
+            if let Some((_, read)) = self.next(READ_WAIT).await? {
+                entries.extend(read);
+            }
+        }
+        // A chunk may be several batches and reach beyond.
+        entries.retain(|entry| entry.offset() < to);
+        Ok(entries)
+    }
+
+    /// Keys of the stored records from here to `to`, exclusive, without transforms.
+    ///
+    /// # Errors
+    /// [`SinkError`] when the topic does not give them.
+    pub async fn stored_keys(mut self, to: Offset) -> Result<Vec<Option<Bytes>>, SinkError> {
+        let first = self.next;
+        let mut keys = Vec::new();
+        while self.next < to {
+            if let Some(chunk) = self.chunk(READ_WAIT, &[]).await? {
+                let here =
+                    |offset: Option<Offset>| offset.is_some_and(|o| (first..to).contains(&o));
+                let records = chunk.records.into_iter();
+                keys.extend(
+                    records
+                        .filter(|record| here(record.offset))
+                        .map(|record| record.key),
+                );
+            }
+        }
+        Ok(keys)
+    }
+
+    /// The next chunk, decoded, with its end; waits up to `wait`. Cancel safe.
+    async fn next(&mut self, wait: Duration) -> Result<Option<(Offset, Vec<Entry>)>, SinkError> {
+        let shared = self.shared.clone();
+        let from = self.next;
+        let Some(chunk) = self.chunk(wait, &shared.transforms).await? else {
+            return Ok(None);
+        };
+        let to = chunk.offsets.end;
+        let decoded = chunk.records.into_iter().map(Entry::decode);
+        let entries: Result<Vec<Entry>, _> = decoded.collect();
+        let mut entries = entries.map_err(|source| SinkError::Envelope {
+            partition: self.partition,
+            from,
+            to,
+            source,
+        })?;
+        // A reader may begin with the whole batch that an offset lies in.
+        entries.retain(|entry| entry.offset() >= from);
+        Ok(Some((to, entries)))
+    }
+
+    async fn chunk(
+        &mut self,
+        wait: Duration,
+        transforms: &[Transform],
+    ) -> Result<Option<Chunk>, SinkError> {
+        let read = match &mut self.reader {
+            Some(reader) => reader.next(wait).await,
+            empty => match self
+                .shared
+                .topic
+                .reader(self.partition, self.next, transforms)
+                .await
+            {
+                Ok(reader) => empty.insert(reader).next(wait).await,
+                Err(error) => Err(error),
+            },
+        };
+        let chunk = match read {
+            Ok(Some(chunk)) if !chunk.offsets.is_empty() => chunk,
+            Ok(_) => return Ok(None),
+            Err(error) => {
+                self.failed(error).await?;
+                return Ok(None);
+            }
+        };
+        self.backoff.reset();
+        if chunk.offsets.start > self.next {
+            self.reader = None;
+            if std::mem::replace(&mut self.reopened, true) {
+                return Err(SinkError::Contiguity {
+                    partition: self.partition,
+                    source: ContiguityError::Offset {
+                        expected: self.next,
+                        found: chunk.offsets.start,
+                    },
+                });
+            }
+            warn!(
+                partition = self.partition,
+                expected = self.next,
+                found = chunk.offsets.start,
+                "offsets are missing, reads them once more"
+            );
+            return Ok(None);
+        }
+        self.reopened = false;
+        self.next = self.next.max(chunk.offsets.end);
+        Ok(Some(chunk))
+    }
+
+    /// Waits after a failure that may pass; the reader is opened anew.
+    async fn failed(&mut self, error: TopicError) -> Result<(), SinkError> {
+        self.reader = None;
+        let TopicError::Storage {
+            retryable: true, ..
+        } = &error
+        else {
+            return Err(error.into());
+        };
+        if (self.backoff.attempts() + 1).is_power_of_two() {
+            warn!(partition = self.partition, %error, "topic cannot be read, trying again");
+        }
+        let wait = self.backoff.next_wait(rand::random::<f64>());
+        sleep(wait.unwrap_or_default()).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_next_step_follows_from_the_situation() {
+        let start = Instant::now();
+        let now = start + Duration::from_secs(100);
+        let ago = |ms| Some(now - Duration::from_millis(ms));
+        let base = Situation {
+            now,
+            oldest: None,
+            bytes: 0,
+            records: 0,
+            max_age: Duration::from_secs(5),
+            open_since: None,
+            at_end: false,
+        };
+        let cases = [
+            (base, Next::Wait(None)),
+            (
+                Situation {
+                    at_end: true,
+                    ..base
+                },
+                Next::End,
+            ),
+            (
+                Situation {
+                    oldest: ago(1_000),
+                    ..base
+                },
+                Next::Wait(Some(now + Duration::from_secs(4))),
+            ),
+            (
+                Situation {
+                    oldest: ago(5_000),
+                    ..base
+                },
+                Next::Flush,
+            ),
+            (
+                Situation {
+                    oldest: ago(0),
+                    bytes: PLAN_BYTES,
+                    ..base
+                },
+                Next::Flush,
+            ),
+            (
+                Situation {
+                    oldest: ago(0),
+                    records: PLAN_RECORDS,
+                    ..base
+                },
+                Next::Flush,
+            ),
+            (
+                Situation {
+                    oldest: ago(0),
+                    at_end: true,
+                    ..base
+                },
+                Next::Flush,
+            ),
+            (
+                Situation {
+                    open_since: ago(500),
+                    ..base
+                },
+                Next::Commit,
+            ),
+            (
+                Situation {
+                    open_since: ago(0),
+                    at_end: true,
+                    ..base
+                },
+                Next::Commit,
+            ),
+            (
+                Situation {
+                    open_since: ago(100),
+                    ..base
+                },
+                Next::Wait(Some(now + Duration::from_millis(400))),
+            ),
+        ];
+        for (situation, expected) in cases {
+            assert_eq!(next(situation), expected, "{situation:?}");
+        }
+    }
+}

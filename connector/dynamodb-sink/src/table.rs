@@ -1,0 +1,188 @@
+//! The table itself: made if asked for, waited for, checked; and the registry of pipelines in it.
+
+use std::time::Duration;
+
+use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_format::keys;
+use tokio::time::{Instant, sleep};
+use tracing::info;
+
+use crate::client::{Capacity, Condition, TableDescription};
+use crate::error::SinkError;
+use crate::limits::TABLE_ACTIVE_WITHIN;
+use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::writer::TableWriter;
+
+/// Version of the table layout that is written, see `FORMAT.md`.
+pub const LAYOUT_VERSION: i64 = 1;
+
+/// Makes the table if need be (`create`), waits until it is active and checks its keys.
+///
+/// # Errors
+/// [`SinkError::Schema`] for a table that is missing, never becomes active, or has other keys.
+pub async fn prepare(table: &TableWriter, create: Option<Capacity>) -> Result<(), SinkError> {
+    let mut backoff = Backoff::new(BackoffPolicy::endless(
+        Duration::from_millis(100),
+        Duration::from_secs(3),
+    ));
+    let begun = Instant::now();
+    let mut created = false;
+    loop {
+        let status = match table.describe().await? {
+            Some(found) if found.active => return check_keys(table, &found),
+            Some(found) => {
+                // A table with other keys will not get better by waiting.
+                check_keys(table, &found)?;
+                found.status
+            }
+            None => match create {
+                Some(capacity) if !created => {
+                    info!(table = table.name(), ?capacity, "creating the table");
+                    table.create(capacity).await?;
+                    created = true;
+                    continue;
+                }
+                Some(_) => "not listed yet".to_owned(),
+                None => {
+                    return Err(SinkError::Schema(format!(
+                        "table `{}` does not exist: create it with partition key `{}` and sort key \
+                         `{}`, both strings, or set `create-table: true`",
+                        table.name(),
+                        table.keys().partition,
+                        table.keys().sort,
+                    )));
+                }
+            },
+        };
+        if begun.elapsed() > TABLE_ACTIVE_WITHIN {
+            return Err(SinkError::Schema(format!(
+                "table `{}` is `{status}` after {} s: look at it in the AWS console",
+                table.name(),
+                TABLE_ACTIVE_WITHIN.as_secs(),
+            )));
+        }
+        sleep(backoff.next_wait(rand::random::<f64>()).unwrap_or_default()).await;
+    }
+}
+
+fn check_keys(table: &TableWriter, found: &TableDescription) -> Result<(), SinkError> {
+    match key_problem(table.keys(), found) {
+        None => Ok(()),
+        Some(problem) => Err(SinkError::Schema(format!(
+            "table `{}` {problem}; set `partition-key` and `sort-key` to its names, or use another table",
+            table.name(),
+        ))),
+    }
+}
+
+/// What differs between the keys needed and those found.
+#[must_use]
+pub fn key_problem(keys: &KeyNames, found: &TableDescription) -> Option<String> {
+    let wanted = [(&keys.partition, "HASH"), (&keys.sort, "RANGE")];
+    let same = found.keys.len() == wanted.len()
+        && wanted.iter().all(|(name, role)| {
+            let mut keys = found.keys.iter();
+            keys.any(|(found, is, kind)| found == *name && is == role && kind == "S")
+        });
+    if same {
+        return None;
+    }
+    let text = |(name, role, kind): (&str, &str, &str)| format!("{role} `{name}` ({kind})");
+    let wanted = wanted.map(|(name, role)| text((name, role, "S")));
+    let found: Vec<String> = found.keys.iter().map(|(n, r, k)| text((n, r, k))).collect();
+    Some(format!(
+        "has the keys {}, needed are {}",
+        found.join(", "),
+        wanted.join(", ")
+    ))
+}
+
+/// Registers the pipeline, or checks that it is registered for the same topic.
+///
+/// # Errors
+/// [`SinkError::Registry`] for a pipeline of another topic, partition count or layout.
+pub async fn register(
+    table: &TableWriter,
+    pipeline: &str,
+    topic: &str,
+    partitions: u32,
+    fingerprint: &str,
+) -> Result<(), SinkError> {
+    let key = Key {
+        pk: keys::PIPELINES_PK.to_owned(),
+        sk: pipeline.to_owned(),
+    };
+    let row = Row::new(key)
+        .with(names::VERSION, Value::N(LAYOUT_VERSION))
+        .with(names::TOPIC, Value::S(topic.to_owned()))
+        .with(names::PARTITIONS, Value::N(partitions.into()))
+        .with(names::FINGERPRINT, Value::S(fingerprint.to_owned()));
+    if table.put(&row, &Condition::Absent).await? {
+        return Ok(());
+    }
+    let Some(found) = table.get(&row.key).await? else {
+        return Err(SinkError::Registry(format!(
+            "the registry row of pipeline `{pipeline}` in table `{}` was removed under way",
+            table.name(),
+        )));
+    };
+    let table = table.name();
+    let refuse = |what: String| {
+        Err(SinkError::Registry(format!(
+            "pipeline `{pipeline}` in table `{table}` {what}; use another name under `pipeline`"
+        )))
+    };
+    match found.integer(names::VERSION) {
+        Some(LAYOUT_VERSION) => {}
+        Some(newer) if newer > LAYOUT_VERSION => {
+            return refuse(format!(
+                "has layout version {newer}, newer than {LAYOUT_VERSION}, the newest known here: upgrade Millpond"
+            ));
+        }
+        _ => return refuse("was not registered by Millpond".to_owned()),
+    }
+    let known = found.string(names::TOPIC).unwrap_or_default();
+    if known != topic {
+        return refuse(format!("is fed from topic `{known}`, not from `{topic}`"));
+    }
+    let known = found.integer(names::PARTITIONS).unwrap_or_default();
+    if known != i64::from(partitions) {
+        return refuse(format!(
+            "is fed from {known} topic partitions, and topic `{topic}` has {partitions}: events of \
+             one key would be spread over both layouts"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_keys_are_named_beside_those_needed() {
+        let found = |keys: &[(&str, &str, &str)]| TableDescription {
+            active: true,
+            status: "ACTIVE".into(),
+            keys: keys
+                .iter()
+                .map(|(a, b, c)| ((*a).into(), (*b).into(), (*c).into()))
+                .collect(),
+        };
+        let names = KeyNames::default();
+        let good = found(&[("pk", "HASH", "S"), ("sk", "RANGE", "S")]);
+        assert_eq!(key_problem(&names, &good), None);
+        for bad in [
+            found(&[("pk", "HASH", "S")]),
+            found(&[("pk", "HASH", "S"), ("sk", "RANGE", "N")]),
+            found(&[("id", "HASH", "S"), ("sk", "RANGE", "S")]),
+            found(&[("sk", "HASH", "S"), ("pk", "RANGE", "S")]),
+        ] {
+            let problem = key_problem(&names, &bad).expect("differs");
+            assert!(
+                problem.contains("needed are HASH `pk` (S), RANGE `sk` (S)"),
+                "{problem}"
+            );
+        }
+    }
+}
