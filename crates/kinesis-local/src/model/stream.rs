@@ -152,13 +152,11 @@ impl<P> Stream<P> {
 
     /// Lets time pass: ends transitions, trims records, forgets shards. `true` if the stream is gone.
     pub(crate) fn advance(&mut self, now_ms: u64) -> bool {
-        if let Some(ended) = self
+        let ended = self
             .transition
-            .take_if(|transition| transition.until_ms <= now_ms)
-        {
-            if ended.status == StreamStatus::Deleting {
-                return true;
-            }
+            .take_if(|transition| transition.until_ms <= now_ms);
+        if ended.is_some_and(|ended| ended.status == StreamStatus::Deleting) {
+            return true;
         }
         if now_ms >= self.next_trim_ms {
             self.trim(now_ms);
