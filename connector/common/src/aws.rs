@@ -116,7 +116,7 @@ impl AwsSettings {
 
     /// Reads the AWS environment and checks that a region is known.
     ///
-    /// Credentials are resolved at the first call, or by [`check_credentials`].
+    /// Credentials are resolved at the first call, or by [`AwsSettings::check_credentials`].
     ///
     /// # Errors
     /// [`AwsError::NoRegion`], with every setting that was looked at.

@@ -73,7 +73,7 @@ impl Backoff {
 
     /// The wait before the next try; `None` once the policy gives up.
     ///
-    /// `random` is uniform in `0.0..1.0`; anything outside is taken as the nearest bound.
+    /// `random` is uniform in `0.0..1.0`; anything outside is taken as the nearest bound, NaN as 0.
     pub fn next_wait(&mut self, random: f64) -> Option<Duration> {
         if self
             .policy
@@ -82,8 +82,10 @@ impl Backoff {
         {
             return None;
         }
-        // `f64::max` answers the other operand for NaN.
-        let random = random.max(0.0).min(1.0);
+        let random = match random.is_nan() {
+            true => 0.0,
+            false => random.clamp(0.0, 1.0),
+        };
         let BackoffPolicy { first, cap, .. } = self.policy;
         let wait = match self.policy.jitter {
             Jitter::Full => {

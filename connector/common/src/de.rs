@@ -5,23 +5,19 @@
 
 use std::cell::RefCell;
 use std::collections::HashSet;
-use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{
-    self, DeserializeSeed, Deserializer as _, EnumAccess, Expected, IntoDeserializer, MapAccess,
-    SeqAccess, Unexpected, VariantAccess, Visitor,
+    self, DeserializeSeed, Deserializer as _, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
 };
 
 use crate::problem::{Problem, known_names, quoted};
+use crate::read_error::{NodeId, ReadError, id};
 use crate::yaml::{Entry, Node, Resolved, Scalar, Value};
 
-/// Identity of a node within one tree: its address.
-type NodeId = usize;
-
-fn id(node: &Node) -> NodeId {
-    std::ptr::from_ref(node) as NodeId
-}
+/// Values refused in one reading before it gives up: each of them costs a round.
+const MAX_REFUSED: usize = 100;
 
 /// Reads a value; what was refused goes to `problems`.
 ///
@@ -45,9 +41,10 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(
         };
         let at = error.at;
         problems.push(error.into_problem(node, path));
-        // Each round refuses one value more: the loop ends after as many rounds as there are values.
+        // Each round refuses one value more.
+        let mut refused = reading.refused.borrow_mut();
         match at {
-            Some(at) if reading.refused.borrow_mut().insert(at) => {
+            Some(at) if refused.len() < MAX_REFUSED && refused.insert(at) => {
                 reading.unknown.borrow_mut().clear();
             }
             _ => break None,
@@ -84,146 +81,6 @@ impl Reading {
             problem.path = join(step, &problem.path);
         }
         outcome
-    }
-}
-
-/// Why a value was refused, and which.
-#[derive(Debug)]
-pub(crate) struct ReadError {
-    what: String,
-    allowed: Option<String>,
-    help: Option<String>,
-    /// Path below the value that was read.
-    path: String,
-    /// The refused value, once known.
-    at: Option<NodeId>,
-    place: Option<(crate::yaml::Span, Option<String>)>,
-    secret: bool,
-    /// The words cannot quote a value.
-    quotes_nothing: bool,
-}
-
-impl ReadError {
-    fn new(what: impl Into<String>) -> Self {
-        Self {
-            what: what.into(),
-            allowed: None,
-            help: None,
-            path: String::new(),
-            at: None,
-            place: None,
-            secret: false,
-            quotes_nothing: false,
-        }
-    }
-
-    /// The innermost value that knows its place wins.
-    fn locate(mut self, node: &Node, step: &str) -> Self {
-        self.path = join(step, &self.path);
-        if self.place.is_none() {
-            self.place = Some((node.span, node.shown()));
-            self.secret = node.has_secret();
-        }
-        self.at.get_or_insert(id(node));
-        self
-    }
-
-    fn into_problem(self, root: &Node, path: &str) -> Problem {
-        let (span, given) = self.place.unwrap_or_else(|| (root.span, root.shown()));
-        let secret = self.secret || (self.at.is_none() && root.has_secret());
-        if secret && !self.quotes_nothing {
-            // The words of a refusal may quote the value.
-            return Problem::error("refuses the value of the secret")
-                .at(join(path, &self.path), span);
-        }
-        let mut problem = Problem::error(self.what).at(join(path, &self.path), span);
-        problem.given = given;
-        problem.allowed = self.allowed;
-        problem.help = self.help;
-        problem
-    }
-}
-
-impl fmt::Display for ReadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.what)
-    }
-}
-
-impl std::error::Error for ReadError {}
-
-impl de::Error for ReadError {
-    fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::new(message.to_string())
-    }
-
-    fn invalid_type(given: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let expected = readable(&expected.to_string());
-        let mut error = Self::new(format!("is {}, not {expected}", shape(&given)));
-        if expected == "text"
-            && matches!(
-                given,
-                Unexpected::Bool(_)
-                    | Unexpected::Signed(_)
-                    | Unexpected::Unsigned(_)
-                    | Unexpected::Float(_)
-            )
-        {
-            error.help = Some("put it in quotes".to_owned());
-        }
-        error
-    }
-
-    fn invalid_value(_: Unexpected<'_>, expected: &dyn Expected) -> Self {
-        let mut error = Self::new("is out of range");
-        error.allowed = Some(readable(&expected.to_string()));
-        error
-    }
-
-    fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let mut error = Self::new("is not a known value");
-        error.allowed = Some(quoted(expected));
-        error.help = crate::problem::nearest(variant, expected.iter().copied())
-            .map(|nearest| format!("did you mean `{nearest}`?"));
-        error
-    }
-
-    fn missing_field(field: &'static str) -> Self {
-        let mut error = Self::new(format!("lacks `{field}`"));
-        error.quotes_nothing = true;
-        error
-    }
-}
-
-fn shape(given: &Unexpected<'_>) -> &'static str {
-    match given {
-        Unexpected::Bool(_) => "a truth value",
-        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "a whole number",
-        Unexpected::Float(_) => "a number with a fraction",
-        Unexpected::Str(_) | Unexpected::Char(_) => "text",
-        Unexpected::Unit | Unexpected::Option => "nothing",
-        Unexpected::Seq => "a list",
-        Unexpected::Map => "a map",
-        _ => "something else",
-    }
-}
-
-/// Serde's names of types in the words of a configuration file.
-fn readable(expected: &str) -> String {
-    match expected {
-        "a string" | "string" | "a borrowed string" => "text".to_owned(),
-        "a boolean" => "`true` or `false`".to_owned(),
-        "a sequence" => "a list".to_owned(),
-        "unit" => "nothing".to_owned(),
-        "u8" => "a whole number from 0 to 255".to_owned(),
-        "u16" => "a whole number from 0 to 65535".to_owned(),
-        "u32" => format!("a whole number from 0 to {}", u32::MAX),
-        "u64" | "usize" => "a whole number from 0".to_owned(),
-        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".to_owned(),
-        "f32" | "f64" => "a number".to_owned(),
-        other if other.starts_with("struct ") => "a map of settings".to_owned(),
-        other if other.starts_with("enum ") => "one of the known values".to_owned(),
-        other => other.to_owned(),
     }
 }
 
@@ -347,7 +204,7 @@ impl<'de> de::Deserializer<'de> for NodeReader<'de, '_> {
         let choice = match &self.node.value {
             Value::Scalar(scalar) => Some((scalar.text(), None)),
             Value::Mapping(entries) => match entries.as_slice() {
-                [entry] => Some((entry.key.as_str(), Some(&entry.value))),
+                [entry] => Some((entry.key.as_str(), Some(entry))),
                 _ => None,
             },
             Value::Sequence(_) => None,
@@ -455,10 +312,7 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
                 reading: self.reading,
             };
             seed.deserialize(reader).map_err(|mut error| {
-                // A missing setting is shown at the key of the map that lacks it.
-                if error.place.is_none() && entry.value.entries().is_some() {
-                    error.place = Some((entry.key_span, None));
-                }
+                error.lacking_at(entry.key_span);
                 error.locate(&entry.value, &entry.key)
             })
         })
@@ -472,7 +326,7 @@ pub(crate) fn unknown_key(key: &str, known: &[&str]) -> Problem {
 
 struct Choice<'a, 'r> {
     name: &'a str,
-    content: Option<&'a Node>,
+    content: Option<&'a Entry>,
     reading: &'r Reading,
 }
 
@@ -485,7 +339,12 @@ impl<'de, 'r> EnumAccess<'de> for Choice<'de, 'r> {
         seed: V,
     ) -> Result<(V::Value, Self::Variant), ReadError> {
         let name: de::value::StrDeserializer<'_, ReadError> = self.name.into_deserializer();
-        let variant = seed.deserialize(name)?;
+        let variant = seed.deserialize(name).map_err(|mut error| {
+            if let Some(entry) = self.content {
+                error.place = Some((entry.key_span, Some(entry.key.clone())));
+            }
+            error
+        })?;
         let content = ChoiceContent {
             name: self.name,
             content: self.content,
@@ -497,19 +356,31 @@ impl<'de, 'r> EnumAccess<'de> for Choice<'de, 'r> {
 
 struct ChoiceContent<'a, 'r> {
     name: &'a str,
-    content: Option<&'a Node>,
+    content: Option<&'a Entry>,
     reading: &'r Reading,
 }
 
 impl<'a, 'r> ChoiceContent<'a, 'r> {
-    fn reader(&self) -> Result<(&'a Node, NodeReader<'a, 'r>), ReadError> {
-        let Some(node) = self.content else {
+    /// Reads the value that belongs to the choice.
+    fn read<T>(
+        &self,
+        read: impl FnOnce(NodeReader<'a, 'r>) -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
+        let Some(entry) = self.content else {
             let mut error = ReadError::new(format!("needs a value with `{}`", self.name));
             error.help = Some(format!("write `{}: VALUE` one level deeper", self.name));
             return Err(error);
         };
-        let reading = self.reading;
-        Ok((node, NodeReader { node, reading }))
+        let reader = NodeReader {
+            node: &entry.value,
+            reading: self.reading,
+        };
+        self.reading
+            .below(self.name, || read(reader))
+            .map_err(|mut error| {
+                error.lacking_at(entry.key_span);
+                error.locate(&entry.value, self.name)
+            })
     }
 }
 
@@ -518,7 +389,7 @@ impl<'de> VariantAccess<'de> for ChoiceContent<'de, '_> {
 
     fn unit_variant(self) -> Result<(), ReadError> {
         match self.content {
-            Some(node) if !node.is_null() => Err(ReadError::new(format!(
+            Some(entry) if !entry.value.is_null() => Err(ReadError::new(format!(
                 "takes no value with `{}`",
                 self.name
             ))),
@@ -527,17 +398,11 @@ impl<'de> VariantAccess<'de> for ChoiceContent<'de, '_> {
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, ReadError> {
-        let (node, reader) = self.reader()?;
-        self.reading
-            .below(self.name, || seed.deserialize(reader))
-            .map_err(|error| error.locate(node, self.name))
+        self.read(|reader| seed.deserialize(reader))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, ReadError> {
-        let (node, reader) = self.reader()?;
-        self.reading
-            .below(self.name, || reader.deserialize_any(visitor))
-            .map_err(|error| error.locate(node, self.name))
+        self.read(|reader| reader.deserialize_any(visitor))
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -545,11 +410,6 @@ impl<'de> VariantAccess<'de> for ChoiceContent<'de, '_> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, ReadError> {
-        let (node, reader) = self.reader()?;
-        self.reading
-            .below(self.name, || {
-                reader.deserialize_struct("choice", fields, visitor)
-            })
-            .map_err(|error| error.locate(node, self.name))
+        self.read(|reader| reader.deserialize_struct("choice", fields, visitor))
     }
 }

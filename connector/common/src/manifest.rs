@@ -10,7 +10,8 @@ use crate::meta::{DEFAULT_PARTITIONS, TopicSettings};
 use crate::problem::{Problem, Problems, nearest};
 use crate::registry::{Direction, Registry, ValidConnector};
 use crate::secret::SecretStore;
-use crate::yaml::{self, MAX_FILE_BYTES, Span};
+use crate::yaml::Span;
+use crate::yaml_stream::{self, MAX_FILE_BYTES};
 
 /// How much of a pipeline the file must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,7 +124,7 @@ impl Registry {
         problems.extend(not_text);
         let mut found = Vec::new();
         if !problems.has_errors() {
-            let stream = yaml::parse(source);
+            let stream = yaml_stream::parse(source);
             let unread = stream.problems.len();
             problems.extend(stream.problems);
             if stream.documents.is_empty() && unread == 0 {

@@ -1,6 +1,7 @@
 //! Everything that is wrong with a file, said at once.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource};
@@ -10,6 +11,9 @@ use crate::yaml::{Node, Span};
 
 /// More problems than this are counted, not kept.
 const KEPT: usize = 500;
+
+/// Longest line that is shown in a snippet, in bytes before and after the place.
+const LONGEST_LINE: usize = 400;
 
 /// Longest value that is shown, in characters.
 const SHOWN: usize = 80;
@@ -149,15 +153,14 @@ impl Problems {
 
     /// Adds one, unless the very same was said before.
     pub fn push(&mut self, problem: Problem) {
-        let same = |other: &Problem| {
-            other.path == problem.path && other.span == problem.span && other.what == problem.what
-        };
-        if self.found.iter().any(same) {
+        if self.found.len() >= KEPT {
+            self.dropped += usize::from(problem.severity == Severity::Error);
             return;
         }
-        if self.found.len() >= KEPT {
-            self.dropped += 1;
-        } else {
+        let same = |other: &Problem| {
+            other.span == problem.span && other.path == problem.path && other.what == problem.what
+        };
+        if !self.found.iter().any(same) {
             self.found.push(problem);
         }
     }
@@ -267,9 +270,16 @@ impl Problems {
         let source = NamedSource::new(&self.file, Arc::clone(&self.source)).with_language("yaml");
         let mut text = String::new();
         for problem in &self.found {
+            let shown = problem
+                .span
+                .and_then(|span| shown_bytes(&self.source, span));
+            if let (Some(span), None) = (problem.span, &shown) {
+                text.push_str(&format!("{}:{}:{}\n", self.file, span.line, span.column));
+            }
             let report = ProblemReport {
                 problem,
                 source: &source,
+                shown,
             };
             if handler.render_report(&mut text, &report).is_err() {
                 text.push_str(&problem.sentence());
@@ -290,11 +300,37 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+/// What to point at in a snippet: at most the rest of the line. `None` where a line is too long to
+/// be shown: it would be no help, and miette panics on lines of more than 65,535 columns.
+fn shown_bytes(source: &str, span: Span) -> Option<Range<usize>> {
+    let bytes = source.as_bytes();
+    let (before, after) = bytes.split_at_checked(span.start)?;
+    let newline = |byte: &u8| *byte == b'\n';
+    let one_before = before.rsplit(newline).take(2);
+    let one_after = after.split(newline).take(2);
+    if one_before
+        .chain(one_after)
+        .any(|part| part.len() > LONGEST_LINE)
+    {
+        return None;
+    }
+    let rest = after.iter().position(newline).unwrap_or(after.len());
+    let mut end = span.end.clamp(span.start, span.start + rest);
+    while !source.is_char_boundary(end) {
+        end -= 1;
+    }
+    source
+        .is_char_boundary(span.start)
+        .then_some(span.start..end)
+}
+
 /// One problem as miette wants it.
 #[derive(Debug)]
 struct ProblemReport<'a> {
     problem: &'a Problem,
     source: &'a NamedSource<Arc<str>>,
+    /// Bytes to point at, when the lines there can be shown.
+    shown: Option<Range<usize>>,
 }
 
 impl fmt::Display for ProblemReport<'_> {
@@ -319,12 +355,13 @@ impl Diagnostic for ProblemReport<'_> {
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        self.shown.as_ref()?;
         Some(self.source)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = self.problem.span?;
-        let label = LabeledSpan::new_primary_with_span(Some("here".to_owned()), span.bytes());
+        let shown = self.shown.clone()?;
+        let label = LabeledSpan::new_primary_with_span(Some("here".to_owned()), shown);
         Some(Box::new(std::iter::once(label)))
     }
 }

@@ -61,6 +61,18 @@ fn split_number(text: &str) -> Option<(u64, &str)> {
     Some((number, unit.trim()))
 }
 
+/// Splits `.5 MB` into its digits (at most 9) and its unit.
+fn split_fraction(text: &str) -> Option<(&str, &str)> {
+    let digits = text.strip_prefix('.')?;
+    let end = digits
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(digits.len());
+    let (digits, unit) = digits.split_at(end);
+    (1..=9)
+        .contains(&digits.len())
+        .then_some((digits, unit.trim()))
+}
+
 impl FromStr for HumanDuration {
     type Err = UnitError;
 
@@ -88,7 +100,7 @@ impl fmt::Display for HumanDuration {
         let (unit, size) = DURATION_UNITS
             .iter()
             .map(|(unit, size)| (*unit, u128::from(*size)))
-            .find(|(_, size)| millis >= *size && millis % size == 0)
+            .find(|(_, size)| millis >= *size && millis.is_multiple_of(*size))
             .unwrap_or(("ms", 1));
         write!(f, "{}{unit}", millis / size)
     }
@@ -127,13 +139,22 @@ impl FromStr for ByteSize {
                     .into(),
             )
         };
-        let (number, unit) = split_number(text).ok_or_else(refused)?;
+        let (number, rest) = split_number(text).ok_or_else(refused)?;
+        let (fraction, unit) = match rest.starts_with('.') {
+            true => split_fraction(rest).ok_or_else(refused)?,
+            false => ("", rest),
+        };
         let (_, size) = BYTE_UNITS
             .iter()
             .find(|(name, _)| unit.is_empty() || name.eq_ignore_ascii_case(unit))
             .ok_or_else(refused)?;
+        // At most 9 digits of at most a GiB: the product fits.
+        let digits: u64 = fraction.parse().unwrap_or(0);
+        let scale = 10_u64.pow(u32::try_from(fraction.len()).unwrap_or(0));
+        let part = digits * size / scale;
         number
             .checked_mul(*size)
+            .and_then(|whole| whole.checked_add(part))
             .map(Self)
             .ok_or_else(|| UnitError("is too large a byte size to count".into()))
     }
@@ -144,7 +165,7 @@ impl fmt::Display for ByteSize {
         let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
         match units
             .iter()
-            .find(|(_, size)| self.0 >= *size && self.0 % size == 0)
+            .find(|(_, size)| self.0 >= *size && self.0.is_multiple_of(*size))
         {
             Some((unit, size)) => write!(f, "{} {unit}", self.0 / size),
             None => write!(f, "{}", self.0),
@@ -247,7 +268,7 @@ unit!(
     |bytes| Ok(ByteSize(bytes)),
     { "oneOf": [
         { "type": "integer", "minimum": 0 },
-        { "type": "string", "pattern": "^ *[0-9_]+ *([KkMmGg][Ii]?)?[Bb]? *$" }
+        { "type": "string", "pattern": "^ *[0-9_]+([.][0-9]{1,9})? *(([KkMmGg][Ii]?)?[Bb])? *$" }
     ] }
 );
 unit!(
@@ -303,10 +324,20 @@ mod tests {
             ("1MiB", 1_048_576),
             ("400 kib", 409_600),
             ("7B", 7),
+            ("44.0 MB", 44_000_000),
+            ("1.5 KiB", 1_536),
         ] {
             assert_eq!(text.parse(), Ok(ByteSize(bytes)), "{text}");
         }
-        for text in ["", "MB", "1 MX", "-1", "1.5 MB", "99999999999999 GB"] {
+        for text in [
+            "",
+            "MB",
+            "1 MX",
+            "-1",
+            "1. MB",
+            "1.5.5 MB",
+            "99999999999999 GB",
+        ] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
         }
         assert_eq!(ByteSize(409_600).to_string(), "400 KiB");
