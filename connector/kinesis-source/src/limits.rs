@@ -39,8 +39,9 @@ pub const LISTING_SPACING: Duration = Duration::from_secs(1);
 /// waits to be delivered costs little memory.
 pub const READ_TARGET_BYTES: u64 = 1 << 20;
 
-/// `Limit` of a shard's first read, before its record size is known.
-pub const FIRST_READ_LIMIT: u32 = 1_000;
+/// `Limit` of a shard's first read, before its record size is known: few, so that large
+/// records do not fill the memory when many shards start together.
+pub const FIRST_READ_LIMIT: u32 = 20;
 
 /// Time between two saves of the checkpoint while something moves.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);

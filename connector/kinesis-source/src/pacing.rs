@@ -1,9 +1,10 @@
 //! When a shard may be read next, and how much to ask for. Pure: `now` is an argument.
 //!
-//! Two limits hold in every window: reads a second, and bytes a second. The bytes of an
-//! answer are known only afterwards, so they are paid for afterwards: the next read
-//! waits until they are.
+//! Two limits hold: reads a second, and bytes a second. The bytes of an answer are known only
+//! afterwards. So the next read waits until the last answer is paid for, and until an answer of the expected
+//! size fits into the second that it would end.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::limits::{FIRST_READ_LIMIT, MAX_RECORDS_PER_READ};
@@ -48,6 +49,8 @@ pub struct Pacer {
     next_read: Option<Instant>,
     record_bytes: Option<u64>,
     empty_answers: u32,
+    /// Reads of the last second: when each began, and its bytes.
+    recent: VecDeque<(Instant, u64)>,
 }
 
 impl Pacer {
@@ -59,6 +62,7 @@ impl Pacer {
             next_read: None,
             record_bytes: None,
             empty_answers: 0,
+            recent: VecDeque::new(),
         }
     }
 
@@ -74,7 +78,7 @@ impl Pacer {
         let Some(record_bytes) = self.record_bytes else {
             return FIRST_READ_LIMIT;
         };
-        let records = self.pace.target_bytes / record_bytes.max(1);
+        let records = self.target() / record_bytes.max(1);
         u32::try_from(records).map_or(MAX_RECORDS_PER_READ, |records| {
             records.clamp(1, MAX_RECORDS_PER_READ)
         })
@@ -96,7 +100,37 @@ impl Pacer {
         };
         let paid =
             Duration::from_secs_f64(answer.bytes as f64 / self.pace.bytes_per_second.max(1) as f64);
-        self.next_read = Some(began + pause.max(paid).max(self.pace.read_interval()));
+        let earliest = began + pause.max(paid).max(self.pace.read_interval());
+        self.recent.push_back((began, answer.bytes));
+        self.next_read = Some(self.window_has_room(earliest));
+    }
+
+    /// Bytes that one answer is aimed at.
+    fn target(&self) -> u64 {
+        self.pace.target_bytes.min(self.pace.bytes_per_second)
+    }
+
+    /// The first moment from `earliest` on at which the expected answer fits into its second.
+    fn window_has_room(&mut self, earliest: Instant) -> Instant {
+        let expected = self.record_bytes.map_or(0, |bytes| {
+            bytes
+                .saturating_mul(u64::from(self.limit()))
+                .min(self.target())
+        });
+        let mut used: u64 = self.recent.iter().map(|(_, bytes)| bytes).sum();
+        let mut room_from = earliest;
+        while let Some((began, bytes)) = self.recent.front().copied() {
+            let leaves = began + Duration::from_secs(1);
+            if leaves > room_from {
+                if used.saturating_add(expected) <= self.pace.bytes_per_second {
+                    break;
+                }
+                room_from = leaves;
+            }
+            used -= bytes;
+            self.recent.pop_front();
+        }
+        room_from
     }
 
     /// A read that began at `began` failed; the next one waits for at least `wait` after `now`.

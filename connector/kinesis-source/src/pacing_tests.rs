@@ -93,6 +93,39 @@ fn the_limit_follows_the_record_size() {
     assert_eq!(pacer.limit(), 1 << 10);
 }
 
+#[test]
+fn no_second_holds_more_than_a_shard_gives() {
+    let mut pacer = Pacer::new(pace());
+    let mut now = Instant::now();
+    let start = now;
+    let mut reads = Vec::new();
+    for _ in 0..200 {
+        now = pacer.next_read(now);
+        let records = pacer.limit();
+        let bytes = u64::from(records) * 100_007;
+        pacer.answered(now, answer(records, bytes, false));
+        reads.push((now, bytes));
+    }
+    for (first, _) in &reads {
+        let second = *first..*first + Duration::from_secs(1);
+        let bytes: u64 = reads
+            .iter()
+            .filter(|(at, _)| second.contains(at))
+            .map(|(_, b)| b)
+            .sum();
+        assert!(
+            bytes <= SHARD_READ_BYTES_PER_SECOND,
+            "{bytes} bytes from {:?}",
+            *first - start
+        );
+    }
+    let rate = reads.iter().map(|(_, b)| b).sum::<u64>() as f64 / (now - start).as_secs_f64();
+    assert!(
+        rate > 0.9 * SHARD_READ_BYTES_PER_SECOND as f64,
+        "{rate} bytes a second"
+    );
+}
+
 proptest! {
     #[test]
     fn never_above_the_pace_in_any_window(
