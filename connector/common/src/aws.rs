@@ -300,3 +300,109 @@ fn join<'a>(errors: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
     }
     said
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use aws_smithy_runtime_api::client::result::ConnectorError;
+    use aws_smithy_types::error::ErrorMetadata;
+
+    use super::*;
+
+    type Failure = SdkError<ErrorMetadata, String>;
+
+    fn io_error(text: &str) -> Box<io::Error> {
+        Box::new(io::Error::other(text.to_owned()))
+    }
+
+    #[test]
+    fn every_step_has_its_kind_and_its_words() {
+        let service = ErrorMetadata::builder()
+            .code("ResourceNotFoundException")
+            .message("no such table")
+            .build();
+        let table: [(Failure, FailureKind, bool, &str); 9] = [
+            (
+                SdkError::timeout_error(io_error("20 s are over")),
+                FailureKind::Timeout,
+                true,
+                "no answer in time: 20 s are over",
+            ),
+            (
+                SdkError::dispatch_failure(ConnectorError::timeout(io_error("5 s are over"))),
+                FailureKind::Timeout,
+                true,
+                "no answer in time: timeout: 5 s are over",
+            ),
+            (
+                SdkError::dispatch_failure(ConnectorError::io(io_error("connection refused"))),
+                FailureKind::Unreachable,
+                true,
+                "endpoint cannot be reached: io error: connection refused",
+            ),
+            (
+                SdkError::dispatch_failure(ConnectorError::user(io_error("no host"))),
+                FailureKind::Request,
+                false,
+                "request cannot be built: user error: no host",
+            ),
+            (
+                SdkError::construction_failure(io_error("no table name")),
+                FailureKind::Request,
+                false,
+                "request cannot be built: no table name",
+            ),
+            (
+                SdkError::construction_failure(CredentialsError::not_loaded("none set")),
+                FailureKind::Credentials,
+                false,
+                "AWS credentials cannot be had: the credential provider was not enabled: none set",
+            ),
+            (
+                SdkError::response_error(io_error("not JSON"), "<html>".to_owned()),
+                FailureKind::Answer,
+                true,
+                "answer cannot be read: not JSON",
+            ),
+            (
+                SdkError::service_error(service, String::new()),
+                FailureKind::Service,
+                false,
+                "service answered `ResourceNotFoundException`: no such table",
+            ),
+            (
+                SdkError::service_error(ErrorMetadata::builder().build(), String::new()),
+                FailureKind::Service,
+                false,
+                "service answered with an error: Error",
+            ),
+        ];
+        for (error, kind, transient, words) in table {
+            assert_eq!(failure_kind(&error), kind, "{words}");
+            assert_eq!(kind.is_transient(), transient, "{words}");
+            assert_eq!(describe(&error), words);
+        }
+    }
+
+    #[test]
+    fn endpoints() {
+        for url in [
+            "http://127.0.0.1:4567",
+            "https://kinesis.local/",
+            "http://h",
+        ] {
+            assert!(is_http_url(url), "{url}");
+        }
+        for url in [
+            "",
+            "localhost:4567",
+            "http://",
+            "http:///x",
+            "ftp://h",
+            "http://a b",
+        ] {
+            assert!(!is_http_url(url), "{url}");
+        }
+    }
+}

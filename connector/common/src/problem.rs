@@ -122,12 +122,12 @@ impl Problem {
         if let Some(given) = &self.given {
             let shown: String = given.chars().take(SHOWN).collect();
             let more = if shown.len() < given.len() { "…" } else { "" };
-            text.push_str(&format!(", given `{}{more}`", shown.escape_debug()));
+            text.push_str(&format!(", given `{shown}{more}`"));
         }
         if let Some(allowed) = &self.allowed {
             text.push_str(&format!(", allowed: {allowed}"));
         }
-        text
+        printable(&text)
     }
 }
 
@@ -241,7 +241,7 @@ impl Problems {
             };
             text.push_str(&format!("{place}: {severity}: {}", problem.sentence()));
             if let Some(help) = &problem.help {
-                text.push_str(&format!("; {help}"));
+                text.push_str(&format!("; {}", printable(help)));
             }
             text.push('\n');
         }
@@ -351,7 +351,7 @@ impl Diagnostic for ProblemReport<'_> {
 
     fn help(&self) -> Option<Box<dyn fmt::Display + '_>> {
         let help = self.problem.help.as_ref()?;
-        Some(Box::new(help))
+        Some(Box::new(printable(help)))
     }
 
     fn source_code(&self) -> Option<&dyn miette::SourceCode> {
@@ -364,6 +364,18 @@ impl Diagnostic for ProblemReport<'_> {
         let label = LabeledSpan::new_primary_with_span(Some("here".to_owned()), shown);
         Some(Box::new(std::iter::once(label)))
     }
+}
+
+/// Names and values of the file must not break lines or reach a terminal as commands.
+fn printable(text: &str) -> String {
+    let mut clean = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => clean.extend(character.escape_default()),
+            false => clean.push(character),
+        }
+    }
+    clean
 }
 
 /// The nearest of some known names, when one is near enough to have been meant.

@@ -523,6 +523,21 @@ fn anchors_are_followed_and_places_count_characters() {
 }
 
 #[test]
+fn control_characters_are_escaped() {
+    let text = source_with(
+        "stream: events",
+        "stream: events\n  \"a\\e[31m\\nb\": 'c'\n  start: \"x\\e\"",
+    );
+    let text = text.replace("  start: {at-timestamp: '2026-01-31T12:00:00Z'}\n", "");
+    let checked = check_with(text, &SecretStore::from_environment(), Scope::Connector);
+    let plain = checked.problems.plain();
+    assert!(!plain.contains('\u{1b}'), "{plain:?}");
+    assert_eq!(plain.lines().count(), 2, "{plain}");
+    assert!(plain.contains("given `x\\u{1b}`"), "{plain}");
+    assert!(!checked.problems.fancy(false, 80).contains('\u{1b}'));
+}
+
+#[test]
 fn bytes_that_are_no_text_have_a_place() {
     let mut bytes = b"meta:\n  name: ".to_vec();
     bytes.push(0xff);

@@ -10,6 +10,8 @@
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use millpond_connector::aws::{self, AwsError, AwsSettings, FailureKind};
 use millpond_connector::drain;
@@ -192,4 +194,66 @@ async fn list_tables(
         .expect("from the environment");
     let client = aws_sdk_dynamodb::Client::new(&config);
     client.list_tables().send().await.expect_err("a failure")
+}
+
+#[test]
+fn the_environment_names_a_services_endpoint_and_the_section_wins() {
+    const SELF: &str = "the_environment_names_a_services_endpoint_and_the_section_wins";
+    if !is_child() {
+        // Two listeners that only close what they accept; who was called is what counts.
+        let (named, own) = (Listener::start(), Listener::start());
+        let for_dynamodb = format!("http://127.0.0.1:{}", named.port);
+        let environment = [
+            ("AWS_ACCESS_KEY_ID", "a"),
+            ("AWS_SECRET_ACCESS_KEY", "b"),
+            ("AWS_ENDPOINT_URL", "http://127.0.0.1:1"),
+            ("AWS_ENDPOINT_URL_DYNAMODB", for_dynamodb.as_str()),
+        ];
+        passes(SELF, &environment);
+        assert_eq!((named.calls(), own.calls()), (1, 0));
+        let port = own.port.to_string();
+        let with_own = [environment.as_slice(), &[("OWN_PORT", port.as_str())]].concat();
+        passes(SELF, &with_own);
+        assert_eq!((named.calls(), own.calls()), (1, 1));
+        return;
+    }
+    let own = std::env::var("OWN_PORT").ok();
+    let settings = AwsSettings {
+        region: Some("us-east-1".to_owned()),
+        endpoint: own.map(|port| format!("http://127.0.0.1:{port}")),
+        profile: None,
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let config = settings.load().await.expect("settings");
+        let client = aws_sdk_dynamodb::Client::new(&config);
+        let failed = client.list_tables().send().await.expect_err("closed");
+        assert_eq!(aws::failure_kind(&failed), FailureKind::Unreachable);
+    });
+}
+
+/// Accepts, counts and closes; ends with the process.
+struct Listener {
+    port: u16,
+    calls: Arc<AtomicU32>,
+}
+
+impl Listener {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("a port").port();
+        let calls = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&calls);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                drop(stream);
+            }
+        });
+        Self { port, calls }
+    }
+
+    fn calls(&self) -> u32 {
+        self.calls.load(Ordering::SeqCst)
+    }
 }
