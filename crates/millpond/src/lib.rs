@@ -4,17 +4,24 @@ pub mod baseline;
 pub mod child;
 pub mod cli;
 pub mod commands;
+pub mod connectors;
+pub mod consumer_topic;
 pub mod cost;
+pub mod cpu;
+pub mod data_dir;
 pub mod emit_log;
 pub mod exit;
 pub mod logging;
 pub mod progress;
 pub mod put_records;
+pub mod read_back;
 pub mod report;
+pub mod runtime;
 pub mod signals;
 pub mod time;
 pub mod verify;
 pub mod workload;
+pub mod yaml_override;
 
 use anyhow::Result;
 
@@ -26,12 +33,19 @@ use crate::exit::Exit;
 /// # Errors
 /// What the user must be told; the process then ends with [`Exit::Failure`].
 pub async fn run(command: Command) -> Result<Exit> {
+    // `run` sets its own log up, which knows the secrets of its file.
+    if !matches!(command, Command::Run(_)) {
+        logging::init();
+    }
     match command {
+        Command::Demo(args) => commands::demo::run(args).await,
+        Command::Run(args) => commands::run::run(args).await,
         Command::Local(args) => commands::local::run(args).await,
         Command::Emit(args) => commands::emit::run(args).await,
+        Command::Validate(args) => commands::validate::run(&args),
         Command::Read(args) => commands::read::run(args).await,
         Command::Groups(args) => commands::groups::run(args).await,
         Command::Inspect(args) => commands::inspect::run(args).await,
-        _ => anyhow::bail!("not built yet"),
+        Command::Schema => commands::schema::run(),
     }
 }

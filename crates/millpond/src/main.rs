@@ -3,13 +3,22 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use millpond::cli::Cli;
-use millpond::commands::{is_broken_pipe, say};
+use millpond::cli::{Cli, Command};
+use millpond::commands::{is_broken_pipe, local, say};
 use millpond::exit::Exit;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    millpond::logging::init();
+    if matches!(cli.command, Command::Demo(_)) {
+        // The demo speaks to its stand-ins only, whatever account the environment names.
+        // SAFETY: no other thread runs yet.
+        unsafe {
+            std::env::set_var("AWS_ACCESS_KEY_ID", local::CREDENTIAL);
+            std::env::set_var("AWS_SECRET_ACCESS_KEY", local::CREDENTIAL);
+            std::env::remove_var("AWS_SESSION_TOKEN");
+            std::env::remove_var("AWS_PROFILE");
+        }
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

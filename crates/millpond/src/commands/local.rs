@@ -16,9 +16,10 @@ use crate::commands::{print, say};
 use crate::exit::Exit;
 use crate::signals::Signals;
 
-/// Region and credentials that the printed environment names; the stand-ins take any.
-const REGION: &str = "us-east-1";
-const CREDENTIAL: &str = "millpond";
+/// Region that the printed environment names; the stand-ins take any.
+pub const REGION: &str = "us-east-1";
+/// Access key and secret key that the printed environment names.
+pub const CREDENTIAL: &str = "millpond";
 
 /// Waiting connections of the DynamoDB stand-in.
 const BACKLOG: u32 = 1024;

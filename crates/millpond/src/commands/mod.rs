@@ -1,20 +1,28 @@
 //! One module per command: arguments in, exit code out.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
 use millpond_connector::aws::AwsSettings;
+use millpond_connector::problem::Problems;
 
 use millpond_reader::{OnDamage, Reader, ReaderConfig};
 
 use crate::cli::{AwsArgs, TableArgs};
 
+pub mod demo;
 pub mod emit;
 pub mod groups;
 pub mod inspect;
 pub mod local;
 pub mod read;
+pub mod run;
+pub mod schema;
+pub mod validate;
+
+/// Width of messages with snippets.
+const TERMINAL_WIDTH: usize = 100;
 
 impl AwsArgs {
     /// Reads the AWS environment.
@@ -63,6 +71,21 @@ pub fn print(text: &str) -> anyhow::Result<()> {
 /// Writes a message to stderr; one that cannot be written is dropped.
 pub fn say(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Shows what is wrong with a file: with snippets on a terminal, else one line each.
+pub fn print_problems(problems: &Problems) {
+    if problems.is_empty() {
+        return;
+    }
+    let text = if io::stderr().is_terminal() {
+        problems.fancy(std::env::var_os("NO_COLOR").is_none(), TERMINAL_WIDTH)
+    } else {
+        problems.plain()
+    };
+    say(text.trim_end());
+    let (errors, warnings) = (problems.errors(), problems.warnings());
+    say(&format!("{errors} errors, {warnings} warnings"));
 }
 
 /// True when whoever read stdout has gone (`millpond read ... | head`): a quiet end, no failure.

@@ -1,0 +1,438 @@
+//! `millpond demo`: the whole path on this machine, and a report on it.
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use aws_sdk_kinesis::types::StreamStatus;
+use millpond_connector::drain;
+use millpond_connector::manifest::ManifestFile;
+use millpond_connector::registry::Direction;
+use millpond_connector::secret::SecretStore;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use crate::child::Child;
+use crate::cli::{AwsArgs, DemoArgs};
+use crate::commands::emit::Summary;
+use crate::commands::local::{LAST_VARIABLE, REGION, parse_export};
+use crate::commands::{print, say};
+use crate::connectors::{CONNECTOR_YAML, validate};
+use crate::cost::WritePrice;
+use crate::cpu::process_cpu_time;
+use crate::data_dir::DataDir;
+use crate::emit_log;
+use crate::exit::Exit;
+use crate::progress::Progress;
+use crate::read_back::{Emitted, ReadBack, WrittenItems};
+use crate::report::{Report, grouped};
+use crate::runtime::{Runtime, Until, Watched};
+use crate::time::now_ms;
+use crate::workload::Workload;
+use crate::yaml_override::override_section;
+
+/// As the built-in file names them.
+const STREAM: &str = "events";
+const TABLE: &str = "events";
+const PIPELINE: &str = "events";
+
+const SHARDS: i32 = 4;
+
+/// The stand-in has no limits of a shard: read it as fast as it goes.
+const READS_PER_SECOND: &str = "50";
+const READ_BYTES_PER_SECOND: &str = "64 MiB";
+
+/// Without a terminal: a line of progress so often.
+const LINE_INTERVAL: Duration = Duration::from_secs(2);
+
+const TICK: Duration = Duration::from_millis(50);
+
+/// Nothing moved for so long: something is stuck, and waiting would not help.
+const STUCK_LIMIT: Duration = Duration::from_secs(90);
+
+/// Time that the stand-in has for small things.
+const STAND_IN_LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs `millpond demo`.
+///
+/// # Errors
+/// When a part fails; a run that ends but is not exact is [`Exit::Mismatch`] instead.
+pub async fn run(args: DemoArgs) -> Result<Exit> {
+    let drain = drain::on_signals().context("cannot install the signal handlers")?;
+    tokio::select! {
+        ended = demo(args) => ended,
+        // What is dropped ends with it: children, tasks, the temporary directory.
+        () = drain.cancelled() => {
+            say("demo: interrupted");
+            Ok(Exit::Interrupted)
+        }
+    }
+}
+
+async fn demo(args: DemoArgs) -> Result<Exit> {
+    let place = Place::prepare(&args)?;
+    let price = args
+        .usd_per_million_write_units
+        .map_or_else(WritePrice::default, WritePrice::given);
+    say("demo: starting the stand-ins for Kinesis and DynamoDB");
+    let mut stand_ins = StandIns::start(place.tables().as_deref()).await?;
+    create_stream(&stand_ins.kinesis).await?;
+
+    let log = place.path().join("emit.log");
+    let passed = pipeline_phase(&args, &place, &mut stand_ins, &log).await?;
+    if passed.summary.reordered_by_stream + passed.summary.uncertain_calls > 0 {
+        say(
+            "demo: the stream refused parts of calls; it may hold events twice or in another order",
+        );
+    }
+    let workload = Workload::new(args.seed, passed.summary.start_ms, args.jobs);
+    let emitted = read_emit_log(&log, workload, passed.summary.clone()).await?;
+
+    let client = aws_sdk_dynamodb::Client::new(&stand_ins.dynamodb.load().await?);
+    let mut progress = Progress::start("read back", Some(emitted.events), LINE_INTERVAL);
+    let read_back = ReadBack {
+        client,
+        table: TABLE,
+        pipeline: PIPELINE,
+        emitted: &emitted,
+        written: &passed.written,
+    };
+    let mut figures = read_back.compare(&mut progress).await?;
+    progress.finish(&format!("{} events", grouped(figures.events.read)));
+    figures.add_pipeline(&passed.watched, passed.cpu_time);
+    stand_ins.child.end().await?;
+
+    let report = Report::new(&figures, &price);
+    if args.json {
+        print(&serde_json::to_string(&report)?)?;
+    } else {
+        print(report.to_text(&price).trim_end())?;
+    }
+    place.say_where();
+    if report.events.is_exact() {
+        return Ok(Exit::Success);
+    }
+    say("demo: what was read back is not what was emitted");
+    Ok(Exit::Mismatch)
+}
+
+/// What the pipeline phase leaves behind.
+struct Passed {
+    summary: Summary,
+    watched: Vec<Watched>,
+    written: WrittenItems,
+    cpu_time: Duration,
+}
+
+/// Emits and runs the pipeline until all that was emitted is committed.
+async fn pipeline_phase(
+    args: &DemoArgs,
+    place: &Place,
+    stand_ins: &mut StandIns,
+    log: &Path,
+) -> Result<Passed> {
+    let text = pipeline_text(&stand_ins.kinesis, &stand_ins.dynamodb)?;
+    let file = ManifestFile::from_bytes("Connector.yaml (built in)", text, place.path());
+    let validation = validate(&file, &SecretStore::from_environment());
+    let Some(pipeline) = validation.pipeline else {
+        bail!(
+            "the built-in pipeline is not valid: {}",
+            validation.problems
+        );
+    };
+    let runtime = Runtime::build(pipeline, DataDir::open(&place.path().join("pipeline"))?).await?;
+    let watched = runtime.watched().to_vec();
+    let source = watch(&watched, Direction::Source)?;
+    let sink = watch(&watched, Direction::Sink)?;
+    let written = WrittenItems::watching(&sink.metrics);
+
+    let mut progress = Progress::start("pipeline", Some(args.events), LINE_INTERVAL);
+    let mut emit = start_emit(args, &stand_ins.kinesis, log)?;
+    let mut summary: Option<Summary> = None;
+    let cpu_before = process_cpu_time();
+    let drain = CancellationToken::new();
+    let running = runtime.run(drain.clone(), Until::Told, None);
+    tokio::pin!(running);
+    let mut moved = Moved::now();
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tokio::select! {
+            ended = &mut running => {
+                ended?;
+                break;
+            }
+            line = emit.line(), if summary.is_none() => {
+                summary = Some(serde_json::from_str(&line?).context("`emit` gave no summary")?);
+                emit.finished().await?;
+            }
+            line = stand_ins.child.line() => {
+                line.context("the stand-ins are gone")?;
+            }
+            _ = tick.tick() => {}
+        }
+        let durable = source.metrics.topic_events.get();
+        let done = sink.metrics.sink_events.get() + sink.metrics.dead_letters.get();
+        progress.update(done, || crate::commands::run::summary(&watched));
+        if summary
+            .as_ref()
+            .is_some_and(|summary| durable >= summary.events)
+        {
+            drain.cancel();
+        }
+        if !moved.is_moving([durable, done, source.metrics.source_events.get()]) {
+            bail!(
+                "nothing moved for {} s: {}",
+                STUCK_LIMIT.as_secs(),
+                crate::commands::run::summary(&watched)
+            );
+        }
+    }
+    let cpu_time = process_cpu_time() - cpu_before;
+    progress.finish(&crate::commands::run::summary(&watched));
+    Ok(Passed {
+        summary: summary.context("the pipeline ended before all was emitted")?,
+        watched,
+        written,
+        cpu_time,
+    })
+}
+
+fn watch(watched: &[Watched], direction: Direction) -> Result<Watched> {
+    let found = watched
+        .iter()
+        .find(|watched| watched.direction == direction);
+    found
+        .cloned()
+        .with_context(|| format!("the built-in pipeline has no {direction}"))
+}
+
+/// Sees when nothing moves any more.
+struct Moved {
+    counters: [u64; 3],
+    since: Instant,
+}
+
+impl Moved {
+    fn now() -> Self {
+        Self {
+            counters: [0; 3],
+            since: Instant::now(),
+        }
+    }
+
+    fn is_moving(&mut self, counters: [u64; 3]) -> bool {
+        if counters != self.counters {
+            self.counters = counters;
+            self.since = Instant::now();
+        }
+        self.since.elapsed() < STUCK_LIMIT
+    }
+}
+
+/// The built-in file with the stand-ins as endpoints.
+fn pipeline_text(kinesis: &AwsArgs, dynamodb: &AwsArgs) -> Result<String> {
+    let settings = |aws: &AwsArgs| {
+        let url = aws.endpoint_url.clone().unwrap_or_default();
+        vec![("endpoint", url), ("region", REGION.to_owned())]
+    };
+    let mut source = settings(kinesis);
+    source.push(("reads-per-second", READS_PER_SECOND.to_owned()));
+    source.push(("read-bytes-per-second", READ_BYTES_PER_SECOND.to_owned()));
+    let text = override_section(CONNECTOR_YAML, "kinesis", &source)?;
+    override_section(&text, "dynamodb", &settings(dynamodb))
+}
+
+fn start_emit(args: &DemoArgs, kinesis: &AwsArgs, log: &Path) -> Result<Child> {
+    let path = log.to_str().context("data directory is not UTF-8")?;
+    let mut arguments = vec![
+        "emit".to_owned(),
+        "--exit-with-parent".to_owned(),
+        format!("--stream={STREAM}"),
+        format!("--events={}", args.events),
+        format!("--jobs={}", args.jobs),
+        format!("--seed={}", args.seed),
+        format!("--start={}", now_ms()),
+        format!("--log={path}"),
+        format!("--region={REGION}"),
+        format!(
+            "--endpoint-url={}",
+            kinesis.endpoint_url.as_deref().unwrap_or_default()
+        ),
+    ];
+    if let Some(rate) = args.rate {
+        arguments.push(format!("--rate={rate}"));
+    }
+    Child::spawn("emit", &arguments, &[])
+}
+
+async fn read_emit_log(log: &Path, workload: Workload, summary: Summary) -> Result<Emitted> {
+    let file = File::open(log).with_context(|| format!("cannot read `{}`", log.display()))?;
+    let mut emitted = Emitted::new(workload, summary.events, summary.bytes, summary.start_ms);
+    tokio::task::spawn_blocking(move || {
+        emit_log::read(BufReader::new(file), |index, ms| emitted.sent(index, ms))
+            .context("cannot read the emit log")?;
+        Ok(emitted)
+    })
+    .await?
+}
+
+/// The child process that stands in for AWS.
+struct StandIns {
+    child: Child,
+    kinesis: AwsArgs,
+    dynamodb: AwsArgs,
+}
+
+impl StandIns {
+    async fn start(tables: Option<&Path>) -> Result<Self> {
+        let mut arguments: Vec<String> = ["local", "--exit-with-parent"]
+            .into_iter()
+            .chain(["--kinesis-port=0", "--dynamodb-port=0"])
+            .map(str::to_owned)
+            .collect();
+        if let Some(tables) = tables {
+            let path = tables.to_str().context("data directory is not UTF-8")?;
+            arguments.push(format!("--data-dir={path}"));
+        }
+        let mut child = Child::spawn("local", &arguments, &[])?;
+        let (mut kinesis, mut dynamodb) = (None, None);
+        let environment = async {
+            loop {
+                let line = child.line().await?;
+                match parse_export(&line) {
+                    Some((name, _)) if name == LAST_VARIABLE => return Ok(()),
+                    Some((name, url)) if name == "AWS_ENDPOINT_URL_KINESIS" => kinesis = Some(url),
+                    Some((name, url)) if name == "AWS_ENDPOINT_URL_DYNAMODB" => {
+                        dynamodb = Some(url);
+                    }
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(STAND_IN_LIMIT, environment)
+            .await
+            .unwrap_or_else(|_| bail!("the stand-ins did not start within 30 s"))?;
+        let aws = |url: Option<String>| -> Result<AwsArgs> {
+            Ok(AwsArgs {
+                endpoint_url: Some(url.context("the stand-ins did not say where they listen")?),
+                region: Some(REGION.to_owned()),
+                profile: None,
+            })
+        };
+        Ok(Self {
+            kinesis: aws(kinesis)?,
+            dynamodb: aws(dynamodb)?,
+            child,
+        })
+    }
+}
+
+async fn create_stream(kinesis: &AwsArgs) -> Result<()> {
+    let client = aws_sdk_kinesis::Client::new(&kinesis.load().await?);
+    let create = client
+        .create_stream()
+        .stream_name(STREAM)
+        .shard_count(SHARDS);
+    create.send().await.context("cannot create the stream")?;
+    let deadline = Instant::now() + STAND_IN_LIMIT;
+    loop {
+        let answer = client
+            .describe_stream_summary()
+            .stream_name(STREAM)
+            .send()
+            .await?;
+        let status = answer
+            .stream_description_summary()
+            .map(|summary| summary.stream_status());
+        if status == Some(&StreamStatus::Active) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("stream `{STREAM}` did not become active within 30 s");
+        }
+        tokio::time::sleep(TICK).await;
+    }
+}
+
+/// Where the files of this run are.
+enum Place {
+    /// Gone when the demo is.
+    Passing(TempDir),
+    /// Left behind.
+    Kept(PathBuf),
+}
+
+impl Place {
+    fn prepare(args: &DemoArgs) -> Result<Self> {
+        if let Some(dir) = &args.data_dir {
+            std::fs::create_dir_all(dir)
+                .with_context(|| format!("cannot create the data directory `{}`", dir.display()))?;
+            let mut entries = std::fs::read_dir(dir)
+                .with_context(|| format!("cannot read the data directory `{}`", dir.display()))?;
+            if entries.next().is_some() {
+                bail!(
+                    "data directory `{}` is not empty; give an empty or a new one",
+                    dir.display()
+                );
+            }
+            return Ok(Self::Kept(dir.clone()));
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("millpond-demo-")
+            .tempdir()
+            .context("cannot create a temporary directory; give one with `--data-dir`")?;
+        Ok(if args.keep {
+            Self::Kept(dir.keep())
+        } else {
+            Self::Passing(dir)
+        })
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Passing(dir) => dir.path(),
+            Self::Kept(dir) => dir,
+        }
+    }
+
+    /// Where the tables are kept, unless they live in memory.
+    fn tables(&self) -> Option<PathBuf> {
+        match self {
+            Self::Passing(_) => None,
+            Self::Kept(dir) => Some(dir.join("tables")),
+        }
+    }
+
+    fn say_where(&self) {
+        if let Some(tables) = self.tables() {
+            say(&format!(
+                "demo: everything is kept in `{}`; the table is back with `millpond local --data-dir {}`, then for example `millpond groups --table {TABLE}`",
+                self.path().display(),
+                tables.display()
+            ));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_file_takes_the_stand_ins() {
+        let aws = |url: &str| AwsArgs {
+            endpoint_url: Some(url.to_owned()),
+            ..AwsArgs::default()
+        };
+        let text = pipeline_text(&aws("http://127.0.0.1:1"), &aws("http://127.0.0.1:2"))
+            .expect("sections are there");
+        let file = ManifestFile::from_bytes("Connector.yaml", text, "");
+        let validation = validate(&file, &SecretStore::from_environment());
+        assert!(validation.problems.is_empty(), "{}", validation.problems);
+        for name in [STREAM, TABLE, PIPELINE] {
+            assert!(CONNECTOR_YAML.contains(&format!(": {name}\n")), "{name}");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What this binary can run: its connectors and its SmartModules.
+
+use std::path::Path;
+
+use anyhow::Result;
+use bytes::Bytes;
+use millpond_connector::catalog::SmartModuleCatalog;
+use millpond_connector::manifest::{ManifestFile, Scope, Validation};
+use millpond_connector::problem::Problems;
+use millpond_connector::registry::Registry;
+use millpond_connector::secret::SecretStore;
+use millpond_connector::section::Section;
+use millpond_connector::topic::Transform;
+use millpond_embedded_topic::SmartModules;
+
+/// The root `Connector.yaml`: what `demo` runs from anywhere.
+pub const CONNECTOR_YAML: &str = include_str!("../../../Connector.yaml");
+
+/// The connectors; one more is one more line.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::new()
+        .with(millpond_kinesis_source::kind())
+        .with(millpond_dynamodb_sink::config::DynamodbSink)
+}
+
+/// The SmartModules that `uses` can name.
+#[must_use]
+pub fn smart_modules() -> SmartModules {
+    SmartModules::new().with_builtin(millpond_pack::NAME, Bytes::from_static(millpond_pack::WASM))
+}
+
+/// Checks a file as one whole pipeline, without touching the network.
+#[must_use]
+pub fn validate(file: &ManifestFile, secrets: &SecretStore) -> Validation {
+    registry().validate(file, secrets, &BuiltIn, Scope::Pipeline)
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// When the file or the secrets cannot be read at all.
+pub fn validate_path(path: &Path, secrets: &SecretStore) -> Result<Validation> {
+    Ok(validate(&ManifestFile::read(path)?, secrets))
+}
+
+struct BuiltIn;
+
+impl SmartModuleCatalog for BuiltIn {
+    fn known(&self) -> Vec<String> {
+        smart_modules().names().map(str::to_owned).collect()
+    }
+
+    fn check(&self, transform: &Transform, step: &Section<'_>, problems: &mut Problems) {
+        if transform.uses != millpond_pack::NAME {
+            return;
+        }
+        if let Err(error) = millpond_pack::Params::from_map(&transform.with) {
+            for problem in error.problems {
+                let path = format!("with.{}", problem.parameter);
+                problems.push(step.problem(&path, problem.message));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn validate_text(text: &str) -> Validation {
+        let file = ManifestFile::from_bytes("Connector.yaml", text.as_bytes(), "");
+        validate(&file, &SecretStore::from_environment())
+    }
+
+    #[test]
+    fn the_root_file_is_valid() {
+        let validation = validate_text(CONNECTOR_YAML);
+        assert!(validation.problems.is_empty(), "{}", validation.problems);
+        let pipeline = validation.pipeline.expect("a pipeline");
+        assert_eq!(pipeline.connectors.len(), 2);
+        assert_eq!(pipeline.topics.len(), 1);
+    }
+
+    #[test]
+    fn parameters_of_the_packer_are_checked() {
+        let wrong = CONNECTOR_YAML.replace("group-by: /job_id", "group-bye: /job_id");
+        assert_ne!(wrong, CONNECTOR_YAML);
+        let text = validate_text(&wrong).problems.plain();
+        assert!(
+            text.contains("group-bye") && text.contains("`group-by`"),
+            "{text}"
+        );
+    }
+
+    /// The schema is committed for editors; this is the diff that keeps it true.
+    #[test]
+    fn the_committed_schema_is_that_of_this_build() {
+        let committed = include_str!("../../../schema/connector.schema.json");
+        assert_eq!(
+            registry().schema_text(),
+            committed,
+            "run `cargo run -- schema > schema/connector.schema.json`"
+        );
+    }
+}
