@@ -14,6 +14,9 @@ use super::{
     token::TokenKey,
 };
 
+/// Time stands still here, in the year 33,658: later times do not fit a sequence number.
+const LATEST_MS: u64 = 999_999_000_000_000;
+
 /// Kinesis as one account in one region sees it.
 ///
 /// `P` is what a record carries: [`Event`] unless the caller has a form of its own.
@@ -165,7 +168,7 @@ impl<P> Kinesis<P> {
 
     /// Lets time pass in every stream; returns the time that counts.
     pub(super) fn advance(&mut self, now_ms: u64) -> u64 {
-        self.now_ms = self.now_ms.max(now_ms);
+        self.now_ms = self.now_ms.max(now_ms.min(LATEST_MS));
         let now_ms = self.now_ms;
         self.streams.retain(|_, stream| !stream.advance(now_ms));
         now_ms

@@ -9,7 +9,7 @@ mod lineage;
 mod listing;
 mod records;
 
-use std::{future::Future, pin::Pin, time::Instant};
+use std::{future::Future, io::Write as _, pin::Pin, time::Instant};
 
 use aws_sdk_kinesis::Client;
 use kinesis_mock::{KinesisMock, Unavailable};
@@ -76,10 +76,6 @@ async fn this_server_passes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(
-    clippy::print_stderr,
-    reason = "a check that is skipped must be seen to be skipped"
-)]
 async fn kinesis_mock_passes() {
     let started = Instant::now();
     match tokio::task::spawn_blocking(KinesisMock::start)
@@ -88,14 +84,18 @@ async fn kinesis_mock_passes() {
     {
         Ok(mock) => {
             run_all(&mock.endpoint_url()).await;
-            eprintln!(
-                "conformance: {} cases passed on kinesis-mock in {:.1?}",
-                cases().len(),
-                started.elapsed()
-            );
+            let (count, elapsed) = (cases().len(), started.elapsed());
+            announce(&format!(
+                "conformance: {count} cases passed on kinesis-mock in {elapsed:.1?}"
+            ));
         }
-        Err(Unavailable(reason)) => {
-            eprintln!("SKIPPED: conformance against kinesis-mock: {reason}")
-        }
+        Err(Unavailable(reason)) => announce(&format!(
+            "SKIPPED: conformance against kinesis-mock: {reason}"
+        )),
     }
+}
+
+/// Past the test harness, which keeps what a passing test prints to itself.
+fn announce(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
