@@ -24,6 +24,13 @@ fn memory() -> Arc<dyn CheckpointStore> {
     Arc::new(MemoryCheckpoints::default())
 }
 
+/// For tests that last days of simulated time.
+fn unhurried() -> SourceConfig {
+    let mut config = SourceConfig::default();
+    config.pace.idle_interval = Duration::from_secs(60);
+    config
+}
+
 fn small_batches() -> SourceConfig {
     let mut config = SourceConfig::default();
     config.batching.batch_bytes = 2_000;
@@ -171,7 +178,7 @@ async fn reshards_keep_parents_before_children_and_keys_in_order() {
         let before = store.load("events").await.expect("loads").expect("saved");
         assert!(before.shards.values().any(|shard| shard.is_finished()));
         sleep(Duration::from_secs(20 * 3_600)).await;
-        let running = run(&stream, small_batches(), &store, &topic);
+        let running = run(&stream, unhurried(), &store, &topic);
         sleep(Duration::from_secs(8 * 3_600)).await;
         running.drained().await;
         let after = store.load("events").await.expect("loads").expect("saved");
@@ -372,17 +379,17 @@ async fn a_checkpoint_older_than_retention_is_refused() {
     let topic = Arc::new(MemoryTopic::new(2));
     let store = memory();
     stream.put_many(50);
-    let running = run(&stream, SourceConfig::default(), &store, &topic);
+    let running = run(&stream, unhurried(), &store, &topic);
     running.caught_up().await;
     // Idle for days, but there: nothing is lost.
     sleep(Duration::from_secs(72 * 3_600)).await;
     running.drained().await;
     sleep(Duration::from_secs(20 * 3_600)).await;
-    let running = run(&stream, SourceConfig::default(), &store, &topic);
+    let running = run(&stream, unhurried(), &store, &topic);
     running.caught_up().await;
     running.drained().await;
     sleep(Duration::from_secs(25 * 3_600)).await;
-    let running = run(&stream, SourceConfig::default(), &store, &topic);
+    let running = run(&stream, unhurried(), &store, &topic);
     let error = running.failed().await;
     assert!(
         error.contains("the checkpoint is older than the stream's retention of 24 h"),

@@ -1,0 +1,91 @@
+//! What section `kinesis` accepts, and what it says to the rest.
+
+use millpond_connector::registry::ConnectorKind;
+use millpond_connector::testing::validate_section;
+use millpond_kinesis_source::kind;
+
+fn said(section: &str) -> String {
+    let (problems, connector) = validate_section(kind(), section);
+    assert_eq!(problems.errors() > 0, connector.is_none());
+    format!("{problems:?}")
+}
+
+#[test]
+fn the_least_and_the_most_are_accepted() {
+    for (section, partitions) in [
+        ("stream: events", 4),
+        (
+            "stream: a.b_c-9\nregion: eu-central-1\nendpoint: http://127.0.0.1:4567\nprofile: p\n\
+             start: {at-timestamp: 2026-01-31T12:00:00Z}\ntopic-partitions: 16\nmax-buffered: 64 MiB\n\
+             idle-interval: 1s\nreads-per-second: 50\nread-bytes-per-second: 64 MiB",
+            16,
+        ),
+        ("stream: events\nstart: latest", 4),
+        ("stream: events\nstart: trim-horizon", 4),
+    ] {
+        let (problems, connector) = validate_section(kind(), section);
+        assert_eq!(problems.errors(), 0, "{section}: {problems:?}");
+        let connector = connector.expect("valid");
+        assert_eq!(connector.topic_partitions(), Some(partitions));
+    }
+}
+
+#[test]
+fn all_mistakes_are_said_at_once() {
+    let said = said(
+        "streem: events\nstream: no spaces\nstart: newest\ntopic-partitions: 0\nmax-buffered: 1 MiB\n\
+         idle-interval: 10ms\nreads-per-second: 5000\nread-bytes-per-second: 1\nendpoint: localhost",
+    );
+    for mistake in [
+        "streem",
+        "is no stream name",
+        "newest",
+        "topic-partitions",
+        "max-buffered",
+        "idle-interval",
+        "reads-per-second",
+        "read-bytes-per-second",
+        "is no URL",
+    ] {
+        assert!(said.contains(mistake), "`{mistake}` is not said: {said}");
+    }
+    assert!(self::said("region: eu-central-1").contains("is missing"));
+}
+
+#[test]
+fn a_pace_above_that_of_a_shard_is_warned_of_on_aws() {
+    let (problems, connector) = validate_section(kind(), "stream: events\nreads-per-second: 10");
+    assert!(connector.is_some());
+    assert!(
+        format!("{problems:?}").contains("it will throttle"),
+        "{problems:?}"
+    );
+}
+
+#[test]
+fn the_sample_and_the_manifest_name_every_setting() {
+    let mut generator = schemars::SchemaGenerator::default();
+    kind().section_schema(&mut generator);
+    let definitions = generator.take_definitions(true);
+    let properties = definitions["RawKinesis"]["properties"]
+        .as_object()
+        .expect("an object");
+    let sample = include_str!("../sample-config.yaml");
+    let manifest = include_str!("../Connector.toml");
+    let readme = include_str!("../README.md");
+    assert_eq!(properties.len(), 10);
+    for name in properties.keys() {
+        assert!(
+            sample.contains(&format!("{name}:")),
+            "sample lacks `{name}`"
+        );
+        assert!(
+            manifest.contains(&format!("[kinesis.properties.{name}]")),
+            "manifest lacks `{name}`"
+        );
+        assert!(
+            readme.contains(&format!("`{name}`")),
+            "README lacks `{name}`"
+        );
+    }
+}
