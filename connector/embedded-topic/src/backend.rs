@@ -15,6 +15,7 @@ pub(crate) enum FileOperation {
     /// Write bytes that end at this position.
     Write {
         /// One past the last byte.
+        #[cfg_attr(not(test), expect(dead_code, reason = "asked for by tests"))]
         end: u64,
     },
     /// Make what was written durable.

@@ -21,13 +21,6 @@ pub(crate) const GROUP_BYTES: u64 = 8 << 20;
 /// Bytes that one commit removes at most, so that removal never delays appends much.
 pub(crate) const REMOVE_BYTES: u64 = 32 << 20;
 
-/// Stored bytes from which commits save the store's allocator (redb's quick repair).
-///
-/// Without it a file that was not closed is read whole when it is opened again, which below
-/// this size takes a second or so. With it every commit writes a map of the whole file: at
-/// 512 MB stored that costs 0.1 CPU seconds per GB, at 6 GB 1.5 (measured with 4 MiB commits).
-pub(crate) const QUICK_REPAIR_BYTES: u64 = 512 << 20;
-
 /// How long a release may wait for an append to share its commit with.
 pub(crate) const RELEASE_DELAY: Duration = Duration::from_millis(100);
 
@@ -76,6 +69,14 @@ pub struct TopicConfig {
     pub modules: SmartModules,
     /// Bytes of memory for the store's page cache. Default 16 MiB.
     pub cache_bytes: usize,
+    /// Stored bytes from which commits save the store's allocator (redb's quick repair).
+    /// Default 512 MiB.
+    ///
+    /// Below it a file that was not closed is read whole when it is opened again, which at
+    /// that size takes a second or so. Above it every commit writes a map of the whole file:
+    /// at 512 MB stored that costs 0.1 CPU seconds per GB appended, at 6 GB 1.5 (measured,
+    /// 4 MiB commits).
+    pub quick_repair_bytes: u64,
     /// Bytes of memory that each SmartModule of a reader may use. Default 256 MiB.
     pub transform_memory_bytes: usize,
     /// How long one SmartModule call may take before the reader gives up. Default 60 s.
@@ -96,6 +97,7 @@ impl TopicConfig {
             retention: Retention::default(),
             modules: SmartModules::new(),
             cache_bytes: 16 << 20,
+            quick_repair_bytes: 512 << 20,
             transform_memory_bytes: 256 << 20,
             transform_time_limit: Duration::from_secs(60),
         }

@@ -41,7 +41,7 @@ pub fn batch(partition: PartitionId, first: u64, count: u32) -> StoredBatch {
     for number in first..first + u64::from(count) {
         let value = value(partition, number);
         let key = format!("key-{number}");
-        let key = (number % 3 != 0).then_some(key.as_bytes());
+        let key = (!number.is_multiple_of(3)).then_some(key.as_bytes());
         builder.push(key, &value, 1_763_886_000_000 + number as i64);
     }
     StoredBatch {
@@ -100,7 +100,7 @@ pub async fn next_chunk(reader: &mut dyn PartitionReader) -> Chunk {
 fn check_record(record: &ConsumedRecord, partition: PartitionId, offset: Offset) {
     assert_eq!(record.offset, Some(offset));
     assert_eq!(record.value, value(partition, offset), "value at {offset}");
-    let key = (offset % 3 != 0).then(|| Bytes::from(format!("key-{offset}")));
+    let key = (!offset.is_multiple_of(3)).then(|| Bytes::from(format!("key-{offset}")));
     assert_eq!(record.key, key, "key at {offset}");
 }
 

@@ -12,8 +12,10 @@
 mod backend;
 mod chain;
 mod config;
-#[cfg(feature = "conformance")]
+#[cfg(any(feature = "conformance", test))]
 pub mod conformance;
+#[cfg(test)]
+mod disk_tests;
 mod layout;
 mod modules;
 mod reader;

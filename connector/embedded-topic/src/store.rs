@@ -133,6 +133,17 @@ pub(crate) struct Change {
     pub(crate) quick_repair: bool,
 }
 
+impl Change {
+    /// True when there is nothing to write.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.appends.is_empty()
+            && self.removals.is_empty()
+            && self.partitions.is_empty()
+            && self.consumers.is_empty()
+            && self.forgotten.is_empty()
+    }
+}
+
 enum Handle {
     Open(Database),
     /// An operation failed under it; the next one opens the file again.

@@ -1,11 +1,10 @@
 //! The thread that writes: appends of all partitions share a commit, and what every
 //! consumer has released is removed along the way.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{AGE_CHECK, GROUP_BYTES, QUICK_REPAIR_BYTES, RELEASE_DELAY, REMOVE_BYTES};
+use crate::config::{AGE_CHECK, GROUP_BYTES, RELEASE_DELAY, REMOVE_BYTES};
 use crate::shared::{Life, QueuedAppend, Shared, State};
 use crate::store::{Change, PlacedBatch, StoreError};
 
@@ -19,7 +18,7 @@ const COMPACT_IDLE: Duration = Duration::from_secs(2);
 pub(crate) fn run(shared: &Arc<Shared>) {
     let mut writer = Writer {
         shared: Arc::clone(shared),
-        full_since: None,
+        fullness: Fullness::Room,
         compacted_bytes: 0,
     };
     while let Some(step) = writer.next_step() {
@@ -45,10 +44,17 @@ enum Step {
     Compact,
 }
 
+/// What was done about an append that has no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fullness {
+    Room,
+    Asked,
+    Said,
+}
+
 struct Writer {
     shared: Arc<Shared>,
-    /// When appends began to wait for room.
-    full_since: Option<Instant>,
+    fullness: Fullness,
     /// File size after the last compaction, so that one that gains nothing is not repeated.
     compacted_bytes: u64,
 }
@@ -121,9 +127,9 @@ impl Writer {
             // A batch larger than the limit goes in alone, or it would wait for ever.
             let fits = stored == 0 || stored + bytes <= max_bytes;
             if !fits {
-                self.warn_full(stored, max_bytes, state);
-                // Released batches that are kept for their age make room now.
-                state.removal_due |= group.is_empty() && self.has_released(state);
+                if group.is_empty() {
+                    self.wait_for_room(stored, max_bytes, state);
+                }
                 break;
             }
             if !group.is_empty() && group_bytes + bytes > GROUP_BYTES {
@@ -134,32 +140,31 @@ impl Writer {
             group.extend(state.queue.pop_front());
         }
         if !group.is_empty() {
-            self.full_since = None;
+            self.fullness = Fullness::Room;
         }
         group
     }
 
-    fn warn_full(&mut self, stored: u64, max_bytes: u64, state: &State) {
-        if self.full_since.is_some() {
-            return;
+    /// Asks once for released batches to be removed, then says once that appends wait;
+    /// after that a release wakes the writer.
+    fn wait_for_room(&mut self, stored: u64, max_bytes: u64, state: &mut State) {
+        match self.fullness {
+            Fullness::Room => {
+                self.fullness = Fullness::Asked;
+                state.removal_due = true;
+            }
+            Fullness::Asked if !state.removal_due => {
+                self.fullness = Fullness::Said;
+                tracing::warn!(
+                    topic = self.shared.config.name,
+                    stored_bytes = stored,
+                    max_bytes,
+                    consumers = state.consumers.len(),
+                    "the topic is full of batches that a consumer has not released: appends wait"
+                );
+            }
+            Fullness::Asked | Fullness::Said => {}
         }
-        self.full_since = Some(Instant::now());
-        if self.has_released(state) {
-            return;
-        }
-        tracing::warn!(
-            topic = self.shared.config.name,
-            stored_bytes = stored,
-            max_bytes,
-            consumers = state.consumers.len(),
-            "the topic is full of batches that no consumer has released: appends wait"
-        );
-    }
-
-    fn has_released(&self, state: &State) -> bool {
-        (0..).zip(&state.partitions).any(|(partition, bounds)| {
-            bounds.bytes > 0 && state.released(partition) > bounds.earliest
-        }) && self.shared.config.retention.max_age.is_some()
     }
 
     fn commit(&mut self, group: Vec<QueuedAppend>) {
@@ -176,7 +181,7 @@ impl Writer {
 
     fn try_commit(&self, group: &[QueuedAppend]) -> Result<Vec<std::ops::Range<u64>>, StoreError> {
         let shared = &self.shared;
-        let (mut partitions, mut change, mut wanted) = {
+        let (mut partitions, mut change, mut wanted, mut room_wanted) = {
             let mut state = shared.state();
             let mut change = Change::default();
             for name in std::mem::take(&mut state.dirty_consumers) {
@@ -189,24 +194,30 @@ impl Writer {
             if std::mem::take(&mut state.removal_due) {
                 wanted.extend((0..shared.config.partition_count).map(|p| (p, state.released(p))));
             }
-            (state.partitions.clone(), change, VecDeque::from(wanted))
+            // With an empty group, the append at the front is there because it has no room.
+            let next = state.queue.front().filter(|_| group.is_empty());
+            let room_wanted = next.map_or(0, |append| {
+                let needed = state.stored_bytes() + append.batch.raw.len() as u64;
+                needed.saturating_sub(shared.config.retention.max_bytes)
+            });
+            (state.partitions.clone(), change, wanted, room_wanted)
         };
         let before = partitions.clone();
         let now_ms = unix_ms();
-        let full = group.is_empty() && !shared.state().queue.is_empty();
         let mut budget = REMOVE_BYTES;
         let mut more = false;
-        while let Some((partition, to)) = wanted.pop_front() {
+        for (partition, to) in wanted.drain(..) {
             let Some(bounds) = partitions.get_mut(partition as usize) else {
                 continue;
             };
             for batch in shared.store.removable(partition, *bounds, to, budget)? {
-                if !full && !self.is_old(batch.appended_ms, now_ms) {
+                if room_wanted == 0 && !self.is_old(batch.appended_ms, now_ms) {
                     break;
                 }
                 bounds.earliest = batch.end;
                 bounds.bytes = bounds.bytes.saturating_sub(batch.raw_len);
                 budget = budget.saturating_sub(batch.raw_len);
+                room_wanted = room_wanted.saturating_sub(batch.raw_len);
                 change.removals.push((partition, batch));
             }
             if budget == 0 {
@@ -237,8 +248,11 @@ impl Writer {
             .filter(|((_, new), old)| new != old)
             .map(|((partition, new), _)| (partition, *new))
             .collect();
-        change.quick_repair = before.iter().map(|p| p.bytes).sum::<u64>() >= QUICK_REPAIR_BYTES;
-        shared.store.commit(&change)?;
+        let stored = before.iter().map(|p| p.bytes).sum::<u64>();
+        change.quick_repair = stored >= shared.config.quick_repair_bytes;
+        if !change.is_empty() {
+            shared.store.commit(&change)?;
+        }
         let mut state = shared.state();
         state.partitions = partitions;
         state.removal_due |= more;

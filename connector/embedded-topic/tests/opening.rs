@@ -1,5 +1,7 @@
 //! Opening a directory that is not what the configuration says.
 
+#![expect(clippy::print_stdout, reason = "seed and tally of the random test")]
+
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;

@@ -14,6 +14,10 @@ fn open(dir: &std::path::Path, retention: Retention) -> EmbeddedTopic {
     EmbeddedTopic::open(config).expect("opens")
 }
 
+fn bytes(first: u64) -> u64 {
+    conformance::batch(0, first, 10).raw.len() as u64
+}
+
 async fn append(topic: &EmbeddedTopic, first: u64) {
     let batch = conformance::batch(0, first, 10);
     let range = topic.append(0, batch).await.expect("stored");
@@ -88,9 +92,8 @@ async fn without_a_consumer_or_with_a_slow_one_nothing_is_removed() {
 #[tokio::test]
 async fn what_is_kept_for_its_age_goes_when_it_is_old_or_room_is_needed() {
     let dir = tempfile::tempdir().expect("a directory");
-    let batch_bytes = conformance::batch(0, 0, 10).raw.len() as u64;
     let retention = Retention {
-        max_bytes: batch_bytes * 3 + 20,
+        max_bytes: bytes(0) + bytes(10) + bytes(20) + 20,
         max_age: Some(Duration::from_secs(3_600)),
     };
     let topic = open(dir.path(), retention);
@@ -119,11 +122,10 @@ async fn what_is_kept_for_its_age_goes_when_it_is_old_or_room_is_needed() {
 #[tokio::test]
 async fn a_full_topic_holds_appends_until_a_consumer_releases() {
     let dir = tempfile::tempdir().expect("a directory");
-    let batch_bytes = conformance::batch(0, 0, 10).raw.len() as u64;
     let topic = Arc::new(open(
         dir.path(),
         Retention {
-            max_bytes: batch_bytes * 2 + 20,
+            max_bytes: bytes(0) + bytes(10) + bytes(20) - 1,
             max_age: None,
         },
     ));

@@ -1,0 +1,118 @@
+//! A disk that is full, or fails, and then works again: through the file hook, so that it
+//! runs without privileges.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use millpond_connector::topic::{Topic, TopicError};
+
+use crate::backend::{DiskHook, FileOperation};
+use crate::{EmbeddedTopic, TopicConfig, conformance};
+
+fn topic_on(dir: &std::path::Path, hook: DiskHook) -> EmbeddedTopic {
+    let config = TopicConfig::new(dir, "events", 2);
+    EmbeddedTopic::open_on(config, Some(hook)).expect("opens")
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_survived() {
+    const NO_SPACE: i32 = 28;
+    let dir = tempfile::tempdir().expect("a directory");
+    let room = Arc::new(AtomicU64::new(3 << 20));
+    let limit = Arc::clone(&room);
+    let topic = topic_on(
+        dir.path(),
+        Arc::new(move |operation| match operation {
+            FileOperation::Write { end } if end > limit.load(Ordering::Relaxed) => {
+                Err(io::Error::from_raw_os_error(NO_SPACE))
+            }
+            _ => Ok(()),
+        }),
+    );
+    let mut ends = [0; 2];
+    for round in 0..3 {
+        let failure = loop {
+            assert!(ends[0] < 1_000_000, "the disk never fills");
+            let mut answers = Vec::new();
+            for partition in [0, 1] {
+                let first = ends[partition as usize];
+                let batch = conformance::batch(partition, first, 2_000);
+                answers.push(topic.append(partition, batch).await);
+            }
+            for (end, answer) in ends.iter_mut().zip(&answers) {
+                if let Ok(range) = answer {
+                    assert_eq!(range.start, *end);
+                    *end = range.end;
+                }
+            }
+            if let Some(Err(error)) = answers.into_iter().find(Result::is_err) {
+                break error;
+            }
+        };
+        let TopicError::Storage {
+            context, retryable, ..
+        } = &failure
+        else {
+            panic!("{failure}")
+        };
+        assert!(retryable, "{context}");
+        let dir = dir.path().display().to_string();
+        assert!(
+            context.contains(&dir) && context.contains("free space"),
+            "{context}"
+        );
+        // Everything acknowledged can be read while the disk is full.
+        for partition in [0, 1] {
+            let bounds = topic.bounds(partition).await.expect("known");
+            assert_eq!(bounds.end, ends[partition as usize], "round {round}");
+            let mut reader = topic.reader(partition, 0, &[]).await.expect("opens");
+            conformance::read_to(&mut *reader, partition, 0, bounds.end).await;
+        }
+        room.fetch_add(3 << 20, Ordering::Relaxed);
+    }
+    let batch = conformance::batch(0, ends[0], 2_000);
+    let range = topic.append(0, batch).await.expect("space is back");
+    assert_eq!(range.start, ends[0]);
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_no_acknowledgement() {
+    const INPUT_OUTPUT: i32 = 5;
+    let dir = tempfile::tempdir().expect("a directory");
+    let failing = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&failing);
+    let topic = topic_on(
+        dir.path(),
+        Arc::new(move |operation| match operation {
+            FileOperation::Sync if fails.load(Ordering::Relaxed) => {
+                Err(io::Error::from_raw_os_error(INPUT_OUTPUT))
+            }
+            _ => Ok(()),
+        }),
+    );
+    topic
+        .append(0, conformance::batch(0, 0, 5))
+        .await
+        .expect("stored");
+    failing.store(true, Ordering::Relaxed);
+    let failure = topic.append(0, conformance::batch(0, 5, 5)).await;
+    assert!(
+        matches!(
+            &failure,
+            Err(TopicError::Storage {
+                retryable: false,
+                ..
+            })
+        ),
+        "{failure:?}"
+    );
+    failing.store(false, Ordering::Relaxed);
+    let bounds = topic.bounds(0).await.expect("known");
+    let range = topic
+        .append(0, conformance::batch(0, bounds.end, 5))
+        .await
+        .expect("stored");
+    let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
+    conformance::read_to(&mut *reader, 0, 0, range.end).await;
+}
