@@ -17,13 +17,13 @@ pub enum SourceError {
     )]
     StreamNotFound {
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
     },
     /// The stream is being deleted.
     #[error("{target} is being deleted")]
     StreamDeleting {
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
     },
     /// A shard does not exist any more.
     #[error(
@@ -34,7 +34,7 @@ pub enum SourceError {
         /// The shard.
         shard: ShardId,
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
     },
     /// Credentials are missing or wrong.
     #[error(
@@ -42,9 +42,9 @@ pub enum SourceError {
     )]
     Credentials {
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// What was said.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// The call is not allowed.
     #[error("`kinesis:{}` is not allowed on {target}: {failure}; add it to the policy of these credentials", .operation.name())]
@@ -52,17 +52,17 @@ pub enum SourceError {
         /// The call.
         operation: Operation,
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// What was said.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// The key that encrypts the stream cannot be used.
     #[error("the encryption key of {target} cannot be used: {failure}")]
     EncryptionKey {
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// What was said.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// The service refused the arguments.
     #[error("`{}` was refused on {target}{}: {failure}", .operation.name(), .shard.as_ref().map(|shard| format!(", shard `{shard}`")).unwrap_or_default())]
@@ -72,9 +72,9 @@ pub enum SourceError {
         /// The shard, where there is one.
         shard: Option<ShardId>,
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// What was said.
-        failure: Failure,
+        failure: Box<Failure>,
     },
     /// Unread records may have been removed by retention.
     #[error(
@@ -85,7 +85,7 @@ pub enum SourceError {
         /// The shard.
         shard: ShardId,
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// Hours that the stream keeps records.
         retention_hours: i64,
         /// How it was noticed.
@@ -99,7 +99,7 @@ pub enum SourceError {
     )]
     OtherStream {
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// Creation time in the checkpoint.
         checkpoint_ms: i64,
         /// Creation time of the stream.
@@ -112,7 +112,7 @@ pub enum SourceError {
     )]
     StartInFuture {
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// Configured start.
         start_ms: i64,
         /// The service's clock.
@@ -122,7 +122,7 @@ pub enum SourceError {
     #[error("`ListShards` on {target} gave {pages} pages without an end")]
     EndlessListing {
         /// The stream.
-        target: StreamTarget,
+        target: Box<StreamTarget>,
         /// Pages read.
         pages: usize,
     },
@@ -137,7 +137,7 @@ pub enum SourceError {
     Topic(#[from] TopicError),
     /// The drain took too long.
     #[error(
-        "not everything that was read became durable within {limit_seconds} s of the drain; \
+        "not everything that was read became durable and checkpointed within {limit_seconds} s of the drain; \
          it will be read again at the next start"
     )]
     DrainTooSlow {
@@ -159,8 +159,8 @@ impl SourceError {
         target: &StreamTarget,
         failure: &Failure,
     ) -> Self {
-        let target = target.clone();
-        let failure = failure.clone();
+        let target = Box::new(target.clone());
+        let failure = Box::new(failure.clone());
         match (fatal, shard) {
             (Fatal::NotFound, None) => Self::StreamNotFound { target },
             (Fatal::NotFound, Some(shard)) => Self::ShardGone {

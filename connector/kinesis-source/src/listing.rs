@@ -41,7 +41,7 @@ pub(crate) async fn list_all(
         }
         if listing.pages >= MAX_PAGES {
             return Err(SourceError::EndlessListing {
-                target: api.target().clone(),
+                target: Box::new(api.target().clone()),
                 pages: listing.pages,
             });
         }

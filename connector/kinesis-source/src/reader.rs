@@ -124,7 +124,7 @@ impl ShardReader {
     fn too_old(&self, reason: String) -> SourceError {
         SourceError::TooOld {
             shard: self.shard.clone(),
-            target: self.api.target().clone(),
+            target: Box::new(self.api.target().clone()),
             retention_hours: self.retention_ms / 3_600_000,
             reason,
         }

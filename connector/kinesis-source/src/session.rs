@@ -305,10 +305,11 @@ impl Session {
             let durable = self.delivery.durable(index);
             let id = self.delivery.shard_id(index);
             self.roster.delivered(id, durable);
-            if durable.caught_up && self.caught_up.insert(id.clone()) {
-                self.recount = true;
-            }
+            // A shard at its end counts once its children are known: they may hold older events.
             if !durable.finished {
+                if durable.caught_up && self.caught_up.insert(id.clone()) {
+                    self.recount = true;
+                }
                 continue;
             }
             match self.endings.named.remove(&index) {

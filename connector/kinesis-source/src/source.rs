@@ -60,7 +60,7 @@ impl KinesisSource {
         let mut roster = match self.checkpoints.load(stream).await? {
             Some(found) if found.stream_created_ms != summary.created_ms => {
                 return Err(SourceError::OtherStream {
-                    target: target.clone(),
+                    target: Box::new(target.clone()),
                     checkpoint_ms: found.stream_created_ms,
                     stream_ms: summary.created_ms,
                 });
@@ -77,7 +77,7 @@ impl KinesisSource {
         if let Some(shard) = vanished.into_iter().next() {
             return Err(SourceError::ShardGone {
                 shard,
-                target: target.clone(),
+                target: Box::new(target.clone()),
             });
         }
         // Where reading began, and numberings begun anew, must outlive a crash before any event is sent.
@@ -103,7 +103,7 @@ impl KinesisSource {
                 Some(summary) if summary.state == StreamState::Readable => return Ok(summary),
                 Some(summary) if summary.state == StreamState::Deleting => {
                     return Err(SourceError::StreamDeleting {
-                        target: target.clone(),
+                        target: Box::new(target.clone()),
                     });
                 }
                 _ => {
@@ -126,7 +126,7 @@ impl KinesisSource {
         };
         if from_ms > now_ms.max((self.clock)()) {
             return Err(SourceError::StartInFuture {
-                target: self.api.target().clone(),
+                target: Box::new(self.api.target().clone()),
                 start_ms: from_ms,
                 now_ms,
             });

@@ -1,6 +1,9 @@
 //! What section `kinesis` accepts, and what it says to the rest.
 
-use millpond_connector::registry::ConnectorKind;
+use millpond_connector::catalog::NamesOnly;
+use millpond_connector::manifest::{ManifestFile, Scope};
+use millpond_connector::registry::{ConnectorKind, Registry};
+use millpond_connector::secret::SecretStore;
 use millpond_connector::testing::validate_section;
 use millpond_kinesis_source::kind;
 
@@ -50,6 +53,18 @@ fn all_mistakes_are_said_at_once() {
         assert!(said.contains(mistake), "`{mistake}` is not said: {said}");
     }
     assert!(self::said("region: eu-central-1").contains("is missing"));
+}
+
+#[test]
+fn the_sample_is_valid() {
+    let text = include_str!("../sample-config.yaml").to_owned();
+    let file = ManifestFile::from_bytes("sample-config.yaml", text, "");
+    let registry = Registry::new().with(kind());
+    let secrets = SecretStore::from_environment();
+    let checked = registry.validate(&file, &secrets, &NamesOnly::default(), Scope::Connector);
+    assert_eq!(checked.problems.errors(), 0, "{:?}", checked.problems);
+    let pipeline = checked.pipeline.expect("valid");
+    assert_eq!(pipeline.connectors[0].config.topic_partitions(), Some(4));
 }
 
 #[test]

@@ -191,6 +191,29 @@ async fn reshards_keep_parents_before_children_and_keys_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_shard_that_ends_without_naming_its_children_is_not_caught_up_before_they_are() {
+    let mut stream = ModelStream::bare(1, ModelConfig::default());
+    stream.silent_ends = true;
+    let stream = Arc::new(stream);
+    stream.put_many(100);
+    let topic = Arc::new(MemoryTopic::new(1));
+    // The children are made after the first listing and hold events before the parent is read.
+    topic.held.store(true, Ordering::Relaxed);
+    let running = run(&stream, small_batches(), &memory(), &topic);
+    until("the stream is listed", || {
+        stream.count(Operation::ListShards) > 0
+    })
+    .await;
+    split(&stream, 0, 1 << 100);
+    stream.put_many(100);
+    topic.held.store(false, Ordering::Relaxed);
+    running.caught_up().await;
+    assert_eq!(topic.len(), 200);
+    running.drained().await;
+    assert_eq!(verify(&stream, &topic), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn faults_of_the_service_cost_time_and_no_events() {
     let stream = ModelStream::new(3, ModelConfig::default());
     let topic = Arc::new(MemoryTopic::new(2));
@@ -328,8 +351,10 @@ async fn latest_is_pinned_at_the_first_start() {
     stream.put_many(50);
     stream.put.lock().expect("not poisoned").clear();
     sleep(Duration::from_millis(5_500)).await;
-    let mut config = SourceConfig::default();
-    config.start = Start::Latest;
+    let config = SourceConfig {
+        start: Start::Latest,
+        ..SourceConfig::default()
+    };
     let running = run(&stream, config, &store, &topic);
     running.caught_up().await;
     running.drained().await;
@@ -355,8 +380,10 @@ async fn at_timestamp_begins_there_and_a_checkpoint_wins_over_start() {
     stream.put_many(50);
     sleep(Duration::from_secs(100)).await;
     stream.put.lock().expect("not poisoned").clear();
-    let mut config = SourceConfig::default();
-    config.start = Start::AtTimestamp(stream.now_ms());
+    let mut config = SourceConfig {
+        start: Start::AtTimestamp(stream.now_ms()),
+        ..SourceConfig::default()
+    };
     for n in 0..40 {
         stream.put(&format!("new-{}", n % 7), vec![n]);
     }
