@@ -18,7 +18,7 @@ use crate::contiguity::{Entry, units};
 use crate::dead_letters::{DeadLetter, DeadLetterFile, Payload};
 use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit};
 use crate::error::SinkError;
-use crate::ledger::{Done, LedgerRow, Resume, Step};
+use crate::ledger::{Done, LedgerError, LedgerRow, Resume, Step};
 use crate::limits::{MAX_CHAINS, MAX_IN_FLIGHT_LOOKUPS, MAX_TAIL_ITEMS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
@@ -96,20 +96,40 @@ impl Core {
         };
         let bounds = Reading::new(shared.clone(), partition, 0).bounds().await?;
         let ledger_error = |source| SinkError::Ledger { partition, source };
-        let found = match shared.table.get(&key).await? {
-            Some(row) => Some(LedgerRow::decode(&row).map_err(ledger_error)?),
-            None => None,
-        };
-        let step = LedgerRow::claim(found.as_ref(), &shared.owner, bounds.earliest);
         let mut core = Self {
-            shared,
             partition,
             key,
-            ledger: step.row.clone(),
+            ledger: LedgerRow::claim(None, &shared.owner, bounds.earliest).row,
+            shared,
             done: None,
             chains: Chains::default(),
         };
-        core.step(step).await?;
+        // The owner before may be writing still: then the row moves between our read and our
+        // write, and the claim is made again. The last one to claim has the partition.
+        loop {
+            let found = core.ledger_row().await?;
+            let step = LedgerRow::claim(found.as_ref(), &core.shared.owner, bounds.earliest);
+            match core.step(step).await {
+                Err(SinkError::Ledger {
+                    source: LedgerError::Fenced { owner, .. },
+                    ..
+                }) => {
+                    warn!(
+                        partition,
+                        owner, "another process holds this partition, takes it over"
+                    );
+                }
+                Err(SinkError::Ledger {
+                    source: LedgerError::Changed,
+                    ..
+                }) => {}
+                other => break other?,
+            }
+        }
+        // The owner before may have read further than the topic went at our first look.
+        let bounds = Reading::new(core.shared.clone(), partition, 0)
+            .bounds()
+            .await?;
         let resume = core.ledger.resume(&core.shared.fingerprint, bounds);
         let resume = resume.map_err(ledger_error)?;
         core.release().await;
@@ -258,14 +278,21 @@ impl Core {
         let ledger_error = |source| SinkError::Ledger { partition, source };
         let row = step.row.encode(self.key.clone()).map_err(ledger_error)?;
         if !self.shared.table.put(&row, &step.condition).await? {
-            let found = match self.shared.table.get(&self.key).await? {
-                Some(row) => Some(LedgerRow::decode(&row).map_err(ledger_error)?),
-                None => None,
-            };
+            let found = self.ledger_row().await?;
             step.judge(found.as_ref()).map_err(ledger_error)?;
         }
         self.ledger = step.row;
         Ok(())
+    }
+
+    async fn ledger_row(&self) -> Result<Option<LedgerRow>, SinkError> {
+        let partition = self.partition;
+        match self.shared.table.get(&self.key).await? {
+            Some(row) => LedgerRow::decode(&row)
+                .map(Some)
+                .map_err(|source| SinkError::Ledger { partition, source }),
+            None => Ok(None),
+        }
     }
 
     async fn committed(&mut self) {

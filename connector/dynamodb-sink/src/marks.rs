@@ -365,11 +365,11 @@ mod tests {
         }
 
         #[test]
-        fn any_change_is_an_error(marks in marks(), at in any::<prop::sample::Index>(), bit in 0..8) {
+        fn any_change_is_an_error(marks in marks(), at in any::<prop::sample::Index>(), bit in 0u32..8) {
             let mut bytes = marks.encode().expect("few");
             let at = at.index(bytes.len());
             prop_assert!(Marks::decode(&bytes[..at]).is_err());
-            bytes[at] ^= 1 << bit;
+            bytes[at] ^= 1u8 << bit;
             prop_assert!(Marks::decode(&bytes).is_err());
         }
 

@@ -1,0 +1,155 @@
+//! Reads a table as somebody who knows the item format and nothing of the ledger.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use base64::Engine as _;
+use millpond_dynamodb_sink::row::{KeyNames, Row, names};
+use millpond_format::frame::FrameDecoder;
+use millpond_format::header::{ChainTotals, Header, Kind, Place};
+use millpond_format::keys::{self, SortKey};
+
+use crate::workload::Workload;
+
+/// Events of the table by partition key of the table, in sort key order.
+pub fn read_table(rows: &[Row], max_item_bytes: usize) -> BTreeMap<String, Vec<Vec<u8>>> {
+    let mut decoder = FrameDecoder::new().expect("zstd");
+    let mut chains: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    let mut totals: HashMap<String, ChainTotals> = HashMap::new();
+    let mut partial: Vec<u8> = Vec::new();
+    let late = bounds(rows);
+    for row in rows
+        .iter()
+        .filter(|row| !row.key.pk.starts_with("millpond:"))
+    {
+        let size = row.size(&KeyNames::default()).bytes();
+        assert!(size <= max_item_bytes, "{:?}: {size} bytes", row.key);
+        let key = SortKey::parse(&row.key.sk).expect("sort key");
+        let chain = chains.entry(row.key.pk.clone()).or_default();
+        let bound = late.get(&row.key.pk).copied();
+        let first_time = row.integer(names::FIRST_TIME).expect("t0");
+        let is_late = key.sort_time_ms - first_time;
+        assert!(
+            bound.is_some_and(|bound| is_late <= bound),
+            "{:?}: {is_late} > {bound:?}",
+            row.key
+        );
+        if let Some(value) = row.binary(names::VALUE) {
+            chain.push(value.concat());
+            continue;
+        }
+        let section = row.binary(names::HEADER).expect("h").concat();
+        let frames = row.binary(names::FRAMES).expect("d").concat();
+        let (header, length) = Header::decode(&section).expect("header");
+        assert_eq!(length, section.len());
+        header.check_frames(&frames).expect("frames");
+        let total = totals.entry(row.key.pk.clone()).or_default();
+        total.items += 1;
+        total.events += header.event_count();
+        total.event_bytes += header.event_bytes();
+        total.packed_bytes += frames.len() as u64;
+        assert_eq!(header.place, Place::Chain(*total), "{:?}", row.key);
+        assert_eq!(
+            row.integer(names::EVENTS),
+            Some(header.event_count() as i64)
+        );
+        assert_eq!(first_time, header.first_time_ms());
+        assert_eq!(key.base_offset, header.base_offset);
+        for (info, range) in header.frame_ranges() {
+            let frame = decoder
+                .decode(header.codec, info, &frames[range])
+                .expect("frame");
+            for event in &frame.events {
+                let value = frame.value(event);
+                match header.kind {
+                    Kind::Events => chain.push(value.to_vec()),
+                    Kind::Part(part) => {
+                        if part.index == 0 {
+                            partial.clear();
+                        }
+                        partial.extend_from_slice(value);
+                        if part.is_last() {
+                            assert_eq!(partial.len() as u64, part.event_bytes);
+                            assert_eq!(crc32c::crc32c(&partial), part.event_crc32c);
+                            chain.push(std::mem::take(&mut partial));
+                        }
+                    }
+                    Kind::Reject(_) => panic!("a rejected event in the table"),
+                }
+            }
+        }
+    }
+    chains
+}
+
+/// Lateness bounds of the directory by partition key of the chain.
+fn bounds(rows: &[Row]) -> HashMap<String, i64> {
+    let rows = rows
+        .iter()
+        .filter(|row| row.key.pk.starts_with("millpond:groups/p/"));
+    rows.map(|row| {
+        let (group, partition) = keys::parse_directory_sk(&row.key.sk).expect("directory");
+        assert_eq!(row.key.pk, keys::directory_pk("p", group));
+        let late = row.integer(names::LATE).expect("late");
+        (keys::chain_pk("p", group, partition), late)
+    })
+    .collect()
+}
+
+/// Values of a dead-letter file, each id once.
+pub fn read_letters(path: &Path) -> Vec<Vec<u8>> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut ids = std::collections::BTreeSet::new();
+    text.lines()
+        .map(|line| {
+            let line: serde_json::Value = serde_json::from_str(line).expect("whole line");
+            assert!(ids.insert(line["id"].to_string()), "twice: {}", line["id"]);
+            let value = line["value_base64"].as_str().expect("value");
+            base64::engine::general_purpose::STANDARD
+                .decode(value)
+                .expect("base64")
+        })
+        .collect()
+}
+
+/// Every event once, in the order of its partition key within its group; poison in the file.
+pub fn check(workload: &Workload, rows: &[Row], letters: &[Vec<u8>], max_item_bytes: usize) {
+    let chains = read_table(rows, max_item_bytes);
+    let mut place: HashMap<&[u8], (&str, usize)> = HashMap::new();
+    for (pk, values) in &chains {
+        for (index, value) in values.iter().enumerate() {
+            let before = place.insert(value, (pk, index));
+            assert_eq!(
+                before,
+                None,
+                "twice: {}",
+                String::from_utf8_lossy(&value[..30.min(value.len())])
+            );
+        }
+    }
+    let mut last: HashMap<(&str, &str), usize> = HashMap::new();
+    let (mut events, mut poison) = (0, 0);
+    for event in workload.sent() {
+        if event.is_poison {
+            poison += 1;
+            let found = letters
+                .iter()
+                .filter(|letter| **letter == event.value)
+                .count();
+            assert_eq!(found, 1, "{}", String::from_utf8_lossy(&event.value));
+            continue;
+        }
+        events += 1;
+        let name = String::from_utf8_lossy(&event.value[..40.min(event.value.len())]);
+        let (pk, index) = *place
+            .get(event.value.as_slice())
+            .unwrap_or_else(|| panic!("lost: {name}"));
+        let before = last.insert((pk, &event.partition_key), index);
+        assert!(
+            before.is_none_or(|before| before < index),
+            "out of order: {name}"
+        );
+    }
+    assert_eq!(place.len(), events, "invented");
+    assert_eq!(letters.len(), poison, "invented dead letters");
+}

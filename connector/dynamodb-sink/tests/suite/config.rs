@@ -1,0 +1,88 @@
+//! The section `dynamodb`: all mistakes at once, each with its place; and the shipped samples.
+
+use millpond_connector::testing::validate_section;
+use millpond_dynamodb_sink::kind;
+
+#[test]
+fn a_small_section_is_enough() {
+    let (problems, valid) = validate_section(kind(), "table: events\n");
+    assert!(
+        valid.is_some() && problems.is_empty(),
+        "{}",
+        problems.plain()
+    );
+}
+
+#[test]
+fn every_setting_can_be_given() {
+    let section = "\
+table: events
+region: eu-central-1
+endpoint: http://127.0.0.1:8000
+profile: dev
+create-table: true
+billing: {provisioned: {read-units: 10, write-units: 500}}
+partition-key: id
+sort-key: at
+pipeline: jobs
+max-item-bytes: 200 KiB
+max-age: 30s
+max-write-units-per-second: 400
+dead-letters: {table: dead-events}
+";
+    let (problems, valid) = validate_section(kind(), section);
+    assert!(
+        valid.is_some() && problems.is_empty(),
+        "{}",
+        problems.plain()
+    );
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let section = "\
+table: e
+regoin: eu-central-1
+endpoint: localhost
+create-table: true
+billing: {provisioned: {read-units: 0, write-units: 1}}
+partition-key: h
+sort-key: h
+pipeline: a/b
+max-item-bytes: 409601
+max-age: 5ms
+max-write-units-per-second: 0
+dead-letters: {table: x}
+";
+    let (problems, valid) = validate_section(kind(), section);
+    assert!(valid.is_none());
+    let text = problems.plain();
+    for part in [
+        "dynamodb.table",
+        "dynamodb.regoin",
+        "`region`",
+        "dynamodb.endpoint",
+        "dynamodb.billing.provisioned.read-units",
+        "dynamodb.partition-key",
+        "is the same as `partition-key`",
+        "dynamodb.pipeline",
+        "dynamodb.max-item-bytes",
+        "dynamodb.max-age",
+        "dynamodb.max-write-units-per-second",
+        "dynamodb.dead-letters.table",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn billing_without_a_table_to_create_is_a_warning() {
+    let (problems, valid) = validate_section(kind(), "table: events\nbilling: on-demand\n");
+    assert!(valid.is_some());
+    assert_eq!(
+        (problems.errors(), problems.warnings()),
+        (0, 1),
+        "{}",
+        problems.plain()
+    );
+}

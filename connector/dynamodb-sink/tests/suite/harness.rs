@@ -1,0 +1,79 @@
+//! Puts a sink's partition together from fakes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::Transform;
+use millpond_dynamodb_sink::client::TableApi;
+use millpond_dynamodb_sink::dead_letters::DeadLetterFile;
+use millpond_dynamodb_sink::flush::{DeadLetters, Shared};
+use millpond_dynamodb_sink::row::KeyNames;
+use millpond_dynamodb_sink::writer::TableWriter;
+use tokio_util::sync::CancellationToken;
+
+use crate::topic::MemoryTopic;
+
+pub const MAX_ITEM_BYTES: usize = 16_384;
+
+/// The packer, grouping by job.
+pub fn pack() -> Vec<Transform> {
+    let with = [("group-by", "/job"), ("max-item-bytes", "16384")];
+    let with: BTreeMap<String, String> = with
+        .iter()
+        .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+        .collect();
+    vec![Transform {
+        uses: "millpond/pack@0.1.0".into(),
+        with,
+    }]
+}
+
+/// What a process shares among its partitions.
+pub fn shared(
+    owner: &str,
+    table: Arc<dyn TableApi>,
+    topic: &MemoryTopic,
+    transforms: Vec<Transform>,
+    folder: &Path,
+) -> Shared {
+    let metrics = Arc::new(Metrics::default());
+    Shared {
+        table: TableWriter::new(table, KeyNames::default(), None, metrics.clone()),
+        topic: Arc::new(topic.clone()),
+        transforms,
+        metrics,
+        dead_letters: DeadLetters::File(DeadLetterFile::new(folder.join("dead.jsonl"))),
+        pipeline: "p".into(),
+        keys: KeyNames::default(),
+        max_item_bytes: MAX_ITEM_BYTES,
+        max_age: Duration::from_millis(300),
+        owner: owner.to_owned(),
+        fingerprint: "f".into(),
+    }
+}
+
+/// A token that says to drain at once.
+pub fn draining() -> CancellationToken {
+    let token = CancellationToken::new();
+    token.cancel();
+    token
+}
+
+/// Seeds of a random test, printed so that a failure can be repeated with `MILLPOND_SEED`.
+#[expect(
+    clippy::print_stdout,
+    reason = "shown with the output of a failed test"
+)]
+pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
+    let first = std::env::var("MILLPOND_SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    let range = match first {
+        Some(seed) => seed..seed + 1,
+        None => 0..count,
+    };
+    range.inspect(|seed| println!("MILLPOND_SEED={seed}"))
+}

@@ -1,0 +1,15 @@
+//! The sink against fakes and against a DynamoDB stand-in on the wire.
+
+mod checker;
+mod config;
+mod crash;
+mod dedup;
+mod harness;
+mod holes;
+mod plan;
+mod rules;
+mod start;
+mod topic;
+mod wire;
+mod workload;
+mod writer;

@@ -1,0 +1,251 @@
+//! Starting: tables that are missing, late, of another shape; ledgers that do not fit the topic.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_connector::aws::AwsSettings;
+use millpond_connector::connector::{ConnectorContext, Sink};
+use millpond_connector::meta::PartitionChoice;
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::Transform;
+use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
+use millpond_dynamodb_sink::client::{Capacity, Verdict};
+use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
+use millpond_dynamodb_sink::partition;
+use millpond_dynamodb_sink::row::{KeyNames, names};
+use millpond_dynamodb_sink::sink::DynamoSink;
+use tokio_util::sync::CancellationToken;
+
+use crate::checker::{check, read_letters};
+use crate::harness::{MAX_ITEM_BYTES, draining, pack, shared};
+use crate::topic::MemoryTopic;
+use crate::workload::{Shape, Workload};
+
+fn config(create: Option<Capacity>) -> SinkConfig {
+    SinkConfig {
+        table: "t".into(),
+        aws: AwsSettings::default(),
+        create,
+        keys: KeyNames::default(),
+        pipeline: "p".into(),
+        max_item_bytes: MAX_ITEM_BYTES,
+        max_age: Duration::from_millis(200),
+        max_write_units_per_second: None,
+        dead_letters: DeadLetterTarget::Default,
+        partitions: PartitionChoice::All,
+        transforms: pack(),
+        digests: Vec::new(),
+    }
+}
+
+async fn run(
+    config: SinkConfig,
+    table: &MemoryTable,
+    topic: &MemoryTopic,
+    folder: &Path,
+) -> Result<Arc<Metrics>, String> {
+    let metrics = Arc::new(Metrics::default());
+    let context = ConnectorContext {
+        name: "sink".into(),
+        topic: Arc::new(topic.clone()),
+        data_dir: folder.to_owned(),
+        drain: draining(),
+        metrics: metrics.clone(),
+    };
+    let sink = Box::new(DynamoSink::new(config, Arc::new(table.clone()), None));
+    let result = sink.run(context).await;
+    result
+        .map(|()| metrics)
+        .map_err(|error| format!("{error:#}"))
+}
+
+fn filled(seed: u64) -> (MemoryTopic, Workload) {
+    let topic = MemoryTopic::new(seed);
+    let mut workload = Workload::new(seed, Shape::default());
+    for _ in 0..10 {
+        workload.send(&topic);
+    }
+    (topic, workload)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_table_is_created_when_told_to_and_only_then() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, workload) = filled(1);
+    let table = MemoryTable::absent("t");
+    let error = run(config(None), &table, &topic, folder.path())
+        .await
+        .expect_err("missing");
+    assert!(
+        error.contains("table `t` does not exist") && error.contains("create-table: true"),
+        "{error}"
+    );
+    // The endpoint is down at first.
+    table.inject(vec![Some(Fault::Fail(Verdict::Transient)); 20]);
+    let metrics = run(
+        config(Some(Capacity::OnDemand)),
+        &table,
+        &topic,
+        folder.path(),
+    )
+    .await
+    .expect("runs");
+    assert!(metrics.commits.get() >= 1);
+    let letters = read_letters(&folder.path().join("dead-letters.jsonl"));
+    check(&workload, &table.scan(), &letters, MAX_ITEM_BYTES);
+    // Nothing new: nothing is written but the claim.
+    let before = table.scan().len();
+    let metrics = run(config(None), &table, &topic, folder.path())
+        .await
+        .expect("runs");
+    assert_eq!(
+        (
+            metrics.items.get(),
+            metrics.commits.get(),
+            table.scan().len()
+        ),
+        (0, 0, before)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_of_another_topic_or_layout_is_refused() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, _) = filled(1);
+    let table = MemoryTable::new("t");
+    run(config(None), &table, &topic, folder.path())
+        .await
+        .expect("runs");
+    let registry = table
+        .scan()
+        .into_iter()
+        .find(|row| row.key.pk == "millpond:pipelines");
+    let registry = registry.expect("registered");
+    assert_eq!(
+        (
+            registry.string(names::TOPIC),
+            registry.integer(names::PARTITIONS)
+        ),
+        (Some("events"), Some(1))
+    );
+    use millpond_dynamodb_sink::row::Value;
+    for (name, value, expected) in [
+        (
+            names::TOPIC,
+            Value::S("other".into()),
+            "is fed from topic `other`, not from `events`",
+        ),
+        (
+            names::PARTITIONS,
+            Value::N(4),
+            "is fed from 4 topic partitions",
+        ),
+        (names::VERSION, Value::N(2), "newer than 1"),
+    ] {
+        table.plant(registry.clone().with(name, value));
+        let error = run(config(None), &table, &topic, folder.path())
+            .await
+            .expect_err("refused");
+        assert!(
+            error.contains(expected) && error.contains("pipeline `p`"),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn wrong_credentials_end_the_sink_at_once() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, _) = filled(1);
+    let table = MemoryTable::new("t");
+    table.inject([Some(Fault::Fail(Verdict::Fatal("check the credentials")))]);
+    let error = run(config(None), &table, &topic, folder.path())
+        .await
+        .expect_err("refused");
+    assert!(
+        error.contains("sink `sink`") && error.contains("check the credentials"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_that_was_made_anew_or_lost_records_is_refused() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, _) = filled(1);
+    let table = MemoryTable::new("t");
+    run(config(None), &table, &topic, folder.path())
+        .await
+        .expect("runs");
+    let error = run(config(None), &table, &MemoryTopic::new(1), folder.path()).await;
+    let error = error.expect_err("refused");
+    assert!(
+        error.contains("the topic ends at 0: it was created anew"),
+        "{error}"
+    );
+    topic.cut(1_000_000);
+    let error = run(config(None), &table, &topic, folder.path())
+        .await
+        .expect_err("refused");
+    assert!(
+        error.contains("the topic begins at 1000000") && error.contains("are gone"),
+        "{error}"
+    );
+}
+
+/// A process that dies in the middle of writing a plan leaves its intent open.
+#[tokio::test(start_paused = true)]
+async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, workload) = filled(2);
+    let table = MemoryTable::new("t");
+    let first = Arc::new(shared(
+        "first",
+        Arc::new(table.clone()),
+        &topic,
+        pack(),
+        folder.path(),
+    ));
+    let process = tokio::spawn(partition::run(first, 0, CancellationToken::new()));
+    let intent = || {
+        let rows = table.scan();
+        let ledger = rows
+            .iter()
+            .find(|row| row.key.pk.starts_with("millpond:ledger/"));
+        ledger.and_then(|row| row.string(names::INTENT).map(str::to_owned))
+    };
+    while intent().is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    process.abort();
+    assert!(process.await.is_err_and(|end| end.is_cancelled()));
+    let other: Vec<Transform> = Vec::new();
+    let mut changed = shared(
+        "second",
+        Arc::new(table.clone()),
+        &topic,
+        other,
+        folder.path(),
+    );
+    changed.fingerprint = "g".into();
+    let error = partition::run(Arc::new(changed), 0, draining())
+        .await
+        .expect_err("refused");
+    let text = error.to_string();
+    assert!(
+        text.contains("with configuration `f`") && text.contains("is `g` now"),
+        "{text}"
+    );
+    let same = shared(
+        "third",
+        Arc::new(table.clone()),
+        &topic,
+        pack(),
+        folder.path(),
+    );
+    partition::run(Arc::new(same), 0, draining())
+        .await
+        .expect("finishes");
+    let letters = read_letters(&folder.path().join("dead.jsonl"));
+    check(&workload, &table.scan(), &letters, MAX_ITEM_BYTES);
+}
