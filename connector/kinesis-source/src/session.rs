@@ -67,7 +67,6 @@ pub(crate) struct Session {
     parts: Parts,
     roster: Roster,
     delivery: Delivery,
-    indices: BTreeMap<ShardId, ShardIndex>,
     caught_up: BTreeSet<ShardId>,
     readers: JoinSet<(ShardId, Result<(), SourceError>)>,
     tasks: JoinSet<Done>,
@@ -99,7 +98,6 @@ impl Session {
             parts,
             roster,
             delivery,
-            indices: BTreeMap::new(),
             caught_up: BTreeSet::new(),
             readers: JoinSet::new(),
             tasks: JoinSet::new(),
@@ -214,7 +212,6 @@ impl Session {
                 order.chain,
                 order.unread_since_ms,
             );
-            self.indices.insert(id.clone(), index);
             self.recount = true;
             let reader = ShardReader {
                 api: self.parts.api.clone(),
@@ -328,7 +325,6 @@ impl Session {
         let durable = self.delivery.durable(index);
         self.roster.finished(&id, children, durable);
         self.caught_up.remove(&id);
-        self.indices.remove(&id);
         self.recount = true;
         tracing::info!(shard = %id, children = children.len(), "shard read to its end");
     }
