@@ -64,12 +64,21 @@ pub(crate) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    /// A varint in its shortest form: another one would be a second encoding of the same value.
     pub(crate) fn varint(&mut self, what: &'static str) -> Result<u64, DecodeError> {
-        crate::varint::take(&mut self.rest).map_err(|error| varint_error(error, what))
+        let before = self.rest.len();
+        let value =
+            crate::varint::take(&mut self.rest).map_err(|error| varint_error(error, what))?;
+        if before - self.rest.len() != crate::varint::size(value) {
+            return Err(DecodeError::Corrupt { what });
+        }
+        Ok(value)
     }
 
+    /// A zigzag varint in its shortest form.
     pub(crate) fn signed(&mut self, what: &'static str) -> Result<i64, DecodeError> {
-        crate::varint::take_signed(&mut self.rest).map_err(|error| varint_error(error, what))
+        let value = self.varint(what)?;
+        Ok(((value >> 1) as i64) ^ -((value & 1) as i64))
     }
 
     /// A varint that must not exceed `limit`.

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use futures_util::future::{BoxFuture, try_join_all};
+use futures_util::future::try_join_all;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use millpond_format::keys;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::directory::{self, ChainRow};
 use crate::error::ReadError;
@@ -82,7 +83,8 @@ pub struct Groups {
     scan: DirectoryScan,
     /// Groups whose chains are all known.
     ready: VecDeque<(String, Vec<ChainRow>)>,
-    under_way: FuturesOrdered<BoxFuture<'static, Result<(GroupSummary, f64), ReadError>>>,
+    /// Tasks of their own: a future that is not polled must hold no query back.
+    under_way: FuturesOrdered<AbortOnDropHandle<Result<(GroupSummary, f64), ReadError>>>,
     read_units: f64,
     failed: bool,
 }
@@ -128,13 +130,14 @@ impl Groups {
             while self.under_way.len() < self.table.parallel_queries
                 && let Some((group, chains)) = self.ready.pop_front()
             {
-                self.under_way.push_back(Box::pin(summarize(
+                let task = tokio::spawn(summarize(
                     Arc::clone(&self.table),
                     Arc::clone(&self.pipeline),
                     group,
                     chains,
                     self.request.first_times,
-                )));
+                ));
+                self.under_way.push_back(AbortOnDropHandle::new(task));
             }
             let full = self.under_way.len() >= self.table.parallel_queries;
             if !full && !self.scan.is_done() {
@@ -146,11 +149,16 @@ impl Groups {
                 continue;
             }
             return match self.under_way.next().await {
-                Some(result) => {
+                Some(Ok(result)) => {
                     let (summary, units) = result?;
                     self.read_units += units;
                     Ok(Some(summary))
                 }
+                Some(Err(gone)) => match gone.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // Only a runtime that shuts down cancels the task.
+                    Err(_) => Ok(None),
+                },
                 None => Ok(None),
             };
         }

@@ -24,6 +24,8 @@ mod directory;
 mod error;
 mod event;
 mod events;
+#[doc(hidden)]
+pub mod fuzzing;
 mod groups;
 mod inspect;
 mod item;
