@@ -9,10 +9,16 @@ const PAGE: &str = include_str!("../../../FORMAT.md");
 
 /// Lines of the code block that follows the marker.
 fn block(marker: &str) -> Vec<&'static str> {
-    let after = PAGE.split_once(marker).unwrap_or_else(|| panic!("no `{marker}`")).1;
+    let after = PAGE
+        .split_once(marker)
+        .unwrap_or_else(|| panic!("no `{marker}`"))
+        .1;
     let body = after.split_once("```").expect("a block").1;
     let body = body.split_once("```").expect("its end").0;
-    body.lines().skip(1).filter(|line| !line.trim().is_empty()).collect()
+    body.lines()
+        .skip(1)
+        .filter(|line| !line.trim().is_empty())
+        .collect()
 }
 
 #[test]
@@ -21,7 +27,11 @@ fn the_example_is_what_the_encoder_writes() {
     let mut offset = 0;
     for line in block("<!-- example: hex -->") {
         let (at, rest) = line.trim_start().split_once("  ").expect("an offset");
-        assert_eq!(usize::from_str_radix(at, 16), Ok(offset), "offset in `{line}`");
+        assert_eq!(
+            usize::from_str_radix(at, 16),
+            Ok(offset),
+            "offset in `{line}`"
+        );
         // Bytes end at two spaces; what follows is the annotation.
         let bytes = rest.trim_start().split("  ").next().expect("bytes");
         let bytes: String = bytes.split(' ').collect();

@@ -63,7 +63,11 @@ fn no_golden_file_is_without_its_test() {
         .collect();
     let mut found = 0;
     for entry in std::fs::read_dir(folder()).expect("the corpus") {
-        let name = entry.expect("readable").file_name().to_string_lossy().into_owned();
+        let name = entry
+            .expect("readable")
+            .file_name()
+            .to_string_lossy()
+            .into_owned();
         assert!(known.contains(&name), "{name}");
         found += 1;
     }

@@ -73,12 +73,17 @@ fn golden() -> Vec<Vec<u8>> {
     // Directory order is no part of a replay.
     paths.sort();
     assert!(paths.len() >= 5);
-    paths.iter().map(|path| std::fs::read(path).expect("readable")).collect()
+    paths
+        .iter()
+        .map(|path| std::fs::read(path).expect("readable"))
+        .collect()
 }
 
 #[test]
 fn envelopes() {
-    mutate::run("envelope", &golden(), 4_000, |bytes| bounded(bytes, checks::envelope));
+    mutate::run("envelope", &golden(), 4_000, |bytes| {
+        bounded(bytes, checks::envelope)
+    });
 }
 
 #[test]
@@ -127,16 +132,24 @@ fn origins() {
     ]
     .map(|text| text.as_bytes().to_vec())
     .into();
-    mutate::run("origin", &corpus, 60_000, |bytes| bounded(bytes, checks::origin));
+    mutate::run("origin", &corpus, 60_000, |bytes| {
+        bounded(bytes, checks::origin)
+    });
 }
 
 #[test]
 fn records() {
     let mut batch = BatchBuilder::new();
     for n in 0..20i64 {
-        batch.push(Some(b"mp1/key"), &vec![b'v'; n as usize * 7], 1_000 - n * 13);
+        batch.push(
+            Some(b"mp1/key"),
+            &vec![b'v'; n as usize * 7],
+            1_000 - n * 13,
+        );
         batch.push(None, b"", n);
     }
     let corpus = [batch.finish(), BatchBuilder::new().finish()];
-    mutate::run("records", &corpus, 30_000, |bytes| bounded(bytes, checks::records));
+    mutate::run("records", &corpus, 30_000, |bytes| {
+        bounded(bytes, checks::records)
+    });
 }

@@ -17,7 +17,8 @@ fn position(sequence: &str, sub_sequence: u32) -> Position {
 }
 
 fn source(shard: u32, ordinals: (u64, u64), last_digits: (u32, u32), count: u64) -> SourceRange {
-    let sequence = |digits: u32| format!("4959033827149025660855969253836157109592157598913658{digits:04}");
+    let sequence =
+        |digits: u32| format!("4959033827149025660855969253836157109592157598913658{digits:04}");
     SourceRange {
         stream: "events".into(),
         shard: format!("shardId-{shard:012}"),
@@ -101,7 +102,10 @@ fn events_header() -> (Header, Vec<u8>) {
         base_offset: 1_000,
         last_offset: 1_999,
         place: Place::Batch { index: 1, total: 3 },
-        sources: vec![source(3, (42, 44), (8898, 8900), 2), source(5, (7, 10), (12, 15), 3)],
+        sources: vec![
+            source(3, (42, 44), (8898, 8900), 2),
+            source(5, (7, 10), (12, 15), 3),
+        ],
         frames: vec![first.0, second.0],
     };
     (header, [first.1, second.1].concat())
@@ -147,7 +151,10 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let mut next = events.clone();
     next.base_offset = 2_000;
     next.last_offset = 2_999;
-    next.sources = vec![source(5, (11, 14), (16, 20), 3), source(8, (0, 3), (1, 2), 2)];
+    next.sources = vec![
+        source(5, (11, 14), (16, 20), 3),
+        source(8, (0, 3), (1, 2), 2),
+    ];
     assert!(joiner.try_push(&next, 409_600));
     let item = joiner.finish(Place::Chain(ChainTotals {
         items: 12,
