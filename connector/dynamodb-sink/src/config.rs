@@ -346,9 +346,20 @@ fn check_transforms(
     }
 }
 
+/// Digests of SmartModules that are files: the same path may hold another module tomorrow. One
+/// that cannot be read is left to the topic, which says so.
+fn module_digests(transforms: &[Transform]) -> Vec<String> {
+    let digest = |transform: &Transform| {
+        let bytes = std::fs::read(&transform.uses).ok()?;
+        Some(format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes)))
+    };
+    transforms.iter().filter_map(digest).collect()
+}
+
 #[async_trait]
 impl ValidConnector for SinkConfig {
-    async fn build(self: Box<Self>) -> anyhow::Result<BuiltConnector> {
+    async fn build(mut self: Box<Self>) -> anyhow::Result<BuiltConnector> {
+        self.digests = module_digests(&self.transforms);
         let context = || format!("table `{}`", self.table);
         let sdk = self.aws.load().await.with_context(context)?;
         self.aws

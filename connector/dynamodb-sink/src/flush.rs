@@ -56,6 +56,8 @@ pub struct Shared {
     pub max_item_bytes: usize,
     /// Longest wait of data for its plan.
     pub max_age: std::time::Duration,
+    /// Buffered packed bytes of one topic partition that make a plan.
+    pub plan_bytes: usize,
     /// Names this process in the ledger.
     pub owner: String,
     /// Names the configuration in the ledger.

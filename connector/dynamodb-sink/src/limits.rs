@@ -21,11 +21,22 @@ pub const MAX_IN_FLIGHT_REQUESTS: usize = 4;
 /// Reads of chain states that are under way at one time, per topic partition.
 pub const MAX_IN_FLIGHT_LOOKUPS: usize = 16;
 
-/// Buffered packed bytes of one topic partition that make a plan.
+/// Buffered packed bytes of one topic partition that make a plan, and at which reading pauses.
+/// One plan may be under way while the next is being read, so a partition holds twice this.
 pub const PLAN_BYTES: usize = 8 << 20;
 
-/// Buffered bytes of one topic partition at which reading pauses.
-pub const READ_AHEAD_BYTES: usize = 12 << 20;
+/// What the plans of all topic partitions of a sink may hold together: with more than four of them
+/// each gets less.
+pub const ALL_PLANS_BYTES: usize = 32 << 20;
+
+/// A plan is not made smaller than this for lack of memory: items would not get full.
+pub const MIN_PLAN_BYTES: usize = 1 << 20;
+
+/// Buffered packed bytes that make a plan, for a sink with this many topic partitions.
+#[must_use]
+pub fn plan_bytes(partitions: usize) -> usize {
+    (ALL_PLANS_BYTES / partitions.max(1)).clamp(MIN_PLAN_BYTES, PLAN_BYTES)
+}
 
 /// Buffered records of one topic partition that make a plan: bounds headers and plain records,
 /// which are small but not free.

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 use crate::contiguity::{ContiguityError, Entry};
 use crate::error::SinkError;
 use crate::flush::{Core, Shared};
-use crate::limits::{IDLE_COMMIT, PLAN_BYTES, PLAN_RECORDS, READ_AHEAD_BYTES, READ_WAIT};
+use crate::limits::{IDLE_COMMIT, PLAN_RECORDS, READ_WAIT};
 
 /// Records that make a plan.
 #[derive(Debug, Default)]
@@ -81,6 +81,7 @@ struct Situation {
     bytes: usize,
     records: usize,
     max_age: Duration,
+    plan_bytes: usize,
     /// A written plan is not committed, and since when.
     open_since: Option<Instant>,
     /// Draining, and all of it is read.
@@ -90,7 +91,7 @@ struct Situation {
 fn next(at: Situation) -> Next {
     if let Some(oldest) = at.oldest {
         let due = oldest + at.max_age;
-        let full = at.bytes >= PLAN_BYTES || at.records >= PLAN_RECORDS;
+        let full = at.bytes >= at.plan_bytes || at.records >= PLAN_RECORDS;
         return if at.at_end || full || due <= at.now {
             Next::Flush
         } else {
@@ -134,6 +135,7 @@ pub async fn run(
                 bytes: buffer.bytes,
                 records: buffer.input.entries.len(),
                 max_age: shared.max_age,
+                plan_bytes: shared.plan_bytes,
                 open_since: core.is_open().then_some(open_since),
                 at_end,
             });
@@ -161,7 +163,7 @@ pub async fn run(
                 }
             }
         }
-        let room = buffer.bytes < READ_AHEAD_BYTES && buffer.input.entries.len() < 2 * PLAN_RECORDS;
+        let room = buffer.bytes < shared.plan_bytes && buffer.input.entries.len() < PLAN_RECORDS;
         tokio::select! {
             (core, result) = landed(&mut flight) => {
                 result?;
@@ -380,6 +382,7 @@ mod tests {
             bytes: 0,
             records: 0,
             max_age: Duration::from_secs(5),
+            plan_bytes: 8 << 20,
             open_since: None,
             at_end: false,
         };
@@ -409,7 +412,7 @@ mod tests {
             (
                 Situation {
                     oldest: ago(0),
-                    bytes: PLAN_BYTES,
+                    bytes: 8 << 20,
                     ..base
                 },
                 Next::Flush,

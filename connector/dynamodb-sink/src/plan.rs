@@ -1,7 +1,6 @@
 //! The plan: which envelopes make which item, with keys, totals and bytes. Pure: the same entries,
 //! chain states and configuration give the same bytes, so a plan may be written any number of times.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -229,7 +228,7 @@ struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    fn envelope(&mut self, envelope: &Cow<'_, Envelope>) -> Result<(), PlanError> {
+    fn envelope(&mut self, envelope: &Envelope) -> Result<(), PlanError> {
         let header = &envelope.header;
         let offset = header.base_offset;
         let index = match header.place {

@@ -1,6 +1,5 @@
 //! The sink: its tables are made ready, then every topic partition runs on its own.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
@@ -16,6 +15,7 @@ use crate::dead_letters::DeadLetterFile;
 use crate::error::SinkError;
 use crate::fingerprint::{Ingredients, fingerprint};
 use crate::flush::{DeadLetters, Shared};
+use crate::limits::plan_bytes;
 use crate::partition;
 use crate::table::{prepare, register};
 use crate::writer::{Budget, TableWriter};
@@ -64,8 +64,7 @@ impl DynamoSink {
                 DeadLetters::Table(table)
             }
             (None, DeadLetterTarget::File(path)) => {
-                let path: PathBuf = context.data_dir.join(path);
-                DeadLetters::File(DeadLetterFile::new(path))
+                DeadLetters::File(DeadLetterFile::new(path.clone()))
             }
             (None, _) => {
                 let path = context.data_dir.join(DEAD_LETTER_FILE);
@@ -81,6 +80,10 @@ impl DynamoSink {
         });
         let topic = context.topic.clone();
         let partitions = topic.partition_count();
+        let consumed = match &config.partitions {
+            PartitionChoice::All => partitions as usize,
+            PartitionChoice::Some(some) => some.len(),
+        };
         register(
             &table,
             &config.pipeline,
@@ -99,6 +102,7 @@ impl DynamoSink {
             keys: config.keys,
             max_item_bytes: config.max_item_bytes,
             max_age: config.max_age,
+            plan_bytes: plan_bytes(consumed),
             owner: format!("{}/{:016x}", context.name, rand::random::<u64>()),
             fingerprint,
         }))

@@ -86,3 +86,40 @@ fn billing_without_a_table_to_create_is_a_warning() {
         problems.plain()
     );
 }
+
+/// `Connector.toml`, `sample-config.yaml` and the README name the settings that there are.
+#[test]
+fn the_shipped_files_name_every_setting() {
+    use millpond_connector::registry::ConnectorKind;
+    let mut generator = schemars::SchemaGenerator::default();
+    let reference = kind().section_schema(&mut generator);
+    let schema = generator.take_definitions(true);
+    let name = reference.as_value()["$ref"]
+        .as_str()
+        .and_then(|path| path.rsplit('/').next());
+    let properties = &schema[name.expect("reference")]["properties"];
+    let properties = properties.as_object().expect("properties");
+    assert!(properties.len() >= 13);
+    let toml = include_str!("../../Connector.toml");
+    let readme = include_str!("../../README.md");
+    let sample = include_str!("../../sample-config.yaml");
+    for setting in properties.keys() {
+        assert!(
+            toml.contains(&format!("[dynamodb.properties.{setting}]")),
+            "{setting}"
+        );
+        assert!(readme.contains(&format!("`{setting}`")), "{setting}");
+        assert!(sample.contains(&format!("{setting}: ")), "{setting}");
+    }
+    let (_, section) = sample.split_once("\ndynamodb:\n").expect("section");
+    let section: Vec<&str> = section
+        .lines()
+        .map(|line| line.strip_prefix("  ").unwrap_or(line))
+        .collect();
+    let (problems, valid) = validate_section(kind(), &section.join("\n"));
+    assert!(
+        valid.is_some() && problems.is_empty(),
+        "{}",
+        problems.plain()
+    );
+}

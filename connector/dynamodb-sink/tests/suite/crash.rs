@@ -43,7 +43,7 @@ async fn storm(seed: u64, transforms: bool) {
         lag: Duration::from_millis(120),
         ..MemoryTopic::new(seed)
     };
-    let rivalry = seed % 3 == 0;
+    let rivalry = seed.is_multiple_of(3);
     let chain = || if transforms { pack() } else { Vec::new() };
     let shape = Shape {
         // Without the packer nothing looks into an event, so none is poison. And two processes

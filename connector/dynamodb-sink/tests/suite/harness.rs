@@ -50,6 +50,7 @@ pub fn shared(
         keys: KeyNames::default(),
         max_item_bytes: MAX_ITEM_BYTES,
         max_age: Duration::from_millis(300),
+        plan_bytes: 8 << 20,
         owner: owner.to_owned(),
         fingerprint: "f".into(),
     }
