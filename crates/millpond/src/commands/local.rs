@@ -51,15 +51,15 @@ pub async fn run(args: LocalArgs) -> Result<Exit> {
     ));
 
     print(environment_text(kinesis, dynamodb).trim_end())?;
-    say(&format!(
-        "millpond local: ready (Kinesis on {kinesis}, DynamoDB on {dynamodb}); Ctrl-C ends it"
-    ));
     if args.exit_with_parent {
         tokio::select! {
             () = signals.next() => {}
             () = child::parent_gone()? => {}
         }
     } else {
+        say(&format!(
+            "millpond local: ready (Kinesis on {kinesis}, DynamoDB on {dynamodb}); Ctrl-C ends it"
+        ));
         signals.next().await;
     }
     // Whoever still holds a connection must not keep this process: it is only told to stop.
