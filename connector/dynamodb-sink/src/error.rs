@@ -7,7 +7,6 @@ use crate::client::TableError;
 use crate::contiguity::ContiguityError;
 use crate::dedup::DedupError;
 use crate::ledger::LedgerError;
-use crate::marks::MarksError;
 use crate::plan::PlanError;
 
 /// Why a partition, and with it the sink, stops. Nothing that it did is lost: the ledger says
@@ -27,14 +26,6 @@ pub enum SinkError {
         partition: PartitionId,
         /// Why.
         source: LedgerError,
-    },
-    /// The marks could not be read.
-    #[error("topic partition {partition}: ledger row: {source}")]
-    Marks {
-        /// Topic partition.
-        partition: PartitionId,
-        /// Why.
-        source: MarksError,
     },
     /// Records are missing from the topic.
     #[error(

@@ -214,7 +214,12 @@ async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {
             .find(|row| row.key.pk.starts_with("millpond:ledger/"));
         ledger.and_then(|row| row.string(names::INTENT).map(str::to_owned))
     };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
     while intent().is_none() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "no intent was recorded"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     process.abort();

@@ -35,6 +35,8 @@ pub struct State {
     /// Records of these numbers (counted over all reads) are left out of the answer.
     pub hide: BTreeSet<u64>,
     read: u64,
+    /// Bytes of the values that were handed out.
+    pub read_bytes: usize,
     seed: u64,
 }
 
@@ -125,7 +127,16 @@ impl PartitionReader for Reader {
             self.records_of(batch, &mut records);
         }
         let mut state = self.topic.state.lock().expect("lock");
-        let State { hide, read, .. } = &mut *state;
+        let State {
+            hide,
+            read,
+            read_bytes,
+            ..
+        } = &mut *state;
+        *read_bytes += records
+            .iter()
+            .map(|record| record.value.len())
+            .sum::<usize>();
         records.retain(|_| {
             *read += 1;
             !hide.contains(read)
