@@ -36,10 +36,17 @@ fn one_envelope(bytes: &[u8]) {
     };
     let mut again = Vec::new();
     header.encode(&mut again);
-    assert_eq!(again, bytes[..length], "a decoded header encodes to its own bytes");
+    assert_eq!(
+        again,
+        bytes[..length],
+        "a decoded header encodes to its own bytes"
+    );
     assert_eq!(header.encoded_len(), length);
     for cut in [0, 1, length / 2, length - 1] {
-        assert!(Header::decode(&bytes[..cut]).is_err(), "a prefix is no header");
+        assert!(
+            Header::decode(&bytes[..cut]).is_err(),
+            "a prefix is no header"
+        );
     }
     let payload = &bytes[length..];
     if header.check_frames(payload).is_ok() {
@@ -61,10 +68,16 @@ fn one_envelope(bytes: &[u8]) {
         }
     }
     let mut encoder = FrameEncoder::new(1).expect("a zstd context");
-    if let Ok(Some((trimmed, frames))) =
-        trim(&header, payload, &mut decoder, &mut encoder, |_, ordinal| ordinal % 2 == 0)
-    {
-        trimmed.check_frames(&frames).expect("trimmed frames agree with their index");
+    if let Ok(Some((trimmed, frames))) = trim(
+        &header,
+        payload,
+        &mut decoder,
+        &mut encoder,
+        |_, ordinal| ordinal % 2 == 0,
+    ) {
+        trimmed
+            .check_frames(&frames)
+            .expect("trimmed frames agree with their index");
     }
     let mut joiner = Joiner::new(header.clone());
     if joiner.try_push(&header, limits::MAX_ITEM_BYTES) {
@@ -111,7 +124,12 @@ pub fn frame(bytes: &[u8]) {
     // Packed anew, the events are the same: values, times, sources and ordinals.
     let mut builder = FrameBuilder::default();
     for event in &decoded.events {
-        builder.push(decoded.value(event), event.time_ms, event.source, event.ordinal);
+        builder.push(
+            decoded.value(event),
+            event.time_ms,
+            event.source,
+            event.ordinal,
+        );
     }
     let raw = builder.take();
     let (info, packed) = FrameEncoder::new(1)
@@ -147,7 +165,10 @@ pub fn origin(bytes: &[u8]) {
     }
     if let Some((pipeline, group, partition)) = keys::parse_chain_pk(text) {
         let again = keys::chain_pk(pipeline, group, partition);
-        assert_eq!(keys::parse_chain_pk(&again), Some((pipeline, group, partition)));
+        assert_eq!(
+            keys::parse_chain_pk(&again),
+            Some((pipeline, group, partition))
+        );
     }
     if let Some((group, partition)) = keys::parse_directory_sk(text) {
         let again = keys::directory_sk(group, partition);
@@ -191,5 +212,8 @@ pub fn records(bytes: &[u8]) {
             .map(|r| (r.key.map(<[u8]>::to_vec), r.value.to_vec()))
             .collect()
     };
-    assert_eq!(pairs(&again.expect("what was written is read")), pairs(&read));
+    assert_eq!(
+        pairs(&again.expect("what was written is read")),
+        pairs(&read)
+    );
 }

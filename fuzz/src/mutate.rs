@@ -4,15 +4,19 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 /// Runs `check` on `rounds` mutations of the corpus. The seed is printed, and taken from
-/// `MILLPOND_SEED` when that is set; `context` goes before it.
+/// `MILLPOND_SEED` when that is set; `context` goes before it. `MILLPOND_FUZZ_FACTOR` multiplies
+/// the rounds.
 pub fn run(context: &str, corpus: &[Vec<u8>], rounds: u32, mut check: impl FnMut(&[u8])) {
-    let seed = std::env::var("MILLPOND_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| {
-            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-            now.map_or(0, |since| since.as_nanos() as u64)
-        });
+    let number = |name| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    let rounds = u64::from(rounds) * number("MILLPOND_FUZZ_FACTOR").unwrap_or(1);
+    let seed = number("MILLPOND_SEED").unwrap_or_else(|| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |since| since.as_nanos() as u64)
+    });
     announce(context, seed);
     let mut rng = SmallRng::seed_from_u64(seed);
     for input in corpus {

@@ -8,6 +8,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 
+use millpond_format::error::DecodeError;
 use millpond_format::header::Header;
 use support::{corpus, describe};
 
@@ -72,4 +73,22 @@ fn no_golden_file_is_without_its_test() {
         found += 1;
     }
     assert_eq!(found, known.len());
+}
+
+#[test]
+fn a_number_in_a_longer_form_is_refused() {
+    let (_, bytes) = corpus().swap_remove(0);
+    let (header, length) = Header::decode(&bytes).expect("decodes");
+    // Behind prefix, kind and codec stands the length of the group, below 128: one byte.
+    let at = 8 + 1 + 2;
+    assert_eq!(usize::from(bytes[at]), header.group.len());
+    let mut longer = bytes[..length - 4].to_vec();
+    longer[at] |= 0x80;
+    longer.insert(at + 1, 0);
+    let body = (longer.len() - 8) as u32;
+    longer[4..8].copy_from_slice(&body.to_le_bytes());
+    let crc = crc32c::crc32c(&longer);
+    longer.extend(crc.to_le_bytes());
+    let refused = Header::decode(&longer);
+    assert_eq!(refused, Err(DecodeError::Corrupt { what: "group" }));
 }

@@ -144,7 +144,7 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
         place: Place::Batch { index: 0, total: 1 },
         sources: vec![source(1, (3, 3), (5, 5), 1)],
         frames: vec![info],
-        ..events.clone()
+        ..events
     };
 
     let mut joiner = Joiner::new(events.clone());
@@ -170,15 +170,16 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let mut info = raw.info;
     info.packed_bytes = raw.raw.len() as u32;
     info.crc32c = crc32c::crc32c(&raw.raw);
+    let packed_events = encode(&events, &events_frames);
     let stored = Header {
         codec: Codec::Stored,
         sources: vec![source(2, (0, 0), (0, 0), 1)],
         frames: vec![info],
-        ..events.clone()
+        ..events
     };
 
     vec![
-        ("events", encode(&events, &events_frames)),
+        ("events", packed_events),
         ("item", encode(&item, &item_frames)),
         ("part", encode(&part, &part_frames)),
         ("reject", encode(&reject, &reject_frames)),
