@@ -178,7 +178,7 @@ impl Runtime {
             run.sinks
                 .spawn(async move { (name, sink.run(context).await) });
         }
-        let ended = run.to_the_end(&drain, until).await;
+        let ended = run.drive(&drain, until).await;
         tokio::task::spawn_blocking(move || {
             for topic in topics {
                 topic.close();
@@ -205,7 +205,7 @@ struct Run {
 }
 
 impl Run {
-    async fn to_the_end(&mut self, drain: &CancellationToken, until: Until) -> Result<Ended> {
+    async fn drive(&mut self, drain: &CancellationToken, until: Until) -> Result<Ended> {
         let mut told = false;
         while !(self.sources.is_empty() && self.sinks.is_empty()) {
             if self.sources.is_empty() {
