@@ -75,7 +75,9 @@ struct ChainSummary {
 /// Cost: the directory (about 30 rows a read unit), and for each chain its last item, read
 /// backward. DynamoDB bills a read by the item's whole size although only its header is
 /// returned: at most 50 read units a chain, 100 strongly consistent. A chain of events that are
-/// stored as they are (without the SmartModule) has no totals: it is read to its start.
+/// stored as they are (without the SmartModule) has no totals: it is read to its start. Totals
+/// begin anew where a chain goes from such events to packed ones: what lies before that change
+/// is not counted.
 pub struct Groups {
     table: Arc<Table>,
     pipeline: Arc<str>,
