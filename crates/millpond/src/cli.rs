@@ -9,13 +9,7 @@ use crate::workload::DEFAULT_EVENTS;
 /// Moves events from Kinesis Data Streams to DynamoDB as few, large, compressed items.
 #[derive(Debug, Parser)]
 #[command(name = "millpond", version, about, propagate_version = true)]
-#[command(after_help = concat!(
-    "Start here:\n",
-    "  millpond demo                            the whole path on this machine, with a report\n",
-    "  millpond run Connector.yaml              the pipeline of a file, against AWS\n\n",
-    "Logs go to stderr and are chosen with RUST_LOG (for example RUST_LOG=debug).",
-))]
-#[command(after_long_help = crate::exit::HELP)]
+#[command(after_help = overview())]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -303,6 +297,16 @@ pub struct InspectArgs {
     /// Items to show of a group
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub limit: u64,
+}
+
+fn overview() -> String {
+    format!(
+        "Start here:\n  \
+         millpond demo                  the whole path on this machine, with a report\n  \
+         millpond run Connector.yaml    the pipeline of a file, against AWS\n\n\
+         Logs go to stderr and are chosen with RUST_LOG (for example RUST_LOG=debug).\n\n{}",
+        crate::exit::HELP
+    )
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -52,6 +52,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Nothing moved for so long: something is stuck, and waiting would not help.
 const STUCK_LIMIT: Duration = Duration::from_secs(90);
 
+/// Tries to remove the temporary directory.
+const REMOVAL_ATTEMPTS: u32 = 20;
+
 /// Time that the stand-in has for small things.
 const STAND_IN_LIMIT: Duration = Duration::from_secs(30);
 
@@ -61,18 +64,20 @@ const STAND_IN_LIMIT: Duration = Duration::from_secs(30);
 /// When a part fails; a run that ends but is not exact is [`Exit::Mismatch`] instead.
 pub async fn run(args: DemoArgs) -> Result<Exit> {
     let drain = drain::on_signals().context("cannot install the signal handlers")?;
-    tokio::select! {
-        ended = demo(args) => ended,
-        // What is dropped ends with it: children, tasks, the temporary directory.
+    let place = Place::prepare(&args)?;
+    let ended = tokio::select! {
+        ended = demo(args, &place) => ended,
+        // What is dropped here ends with it: children, tasks.
         () = drain.cancelled() => {
             say("demo: interrupted");
             Ok(Exit::Interrupted)
         }
-    }
+    };
+    place.leave().await;
+    ended
 }
 
-async fn demo(args: DemoArgs) -> Result<Exit> {
-    let place = Place::prepare(&args)?;
+async fn demo(args: DemoArgs, place: &Place) -> Result<Exit> {
     let price = args
         .usd_per_million_write_units
         .map_or_else(WritePrice::default, WritePrice::given);
@@ -81,7 +86,7 @@ async fn demo(args: DemoArgs) -> Result<Exit> {
     create_stream(&stand_ins.kinesis).await?;
 
     let log = place.path().join("emit.log");
-    let passed = pipeline_phase(&args, &place, &mut stand_ins, &log).await?;
+    let passed = pipeline_phase(&args, place, &mut stand_ins, &log).await?;
     if passed.summary.reordered_by_stream + passed.summary.uncertain_calls > 0 {
         say(
             "demo: the stream refused parts of calls; it may hold events twice or in another order",
@@ -403,6 +408,18 @@ impl Place {
             Self::Passing(_) => None,
             Self::Kept(dir) => Some(dir.join("tables")),
         }
+    }
+
+    /// Removes what is not kept. Tasks that were dropped may still be about to end, and write.
+    async fn leave(self) {
+        let Self::Passing(dir) = self else { return };
+        for _ in 0..REMOVAL_ATTEMPTS {
+            if std::fs::remove_dir_all(dir.path()).is_ok() {
+                return;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        say(&format!("demo: cannot remove `{}`", dir.path().display()));
     }
 
     fn say_where(&self) {
