@@ -1,7 +1,7 @@
 //! The DynamoDB sink: few large items, at a pace that the table takes, each event once.
 //!
 //! Pure modules decide ([`contiguity`], [`dedup`], [`plan`], [`ledger`], [`pacing`], [`batch`],
-//! [`client::classify`]), [`client`] talks to the service, [`writer`] is the one place that
+//! [`mod@client::classify`]), [`client`] talks to the service, [`writer`] is the one place that
 //! retries and paces, and [`partition`] is the loop over one topic partition.
 
 pub mod batch;

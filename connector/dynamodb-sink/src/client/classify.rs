@@ -92,6 +92,8 @@ pub fn classify<'a>(
         _ => match status {
             Some(429) => Verdict::Throttled(throttle(reasons)),
             Some(500..) | Some(408) | None => Verdict::Transient,
+            // The service always gives a code: without one, the answer was cut on its way.
+            Some(200..=299 | 400) if code.is_none() => Verdict::Transient,
             Some(_) => Verdict::Fatal(REQUEST),
         },
     }
@@ -241,6 +243,8 @@ mod tests {
             );
         }
         assert_eq!(classify(None, [], None), Verdict::Transient);
+        assert_eq!(classify(None, [], Some(200)), Verdict::Transient);
+        assert_eq!(classify(None, [], Some(400)), Verdict::Transient);
         assert_eq!(classify(None, [], Some(404)), Verdict::Fatal(REQUEST));
     }
 }
