@@ -12,6 +12,7 @@ mod packer;
 mod params;
 mod pointer;
 mod route;
+mod skim;
 
 #[cfg(target_arch = "wasm32")]
 mod abi;

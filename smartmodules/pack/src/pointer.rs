@@ -1,11 +1,14 @@
 //! JSON pointers (RFC 6901), and looking up one or two of them in an event without reading
 //! more of it than needed.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::Visitor;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess};
 use serde_json::value::RawValue;
+
+use crate::skim::skim;
 
 /// Most reference tokens of a pointer; deeper JSON is not followed.
 pub const MAX_POINTER_TOKENS: usize = 64;
@@ -52,6 +55,14 @@ impl Pointer {
         })
     }
 
+    /// The reference token of a pointer that has only one.
+    pub(crate) fn only_token(&self) -> Option<&str> {
+        match self.tokens.as_slice() {
+            [token] => Some(token),
+            _ => None,
+        }
+    }
+
     /// The pointer as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -84,8 +95,19 @@ fn unescape(token: &str) -> Option<String> {
 /// Pointers that one lookup follows.
 pub const TARGETS: usize = 2;
 
-/// What a lookup found: the JSON text of each pointer's value.
-pub type Found<'de> = [Option<&'de RawValue>; TARGETS];
+/// A value that a pointer leads to.
+#[derive(Debug, Clone)]
+pub enum Value<'de> {
+    /// A string.
+    Text(Cow<'de, str>),
+    /// A whole number without fraction and exponent.
+    Whole(i64),
+    /// Any other value as JSON text.
+    Other(&'de RawValue),
+}
+
+/// What a lookup found for each pointer.
+pub type Found<'de> = [Option<Value<'de>>; TARGETS];
 
 /// Looks up the pointers in `json`, in one pass.
 ///
@@ -100,10 +122,28 @@ pub fn lookup<'de>(
     json: &'de [u8],
     pointers: [Option<&Pointer>; TARGETS],
 ) -> Result<Found<'de>, serde_json::Error> {
+    if let Some(found) = skim(json, pointers) {
+        return Ok(found);
+    }
+    // Strings and whole numbers are read where they stand. Whatever needs the JSON text itself
+    // (a number as it was written, a string that stands for no text) costs a second look.
+    match walk(json, pointers, Reading::Plain) {
+        Ok((found, false)) => Ok(found),
+        _ => walk(json, pointers, Reading::Text).map(|(found, _)| found),
+    }
+}
+
+fn walk<'de>(
+    json: &'de [u8],
+    pointers: [Option<&Pointer>; TARGETS],
+    reading: Reading,
+) -> Result<(Found<'de>, bool), serde_json::Error> {
     let mut state = Lookup {
         pointers,
-        found: [None; TARGETS],
+        reading,
+        found: [None, None],
         missing: pointers.iter().flatten().count(),
+        needs_text: false,
     };
     let active = [pointers[0].is_some(), pointers[1].is_some()];
     let mut deserializer = serde_json::Deserializer::from_slice(json);
@@ -112,25 +152,36 @@ pub fn lookup<'de>(
         active,
         depth: 0,
     }
-    .deserialize(&mut deserializer)
-    .and_then(|()| deserializer.end());
-    match walked {
-        // Finding the last value ends the walk by an error: it is the only way to stop.
-        Err(error) if state.missing > 0 => Err(error),
-        _ => Ok(state.found),
+    .deserialize(&mut deserializer);
+    if state.missing > 0 && !state.needs_text {
+        walked.and_then(|()| deserializer.end())?;
     }
+    // Otherwise the walk was left in the middle, and complains about that.
+    Ok((state.found, state.needs_text))
+}
+
+/// How values are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Strings and whole numbers only.
+    Plain,
+    /// Everything, as JSON text.
+    Text,
 }
 
 struct Lookup<'p, 'de> {
     pointers: [Option<&'p Pointer>; TARGETS],
+    reading: Reading,
     found: Found<'de>,
     missing: usize,
+    /// A value cannot be taken without its text.
+    needs_text: bool,
 }
 
 /// Which pointers lead through the value at hand.
 type Active = [bool; TARGETS];
 
-impl Lookup<'_, '_> {
+impl<'de> Lookup<'_, 'de> {
     /// Pointers among `active` whose token at `depth` satisfies `is`.
     fn step(&self, active: Active, depth: usize, is: impl Fn(&str) -> bool) -> Active {
         let mut next = [false; TARGETS];
@@ -146,6 +197,22 @@ impl Lookup<'_, '_> {
 
     fn ends_at(&self, target: usize, depth: usize) -> bool {
         self.pointers[target].is_some_and(|pointer| pointer.tokens.len() == depth)
+    }
+
+    /// Notes the value of the active pointers that end here.
+    fn fill(&mut self, active: &mut Active, depth: usize, value: &Value<'de>) {
+        for target in 0..TARGETS {
+            if active[target] && self.ends_at(target, depth) {
+                self.found[target] = Some(value.clone());
+                self.missing -= 1;
+                active[target] = false;
+            }
+        }
+    }
+
+    /// True when nothing that follows matters.
+    fn is_done(&self) -> bool {
+        self.missing == 0 || self.needs_text
     }
 }
 
@@ -175,15 +242,17 @@ impl<'de> DeserializeSeed<'de> for Walk<'_, '_, 'de> {
                 depth,
             });
         }
-        let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
-        for target in 0..TARGETS {
-            if active[target] && state.ends_at(target, depth) {
-                state.found[target] = Some(raw);
-                state.missing -= 1;
-                active[target] = false;
+        let nested = (0..TARGETS).any(|target| active[target] && !state.ends_at(target, depth));
+        if nested || state.reading == Reading::Text {
+            let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
+            let value = match raw.get().starts_with('"') {
+                true => serde_json::from_str(raw.get()).map_or(Value::Other(raw), Value::Text),
+                false => Value::Other(raw),
+            };
+            state.fill(&mut active, depth, &value);
+            if !nested {
+                return Ok(());
             }
-        }
-        if active != [false; TARGETS] {
             // One pointer leads through the value of the other.
             let mut nested = serde_json::Deserializer::from_str(raw.get());
             let walk = Walk {
@@ -191,11 +260,60 @@ impl<'de> DeserializeSeed<'de> for Walk<'_, '_, 'de> {
                 active,
                 depth,
             };
-            walk.deserialize(&mut nested).map_err(D::Error::custom)?;
-        } else if state.missing == 0 {
-            return Err(D::Error::custom(""));
+            return walk.deserialize(&mut nested).map_err(D::Error::custom);
+        }
+        match deserializer.deserialize_any(Plain)? {
+            Some(value) => state.fill(&mut active, depth, &value),
+            None => state.needs_text = true,
         }
         Ok(())
+    }
+}
+
+/// Reads strings and whole numbers; `None` for anything else, of which nothing was read.
+struct Plain;
+
+impl<'de> Visitor<'de> for Plain {
+    type Value = Option<Value<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(Value::Text(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(Value::Text(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(i64::try_from(number).ok().map(Value::Whole))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Some(Value::Whole(number)))
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, _: A) -> Result<Self::Value, A::Error> {
+        Ok(None)
     }
 }
 
@@ -217,6 +335,10 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
                 active,
                 depth: self.depth + 1,
             })?;
+            // Ending early is an error to the parser, but a cheaper one than any of our own.
+            if self.state.is_done() {
+                break;
+            }
         }
         Ok(())
     }
@@ -236,7 +358,7 @@ impl<'de> Visitor<'de> for Walk<'_, '_, 'de> {
                 active,
                 depth: self.depth + 1,
             };
-            if seq.next_element_seed(walk)?.is_none() {
+            if seq.next_element_seed(walk)?.is_none() || self.state.is_done() {
                 return Ok(());
             }
             index += 1;
@@ -302,11 +424,81 @@ impl Visitor<'_> for Name<'_, '_, '_> {
 mod tests {
     use super::*;
 
+    /// Both ways must agree wherever the quick one answers.
+    fn agree(json: &[u8], pointers: [Option<&Pointer>; TARGETS]) -> bool {
+        let Some(quick) = skim(json, pointers) else {
+            return false;
+        };
+        let (parsed, _) = walk(json, pointers, Reading::Text).expect("JSON, as far as it was read");
+        let text = |found: Found<'_>| found.map(|value| value.map(json_of));
+        assert_eq!(
+            text(quick),
+            text(parsed),
+            "{}",
+            String::from_utf8_lossy(json)
+        );
+        true
+    }
+
+    #[test]
+    fn the_quick_way_answers_where_it_should() {
+        let [a, t] = ["/a", "/t"].map(|text| Pointer::parse(text).expect("valid"));
+        for (json, answers) in [
+            (r#"{"a":"x","t":1}"#, true),
+            (
+                r#" { "x" : 1.5 , "a" : "x" , "t" : 123456789012345678 } "#,
+                true,
+            ),
+            (r#"{"n":null,"b":true,"f":false,"t":0,"a":""}"#, true),
+            (r#"{"a":"x","t":1, and so on"#, true),
+            (r#"{"a":"x","a":"y","t":1}"#, true),
+            (r#"{"a":"x"}"#, false),
+            (
+                r#"{"a":"
+","t":1}"#,
+                false,
+            ),
+            (r#"{"a":1.5,"t":1}"#, false),
+            (r#"{"a":-1,"t":1}"#, false),
+            (r#"{"a":01,"t":1}"#, false),
+            (r#"{"a":1"#, false),
+            (r#"{"o":{},"a":"x","t":1}"#, false),
+            (r#"{"a":"x","t":1234567890123456789}"#, false),
+            (r#"["a"]"#, false),
+            ("", false),
+        ] {
+            assert_eq!(
+                agree(json.as_bytes(), [Some(&a), Some(&t)]),
+                answers,
+                "{json}"
+            );
+        }
+        assert!(agree(br#"{"a":1,"t":2}"#, [None, Some(&t)]));
+        assert!(agree(br#"{"a":1,"t":2}"#, [Some(&t), Some(&t)]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_quick_way_never_contradicts_the_parser(json in "\\{(\"[at]\" ?: ?[\"0-9.eatnul\\[{\\\\-]{1,5},?){1,4}\\}?") {
+            let [a, t] = ["/a", "/t"].map(|text| Pointer::parse(text).expect("valid"));
+            agree(json.as_bytes(), [Some(&a), Some(&t)]);
+            agree(json.as_bytes(), [Some(&a), None]);
+        }
+    }
+
     fn find(json: &str, pointers: [&str; 2]) -> Result<[Option<String>; 2], String> {
         let parsed = pointers.map(|text| Pointer::parse(text).ok());
         lookup(json.as_bytes(), [parsed[0].as_ref(), parsed[1].as_ref()])
-            .map(|found| found.map(|raw| raw.map(|raw| raw.get().to_owned())))
+            .map(|found| found.map(|value| value.map(json_of)))
             .map_err(|error| error.to_string())
+    }
+
+    fn json_of(value: Value<'_>) -> String {
+        match value {
+            Value::Text(text) => format!("{text:?}"),
+            Value::Whole(number) => number.to_string(),
+            Value::Other(raw) => raw.get().to_owned(),
+        }
     }
 
     fn one(json: &str, pointer: &str) -> Result<Option<String>, String> {

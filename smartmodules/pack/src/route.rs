@@ -6,10 +6,9 @@ use millpond_format::header::RejectReason;
 use millpond_format::keys::parse_time;
 use millpond_format::limits;
 use millpond_format::origin::Origin;
-use serde_json::value::RawValue;
 
 use crate::params::{EventTime, GroupBy, OnMissingGroup, Params};
-use crate::pointer::{self, Pointer};
+use crate::pointer::{self, Pointer, Value};
 
 /// Bytes of an offending value that are quoted in a detail text.
 const QUOTED_BYTES: usize = 120;
@@ -54,20 +53,20 @@ pub fn route<'a>(
         EventTime::Pointer(pointer) => Some(pointer),
         EventTime::Arrival => None,
     };
-    let found = if group_pointer.is_some() || time_pointer.is_some() {
+    let [group_value, time_value] = if group_pointer.is_some() || time_pointer.is_some() {
         pointer::lookup(value, [group_pointer, time_pointer]).map_err(|error| {
             let needed = group_pointer.or(time_pointer).map_or("", Pointer::as_str);
             let detail = format!("`{needed}` needs JSON, but the event is not JSON: {error}");
             reject(RejectReason::NotJson, detail)
         })?
     } else {
-        [None; pointer::TARGETS]
+        [None, None]
     };
     let group = match &params.group_by {
         GroupBy::PartitionKey => non_empty(origin.partition_key).map(Cow::Borrowed),
         GroupBy::Constant(name) => Some(Cow::Borrowed(name.as_str())),
-        GroupBy::Pointer(pointer) => match found[0] {
-            Some(raw) => pointed_group(pointer, raw)?,
+        GroupBy::Pointer(pointer) => match group_value {
+            Some(value) => pointed_group(pointer, value)?,
             None => None,
         },
     };
@@ -85,7 +84,7 @@ pub fn route<'a>(
         return Err(reject(RejectReason::GroupTooLong, detail));
     }
     let time_ms = match time_pointer {
-        Some(pointer) => pointed_time(pointer, found[1])?,
+        Some(pointer) => pointed_time(pointer, time_value.as_ref())?,
         None => arrival_time(origin.arrival_ms)?,
     };
     Ok(Route { group, time_ms })
@@ -106,56 +105,65 @@ fn missing_group(pointer: Option<&Pointer>) -> Rejection {
 /// Group key that a value stands for; `None` for null, which says that there is none.
 fn pointed_group<'a>(
     pointer: &Pointer,
-    raw: &'a RawValue,
+    value: Value<'a>,
 ) -> Result<Option<Cow<'a, str>>, Rejection> {
-    let text = raw.get();
-    let invalid = |what: &str| {
-        let detail = format!(
-            "`{pointer}` is {what}, a group key is a non-empty string, a number or a boolean: {}",
-            quoted(text)
-        );
-        Err(reject(RejectReason::GroupInvalid, detail))
+    let raw = match value {
+        Value::Text(text) if text.is_empty() => {
+            return Err(invalid_group(pointer, "an empty string", "\"\""));
+        }
+        Value::Text(text) => return Ok(Some(text)),
+        Value::Whole(number) => return Ok(Some(Cow::Owned(number.to_string()))),
+        Value::Other(raw) => raw.get(),
     };
-    match text.as_bytes().first() {
-        Some(b'"') => match string(raw) {
-            Some(string) if string.is_empty() => invalid("an empty string"),
-            Some(string) => Ok(Some(string)),
-            None => invalid("a string with an invalid escape"),
-        },
-        Some(b'{') => invalid("an object"),
-        Some(b'[') => invalid("an array"),
+    match raw.as_bytes().first() {
+        Some(b'"') => Err(invalid_group(
+            pointer,
+            "a string with an invalid escape",
+            raw,
+        )),
+        Some(b'{') => Err(invalid_group(pointer, "an object", raw)),
+        Some(b'[') => Err(invalid_group(pointer, "an array", raw)),
         Some(b'n') => Ok(None),
-        _ => Ok(Some(Cow::Borrowed(text))),
+        _ => Ok(Some(Cow::Borrowed(raw))),
     }
 }
 
-/// Value of a JSON string; `None` when an escape in it stands for no character.
-fn string(raw: &RawValue) -> Option<Cow<'_, str>> {
-    let text = raw.get();
-    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        return serde_json::from_str::<String>(text).ok().map(Cow::Owned);
-    }
-    Some(Cow::Borrowed(inner))
+fn invalid_group(pointer: &Pointer, what: &str, text: &str) -> Rejection {
+    let detail = format!(
+        "`{pointer}` is {what}, a group key is a non-empty string, a number or a boolean: {}",
+        quoted(text)
+    );
+    reject(RejectReason::GroupInvalid, detail)
 }
 
-fn pointed_time(pointer: &Pointer, raw: Option<&RawValue>) -> Result<i64, Rejection> {
-    let Some(raw) = raw else {
+fn pointed_time(pointer: &Pointer, value: Option<&Value<'_>>) -> Result<i64, Rejection> {
+    let Some(value) = value else {
         let detail = format!("the event has no time at `{pointer}`");
         return Err(reject(RejectReason::EventTimeMissing, detail));
     };
-    let text = raw.get();
-    let time = match text.as_bytes().first() {
-        Some(b'"') => string(raw).and_then(|text| parse_time(&text)),
-        _ => epoch_millis(text),
+    let time = match value {
+        Value::Whole(number) => in_range(*number),
+        Value::Text(text) => parse_time(text),
+        Value::Other(raw) => epoch_millis(raw.get()),
     };
     time.ok_or_else(|| {
+        let text = match value {
+            Value::Whole(number) => number.to_string(),
+            Value::Text(text) => text.to_string(),
+            Value::Other(raw) => raw.get().to_owned(),
+        };
         let detail = format!(
             "`{pointer}` is neither RFC 3339 text nor milliseconds since 1970, up to the year 9999: {}",
-            quoted(text)
+            quoted(&text)
         );
         reject(RejectReason::EventTimeInvalid, detail)
     })
+}
+
+fn in_range(millis: i64) -> Option<i64> {
+    (0..=limits::MAX_TIME_MS)
+        .contains(&millis)
+        .then_some(millis)
 }
 
 /// Milliseconds as a plain JSON number; a fraction is cut off.
@@ -163,12 +171,12 @@ fn epoch_millis(number: &str) -> Option<i64> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     let millis: i64 = whole.parse().ok()?;
     let plain = fraction.bytes().all(|byte| byte.is_ascii_digit()) && !whole.starts_with('-');
-    (plain && millis <= limits::MAX_TIME_MS).then_some(millis)
+    in_range(millis).filter(|_| plain)
 }
 
 fn arrival_time(arrival_ms: i64) -> Result<i64, Rejection> {
-    if (0..=limits::MAX_TIME_MS).contains(&arrival_ms) {
-        return Ok(arrival_ms);
+    if let Some(millis) = in_range(arrival_ms) {
+        return Ok(millis);
     }
     let detail = format!("arrival time {arrival_ms} is not between 1970 and 9999");
     Err(reject(RejectReason::EventTimeInvalid, detail))
