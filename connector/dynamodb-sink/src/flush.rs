@@ -5,20 +5,19 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::{Offset, PartitionId, Topic, Transform};
 use millpond_format::keys;
-use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::chain::{ChainState, Chains, last_before};
 use crate::client::Condition;
 use crate::contiguity::{Entry, units};
-use crate::dead_letters::{DeadLetter, DeadLetterFile, Payload};
+use crate::dead_letters::DeadLetter;
 use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit};
 use crate::error::SinkError;
 use crate::ledger::{Done, LedgerError, LedgerRow, Resume, Step};
+use crate::letter_queue::{DeadLetters, refused_item};
 use crate::limits::{MAX_CHAINS, MAX_IN_FLIGHT_LOOKUPS, MAX_TAIL_ITEMS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
@@ -26,15 +25,6 @@ use crate::partition::{Input, Reading};
 use crate::plan::{Plan, PlanConfig, groups, plan};
 use crate::row::{Key, KeyNames, Row, Value, names};
 use crate::writer::TableWriter;
-
-/// Where dead letters go.
-#[derive(Debug, Clone)]
-pub enum DeadLetters {
-    /// A file of JSON lines.
-    File(DeadLetterFile),
-    /// A table.
-    Table(TableWriter),
-}
 
 /// What the topic partitions of a sink share.
 pub struct Shared {
@@ -216,7 +206,12 @@ impl Core {
         self.raise_bounds(&plan.directory).await?;
         let mut letters = plan.dead_letters;
         letters.extend(self.write_items(&plan.items).await?);
-        self.put_away(letters, replay).await?;
+        let count = letters.len() as u64;
+        let queue = &self.shared.dead_letters;
+        queue
+            .put_away(letters, &self.shared.pipeline, replay)
+            .await?;
+        self.shared.metrics.dead_letters.add(count);
         self.shared.metrics.duplicates_dropped.add(duplicates);
         for (group, state) in plan.chains {
             self.chains.set(group, state);
@@ -453,85 +448,6 @@ impl Core {
             )
         });
         Ok(letters.collect())
-    }
-
-    /// Puts dead letters away durably; waits as long as that takes.
-    async fn put_away(&self, letters: Vec<DeadLetter>, replay: bool) -> Result<(), SinkError> {
-        if letters.is_empty() {
-            return Ok(());
-        }
-        let count = letters.len() as u64;
-        match &self.shared.dead_letters {
-            DeadLetters::Table(table) => {
-                for letter in &letters {
-                    table.write_rows(letter.rows(&self.shared.pipeline)).await?;
-                }
-            }
-            DeadLetters::File(file) => {
-                append(file.clone(), Arc::new(letters), replay).await?;
-            }
-        }
-        self.shared.metrics.dead_letters.add(count);
-        Ok(())
-    }
-}
-
-fn refused_item(row: &Row, message: String, config: &PlanConfig) -> DeadLetter {
-    let key = keys::SortKey::parse(&row.key.sk);
-    let offset = key.map_or(0, |key| key.base_offset);
-    let index = key.map_or(0, |key| key.envelope_index);
-    let mut bytes = Vec::new();
-    for name in [names::HEADER, names::FRAMES, names::VALUE] {
-        bytes.extend(
-            row.binary(name)
-                .map(crate::row::Pieces::concat)
-                .unwrap_or_default(),
-        );
-    }
-    let origin = row
-        .string(names::ORIGIN)
-        .map(|origin| origin.to_owned().into_bytes().into());
-    DeadLetter {
-        id: format!(
-            "{}/{}/{}/{offset}/{index}/item",
-            config.pipeline, config.topic, config.partition
-        ),
-        offset,
-        time_ms: row.integer(names::FIRST_TIME).unwrap_or_default(),
-        reason: "item-refused".into(),
-        detail: message,
-        group: keys::parse_chain_pk(&row.key.pk).map(|(_, group, _)| group.to_owned()),
-        record_key: origin,
-        payload: Payload::Raw(bytes.into()),
-    }
-}
-
-async fn append(
-    file: DeadLetterFile,
-    letters: Arc<Vec<DeadLetter>>,
-    replay: bool,
-) -> Result<(), SinkError> {
-    let mut backoff = Backoff::new(BackoffPolicy::endless(
-        std::time::Duration::from_millis(200),
-        std::time::Duration::from_secs(10),
-    ));
-    // Once a try failed, some of the entries may be there.
-    let mut search = replay;
-    loop {
-        let (file, path, letters) = (
-            file.clone(),
-            file.path().display().to_string(),
-            letters.clone(),
-        );
-        let task = tokio::task::spawn_blocking(move || file.append(&letters, search));
-        let error = match task.await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(error) => return Err(SinkError::DeadLetters(format!("`{path}`: {error}"))),
-        };
-        error!(path, %error, "dead letters cannot be written, trying again: free space or fix the path");
-        search = true;
-        sleep(backoff.next_wait(rand::random::<f64>()).unwrap_or_default()).await;
     }
 }
 

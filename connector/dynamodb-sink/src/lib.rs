@@ -15,6 +15,7 @@ pub mod error;
 pub mod fingerprint;
 pub mod flush;
 pub mod ledger;
+pub mod letter_queue;
 pub mod limits;
 pub mod marks;
 pub mod origins;

@@ -1,5 +1,4 @@
-//! The plan: which envelopes make which item, with keys, totals and bytes. Pure: the same entries,
-//! chain states and configuration give the same bytes, so a plan may be written any number of times.
+//! The planner: takes entries in order, keeps one open item a group.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,202 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use millpond_connector::topic::Offset;
 use millpond_format::header::{Header, Kind, Place};
-use millpond_format::join::{Joiner, TrimError};
+use millpond_format::join::Joiner;
 use millpond_format::keys::{self, SortKey};
 use millpond_format::limits::{MAX_GROUP_BYTES, MAX_TIME_MS};
-use millpond_format::origin::Origin;
+use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sizing::ItemSize;
 
+use super::{MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES};
 use crate::chain::ChainState;
 use crate::contiguity::{Envelope, PlainRecord};
 use crate::dead_letters::{DeadLetter, Payload};
-use crate::dedup::{Admitted, Workbench};
-use crate::row::{Key, KeyNames, Pieces, Row, Value, names};
-
-/// Highest envelope index that a sort key holds in order.
-const MAX_ENVELOPE_INDEX: u32 = 99_999;
-
-/// Bytes that an integer attribute can take at most, without its name.
-const MAX_INTEGER_BYTES: usize = 12;
-
-/// Bytes of every sort key.
-const SORT_KEY_BYTES: usize = 50;
-
-/// What decides a plan besides its entries.
-#[derive(Debug, Clone)]
-pub struct PlanConfig {
-    /// Pipeline name.
-    pub pipeline: String,
-    /// Topic name.
-    pub topic: String,
-    /// Topic partition.
-    pub partition: u32,
-    /// Key attribute names.
-    pub keys: KeyNames,
-    /// Largest item, names and keys included.
-    pub max_item_bytes: usize,
-}
-
-/// An item of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlannedItem {
-    /// The row.
-    pub row: Arc<Row>,
-    /// Its size by DynamoDB's rules.
-    pub bytes: usize,
-    /// Its write units.
-    pub units: u64,
-    /// Events in it, each counted once.
-    pub events: u64,
-    /// Bytes of those events as they were produced.
-    pub event_bytes: u64,
-}
-
-/// A plan.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Plan {
-    /// Items; those of one chain in order.
-    pub items: Vec<PlannedItem>,
-    /// Groups whose directory row must show this lateness before their items are written.
-    pub directory: Vec<(String, i64)>,
-    /// Events for the dead-letter queue.
-    pub dead_letters: Vec<DeadLetter>,
-    /// States of the chains after the plan.
-    pub chains: Vec<(String, ChainState)>,
-}
-
-/// Why no plan could be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PlanError {
-    /// Something that cannot be cut does not fit an item.
-    #[error(
-        "{what} of group `{group}` at offset {offset} makes an item of {bytes} bytes, over \
-         `dynamodb.max-item-bytes` of {limit}: give the SmartModule the same `max-item-bytes` \
-         under `transforms[].with`, and feed it from the records on again"
-    )]
-    Oversize {
-        /// What does not fit.
-        what: &'static str,
-        /// Its group.
-        group: String,
-        /// First offset of its batch.
-        offset: Offset,
-        /// Bytes of the item.
-        bytes: usize,
-        /// The limit.
-        limit: usize,
-    },
-    /// A batch became more envelopes than sort keys can number.
-    #[error("the batch at offset {offset} became more than {MAX_ENVELOPE_INDEX} envelopes")]
-    TooManyEnvelopes {
-        /// First offset of the batch.
-        offset: Offset,
-    },
-    /// An envelope without a usable group.
-    #[error(
-        "an envelope of the batch at offset {offset} has a group of {bytes} bytes, allowed are 1 to {MAX_GROUP_BYTES}"
-    )]
-    Group {
-        /// First offset of the batch.
-        offset: Offset,
-        /// Bytes of its group.
-        bytes: usize,
-    },
-    /// An envelope could not be cut.
-    #[error("envelope of the batch at offset {offset}: {source}")]
-    Trim {
-        /// First offset of the batch.
-        offset: Offset,
-        /// Why.
-        source: TrimError,
-    },
-}
-
-/// Groups whose chain states a plan needs, sorted.
-#[must_use]
-pub fn groups<'a>(entries: &'a [Admitted<'a>]) -> Vec<&'a str> {
-    let group = |entry: &'a Admitted<'a>| match entry {
-        Admitted::Envelope(envelope) => match envelope.header.kind {
-            Kind::Reject(_) => None,
-            _ => Some(envelope.header.group.as_str()),
-        },
-        Admitted::Plain(_, origin) => Some(origin.partition_key),
-        Admitted::Unknown(..) => None,
-    };
-    let mut groups: Vec<&str> = entries.iter().filter_map(group).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    groups
-}
-
-/// Makes the plan; a group without a state begins a new chain.
-///
-/// # Errors
-/// [`PlanError`] for what does not fit the limits.
-pub fn plan(
-    entries: &[Admitted<'_>],
-    states: &BTreeMap<String, ChainState>,
-    config: &PlanConfig,
-    tools: &mut Workbench,
-) -> Result<Plan, PlanError> {
-    let mut planner = Planner {
-        config,
-        states,
-        tools,
-        chains: BTreeMap::new(),
-        open: BTreeMap::new(),
-        plan: Plan::default(),
-        cut: (0, 0),
-    };
-    for entry in entries {
-        match entry {
-            Admitted::Envelope(envelope) => planner.envelope(envelope)?,
-            Admitted::Plain(record, origin) => planner.plain(record, origin)?,
-            Admitted::Unknown(record, error) => {
-                let id = config.letter_id(record.offset, 0);
-                planner.plan.dead_letters.push(DeadLetter {
-                    id,
-                    offset: record.offset,
-                    time_ms: 0,
-                    reason: "origin-invalid".into(),
-                    detail: error.to_string(),
-                    group: None,
-                    record_key: record.key.clone(),
-                    payload: Payload::Raw(record.value.clone()),
-                });
-            }
-        }
-    }
-    planner.finish()
-}
-
-impl PlanConfig {
-    fn letter_id(&self, offset: Offset, index: u32) -> String {
-        let Self {
-            pipeline,
-            topic,
-            partition,
-            ..
-        } = self;
-        format!("{pipeline}/{topic}/{partition}/{offset}/{index}")
-    }
-
-    /// Bytes of an item of `group` besides its header section and frames, at most.
-    fn fixed_bytes(&self, group: &str) -> usize {
-        let pk = keys::chain_pk(&self.pipeline, group, self.partition);
-        let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
-        ItemSize::new()
-            .string(&self.keys.partition, &pk)
-            .binary(&self.keys.sort, SORT_KEY_BYTES)
-            .binary(names::HEADER, 0)
-            .binary(names::FRAMES, 0)
-            .bytes()
-            + numbers
-                .iter()
-                .map(|name| name.len() + MAX_INTEGER_BYTES)
-                .sum::<usize>()
-    }
-}
+use crate::dedup::Workbench;
+use crate::row::{Key, Pieces, Row, Value, names};
 
 /// An item that still takes envelopes.
 struct OpenItem {
@@ -216,7 +31,7 @@ struct ChainBuild {
     directory: Option<i64>,
 }
 
-struct Planner<'a> {
+pub(super) struct Planner<'a> {
     config: &'a PlanConfig,
     states: &'a BTreeMap<String, ChainState>,
     tools: &'a mut Workbench,
@@ -227,8 +42,38 @@ struct Planner<'a> {
     cut: (Offset, u32),
 }
 
-impl Planner<'_> {
-    fn envelope(&mut self, envelope: &Envelope) -> Result<(), PlanError> {
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        config: &'a PlanConfig,
+        states: &'a BTreeMap<String, ChainState>,
+        tools: &'a mut Workbench,
+    ) -> Self {
+        Self {
+            config,
+            states,
+            tools,
+            chains: BTreeMap::new(),
+            open: BTreeMap::new(),
+            plan: Plan::default(),
+            cut: (0, 0),
+        }
+    }
+
+    /// A plain record whose key is no origin has no group and no place in a chain.
+    pub(super) fn unknown(&mut self, record: &PlainRecord, error: OriginError) {
+        self.plan.dead_letters.push(DeadLetter {
+            id: self.config.letter_id(record.offset, 0),
+            offset: record.offset,
+            time_ms: 0,
+            reason: "origin-invalid".into(),
+            detail: error.to_string(),
+            group: None,
+            record_key: record.key.clone(),
+            payload: Payload::Raw(record.value.clone()),
+        });
+    }
+
+    pub(super) fn envelope(&mut self, envelope: &Envelope) -> Result<(), PlanError> {
         let header = &envelope.header;
         let offset = header.base_offset;
         let index = match header.place {
@@ -347,7 +192,11 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn plain(&mut self, record: &PlainRecord, origin: &Origin<'_>) -> Result<(), PlanError> {
+    pub(super) fn plain(
+        &mut self,
+        record: &PlainRecord,
+        origin: &Origin<'_>,
+    ) -> Result<(), PlanError> {
         let group = origin.partition_key;
         let letter = |reason: &str, detail: String| DeadLetter {
             id: self.config.letter_id(record.offset, 0),
@@ -493,7 +342,7 @@ impl Planner<'_> {
         size.bytes()
     }
 
-    fn finish(mut self) -> Result<Plan, PlanError> {
+    pub(super) fn finish(mut self) -> Result<Plan, PlanError> {
         let groups: Vec<String> = self.open.keys().cloned().collect();
         for group in groups {
             self.close(&group)?;

@@ -1,0 +1,185 @@
+//! The plan: which envelopes make which item, with keys, totals and bytes. Pure: the same entries,
+//! chain states and configuration give the same bytes, so a plan may be written any number of times.
+
+mod planner;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use millpond_connector::topic::Offset;
+use millpond_format::header::Kind;
+use millpond_format::join::TrimError;
+use millpond_format::keys;
+use millpond_format::limits::MAX_GROUP_BYTES;
+use millpond_format::sizing::ItemSize;
+
+use crate::chain::ChainState;
+use crate::dead_letters::DeadLetter;
+use crate::dedup::{Admitted, Workbench};
+use crate::row::{KeyNames, Row, names};
+use planner::Planner;
+
+/// Highest envelope index that a sort key holds in order.
+const MAX_ENVELOPE_INDEX: u32 = 99_999;
+
+/// Bytes that an integer attribute can take at most, without its name.
+const MAX_INTEGER_BYTES: usize = 12;
+
+/// Bytes of every sort key.
+const SORT_KEY_BYTES: usize = 50;
+
+/// What decides a plan besides its entries.
+#[derive(Debug, Clone)]
+pub struct PlanConfig {
+    /// Pipeline name.
+    pub pipeline: String,
+    /// Topic name.
+    pub topic: String,
+    /// Topic partition.
+    pub partition: u32,
+    /// Key attribute names.
+    pub keys: KeyNames,
+    /// Largest item, names and keys included.
+    pub max_item_bytes: usize,
+}
+
+/// An item of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedItem {
+    /// The row.
+    pub row: Arc<Row>,
+    /// Its size by DynamoDB's rules.
+    pub bytes: usize,
+    /// Its write units.
+    pub units: u64,
+    /// Events in it, each counted once.
+    pub events: u64,
+    /// Bytes of those events as they were produced.
+    pub event_bytes: u64,
+}
+
+/// A plan.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Items; those of one chain in order.
+    pub items: Vec<PlannedItem>,
+    /// Groups whose directory row must show this lateness before their items are written.
+    pub directory: Vec<(String, i64)>,
+    /// Events for the dead-letter queue.
+    pub dead_letters: Vec<DeadLetter>,
+    /// States of the chains after the plan.
+    pub chains: Vec<(String, ChainState)>,
+}
+
+/// Why no plan could be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Something that cannot be cut does not fit an item.
+    #[error(
+        "{what} of group `{group}` at offset {offset} makes an item of {bytes} bytes, over \
+         `dynamodb.max-item-bytes` of {limit}: give the SmartModule the same `max-item-bytes` \
+         under `transforms[].with`, and feed it from the records on again"
+    )]
+    Oversize {
+        /// What does not fit.
+        what: &'static str,
+        /// Its group.
+        group: String,
+        /// First offset of its batch.
+        offset: Offset,
+        /// Bytes of the item.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A batch became more envelopes than sort keys can number.
+    #[error("the batch at offset {offset} became more than {MAX_ENVELOPE_INDEX} envelopes")]
+    TooManyEnvelopes {
+        /// First offset of the batch.
+        offset: Offset,
+    },
+    /// An envelope without a usable group.
+    #[error(
+        "an envelope of the batch at offset {offset} has a group of {bytes} bytes, allowed are 1 to {MAX_GROUP_BYTES}"
+    )]
+    Group {
+        /// First offset of the batch.
+        offset: Offset,
+        /// Bytes of its group.
+        bytes: usize,
+    },
+    /// An envelope could not be cut.
+    #[error("envelope of the batch at offset {offset}: {source}")]
+    Trim {
+        /// First offset of the batch.
+        offset: Offset,
+        /// Why.
+        source: TrimError,
+    },
+}
+
+/// Groups whose chain states a plan needs, sorted.
+#[must_use]
+pub fn groups<'a>(entries: &'a [Admitted<'a>]) -> Vec<&'a str> {
+    let group = |entry: &'a Admitted<'a>| match entry {
+        Admitted::Envelope(envelope) => match envelope.header.kind {
+            Kind::Reject(_) => None,
+            _ => Some(envelope.header.group.as_str()),
+        },
+        Admitted::Plain(_, origin) => Some(origin.partition_key),
+        Admitted::Unknown(..) => None,
+    };
+    let mut groups: Vec<&str> = entries.iter().filter_map(group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups
+}
+
+/// Makes the plan; a group without a state begins a new chain.
+///
+/// # Errors
+/// [`PlanError`] for what does not fit the limits.
+pub fn plan(
+    entries: &[Admitted<'_>],
+    states: &BTreeMap<String, ChainState>,
+    config: &PlanConfig,
+    tools: &mut Workbench,
+) -> Result<Plan, PlanError> {
+    let mut planner = Planner::new(config, states, tools);
+    for entry in entries {
+        match entry {
+            Admitted::Envelope(envelope) => planner.envelope(envelope)?,
+            Admitted::Plain(record, origin) => planner.plain(record, origin)?,
+            Admitted::Unknown(record, error) => planner.unknown(record, *error),
+        }
+    }
+    planner.finish()
+}
+
+impl PlanConfig {
+    fn letter_id(&self, offset: Offset, index: u32) -> String {
+        let Self {
+            pipeline,
+            topic,
+            partition,
+            ..
+        } = self;
+        format!("{pipeline}/{topic}/{partition}/{offset}/{index}")
+    }
+
+    /// Bytes of an item of `group` besides its header section and frames, at most.
+    fn fixed_bytes(&self, group: &str) -> usize {
+        let pk = keys::chain_pk(&self.pipeline, group, self.partition);
+        let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
+        ItemSize::new()
+            .string(&self.keys.partition, &pk)
+            .binary(&self.keys.sort, SORT_KEY_BYTES)
+            .binary(names::HEADER, 0)
+            .binary(names::FRAMES, 0)
+            .bytes()
+            + numbers
+                .iter()
+                .map(|name| name.len() + MAX_INTEGER_BYTES)
+                .sum::<usize>()
+    }
+}
