@@ -116,3 +116,56 @@ async fn a_failed_sync_is_no_acknowledgement() {
     let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
     conformance::read_to(&mut *reader, 0, 0, range.end).await;
 }
+
+/// Appends that wait for the queue fail with the one before them: stored, they would be
+/// ahead of what the caller sends again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_append_fails_those_called_after_it() {
+    const INPUT_OUTPUT: i32 = 5;
+    let dir = tempfile::tempdir().expect("a directory");
+    // While armed, a sync waits for the word, then fails.
+    let armed = Arc::new(AtomicBool::new(false));
+    let (word, heard) = std::sync::mpsc::channel::<()>();
+    let heard = std::sync::Mutex::new(heard);
+    let arms = Arc::clone(&armed);
+    let topic = Arc::new(topic_on(
+        dir.path(),
+        Arc::new(move |operation| {
+            if matches!(operation, FileOperation::Sync) && arms.swap(false, Ordering::AcqRel) {
+                let _ = heard.lock().map(|heard| heard.recv());
+                return Err(io::Error::from_raw_os_error(INPUT_OUTPUT));
+            }
+            Ok(())
+        }),
+    ));
+    armed.store(true, Ordering::Release);
+    let mut builder = millpond_format::record::BatchBuilder::new();
+    builder.push(None, &vec![b'x'; 5 << 20], 0);
+    let batch = millpond_connector::topic::StoredBatch {
+        record_count: 1,
+        base_timestamp_ms: 0,
+        raw: builder.finish().into(),
+    };
+    let mut waiting = Vec::new();
+    for _ in 0..8 {
+        let (topic, batch) = (Arc::clone(&topic), batch.clone());
+        let mut append = Box::pin(async move { topic.append(0, batch).await });
+        tokio::select! {
+            biased;
+            answer = &mut append => panic!("answered early: {answer:?}"),
+            () = std::future::ready(()) => waiting.push(append),
+        }
+    }
+    word.send(()).expect("the sync waits");
+    let waiting: Vec<_> = waiting.into_iter().map(tokio::spawn).collect();
+    for append in waiting {
+        let answer = append.await.expect("no panic");
+        assert!(
+            matches!(answer, Err(TopicError::Storage { .. })),
+            "{answer:?}"
+        );
+    }
+    let range = topic.append(0, batch).await.expect("the disk works again");
+    // The commit whose sync failed may have reached the file; nothing after it did.
+    assert!(range.start <= 1, "{range:?}");
+}

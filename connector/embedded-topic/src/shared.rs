@@ -37,6 +37,9 @@ pub(crate) struct State {
     pub(crate) dirty_consumers: Vec<String>,
     pub(crate) forgotten_consumers: Vec<String>,
     pub(crate) queue: VecDeque<QueuedAppend>,
+    /// Commits that failed so far: an append called before one and stored after it would
+    /// come before what its caller has to send again.
+    pub(crate) failed_commits: u64,
     /// Released batches may be waiting to be removed.
     pub(crate) removal_due: bool,
 }

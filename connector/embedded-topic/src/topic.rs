@@ -23,8 +23,8 @@ use crate::writer;
 /// An append is answered once it is on disk. Dropping the topic finishes what is queued and
 /// closes the file, as [`EmbeddedTopic::close`] does; it then waits for the disk.
 ///
-/// A failed append fails every append that was queued behind it, of any partition: what
-/// a caller sends again comes before what it sends next.
+/// A failed append fails every append that was called before its answer, of any partition:
+/// what a caller sends again is never stored behind what it sent later.
 pub struct EmbeddedTopic {
     shared: Arc<Shared>,
     /// Held from an append's turn to its place in the queue: first come, first stored.
@@ -77,6 +77,7 @@ impl EmbeddedTopic {
             dirty_consumers: Vec::new(),
             forgotten_consumers: Vec::new(),
             queue: std::collections::VecDeque::new(),
+            failed_commits: 0,
             removal_due: true,
         };
         let turns = (0..config.partition_count)
@@ -273,7 +274,11 @@ impl Topic for EmbeddedTopic {
         partition: PartitionId,
         batch: StoredBatch,
     ) -> Result<Range<Offset>, TopicError> {
-        self.bounds_in(&self.shared.state(), partition)?;
+        let failed_commits = {
+            let state = self.shared.state();
+            self.bounds_in(&state, partition)?;
+            state.failed_commits
+        };
         self.check_batch(&batch)?;
         let closed = || self.shared.closed();
         let answer = {
@@ -285,7 +290,17 @@ impl Topic for EmbeddedTopic {
                 .await
                 .map_err(|_| closed())?;
             let (reply, answer) = oneshot::channel();
-            self.open_state()?.queue.push_back(QueuedAppend {
+            let mut state = self.open_state()?;
+            if state.failed_commits != failed_commits {
+                return Err(TopicError::Storage {
+                    topic: self.shared.config.name.clone(),
+                    context: "an append before this one failed, so this one was not stored \
+                              either; send both again, in order"
+                        .into(),
+                    retryable: true,
+                });
+            }
+            state.queue.push_back(QueuedAppend {
                 partition,
                 batch,
                 reply,

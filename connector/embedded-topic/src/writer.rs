@@ -280,6 +280,7 @@ impl Writer {
         }
         // Releases are still to be written, with the next commit that works.
         state.dirty_consumers = state.consumers.keys().cloned().collect();
+        state.failed_commits += 1;
         let queued = std::mem::take(&mut state.queue);
         drop(state);
         shared.news.notify_all();
