@@ -91,19 +91,17 @@ impl<'a> Origin<'a> {
     /// Any key that [`Origin::write_to`] would not write is an error that names the first bad part.
     pub fn parse(key: &'a [u8]) -> Result<Self, OriginError> {
         let text = std::str::from_utf8(key).map_err(|_| OriginError::NotText)?;
-        let (version, rest) = text.split_once('/').ok_or(OriginError::UnknownVersion)?;
+        let (version, rest) = cut(text).ok_or(OriginError::UnknownVersion)?;
         if version != ORIGIN_VERSION {
             return Err(OriginError::UnknownVersion);
         }
-        let mut parts = rest.splitn(7, '/');
-        let mut part = |name| parts.next().ok_or(OriginError::Truncated(name));
-        let stream = part("stream")?;
-        let shard = part("shard")?;
-        let sequence = part("sequence number")?;
-        let sub_sequence = part("sub-sequence number")?;
-        let arrival = part("arrival time")?;
-        let chain = part("chain link")?;
-        let partition_key = part("partition key")?;
+        let truncated = OriginError::Truncated;
+        let (stream, rest) = cut(rest).ok_or(truncated("shard"))?;
+        let (shard, rest) = cut(rest).ok_or(truncated("sequence number"))?;
+        let (sequence, rest) = cut(rest).ok_or(truncated("sub-sequence number"))?;
+        let (sub_sequence, rest) = cut(rest).ok_or(truncated("arrival time"))?;
+        let (arrival, rest) = cut(rest).ok_or(truncated("chain link"))?;
+        let (chain, partition_key) = cut(rest).ok_or(truncated("partition key"))?;
         named(stream, MAX_STREAM_NAME_BYTES, "stream")?;
         named(shard, MAX_SHARD_ID_BYTES, "shard")?;
         let (epoch, ordinal) = chain
@@ -114,44 +112,68 @@ impl<'a> Origin<'a> {
             shard,
             sequence: SequenceNumber::parse(sequence)
                 .ok_or(OriginError::Malformed("sequence number"))?,
-            sub_sequence: decimal(sub_sequence, "sub-sequence number")?,
-            arrival_ms: arrival
-                .parse()
-                .ok()
-                .filter(|ms: &i64| itoa_matches(*ms, arrival))
-                .ok_or(OriginError::Malformed("arrival time"))?,
+            sub_sequence: decimal(sub_sequence)
+                .and_then(|number| number.try_into().ok())
+                .ok_or(OriginError::Malformed("sub-sequence number"))?,
+            arrival_ms: signed_decimal(arrival).ok_or(OriginError::Malformed("arrival time"))?,
             chain: ChainLink {
-                epoch: decimal(epoch, "chain link")?,
-                ordinal: decimal(ordinal, "chain link")?,
+                epoch: decimal(epoch).ok_or(OriginError::Malformed("chain link"))?,
+                ordinal: decimal(ordinal).ok_or(OriginError::Malformed("chain link"))?,
             },
             partition_key,
         })
     }
 }
 
+/// What stands before and after the first slash. The parts are short: a plain loop finds it
+/// sooner than a search that first prepares itself.
+fn cut(text: &str) -> Option<(&str, &str)> {
+    let slash = text.bytes().position(|byte| byte == b'/')?;
+    Some((&text[..slash], &text[slash + 1..]))
+}
+
 fn named(text: &str, limit: usize, name: &'static str) -> Result<(), OriginError> {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    if text.is_empty() || text.len() > limit || !text.bytes().all(known) {
+    if text.is_empty()
+        || text.len() > limit
+        || !text.bytes().fold(true, |good, byte| good & known(byte))
+    {
         return Err(OriginError::Malformed(name));
     }
     Ok(())
 }
 
 /// Canonical decimals only, so that one origin has one text.
-fn decimal<T: std::str::FromStr>(text: &str, name: &'static str) -> Result<T, OriginError> {
-    let canonical =
-        text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
-    if !canonical {
-        return Err(OriginError::Malformed(name));
+fn decimal(text: &str) -> Option<u64> {
+    /// Any number of this many digits is below 2^64.
+    const SAFE_DIGITS: usize = 19;
+    let digits = text.as_bytes();
+    let is_canonical = !digits.is_empty() && (digits[0] != b'0' || digits.len() == 1);
+    if !is_canonical || digits.len() > SAFE_DIGITS + 1 {
+        return None;
     }
-    text.parse().map_err(|_| OriginError::Malformed(name))
+    let (safe, last) = digits.split_at(digits.len().min(SAFE_DIGITS));
+    let mut value = 0u64;
+    for digit in safe {
+        value = value * 10 + u64::from(value_of(*digit)?);
+    }
+    match last {
+        [] => Some(value),
+        [digit, ..] => value.checked_mul(10)?.checked_add(value_of(*digit)?.into()),
+    }
 }
 
-fn itoa_matches(value: i64, text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    !text.starts_with('+')
-        && (digits == "0" || !digits.starts_with('0'))
-        && (value != 0 || text == "0")
+fn value_of(digit: u8) -> Option<u8> {
+    Some(digit.wrapping_sub(b'0')).filter(|value| *value <= 9)
+}
+
+fn signed_decimal(text: &str) -> Option<i64> {
+    match text.strip_prefix('-') {
+        Some(magnitude) => decimal(magnitude)
+            .filter(|magnitude| *magnitude > 0)
+            .and_then(|magnitude| 0i64.checked_sub_unsigned(magnitude)),
+        None => decimal(text)?.try_into().ok(),
+    }
 }
 
 #[cfg(test)]
@@ -181,6 +203,36 @@ mod tests {
         let end = KEY.len() - "job-17/w3".len();
         for cut in 0..end {
             assert!(Origin::parse(&KEY.as_bytes()[..cut]).is_err(), "{cut}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_one_text_and_their_whole_range() {
+        assert_eq!(decimal("0"), Some(0));
+        assert_eq!(decimal("18446744073709551615"), Some(u64::MAX));
+        for bad in [
+            "",
+            "00",
+            "01",
+            "+1",
+            "-1",
+            "1a",
+            "18446744073709551616",
+            "99999999999999999999",
+            "100000000000000000000",
+        ] {
+            assert_eq!(decimal(bad), None, "{bad}");
+        }
+        assert_eq!(signed_decimal("-9223372036854775808"), Some(i64::MIN));
+        assert_eq!(signed_decimal("9223372036854775807"), Some(i64::MAX));
+        for bad in [
+            "-",
+            "-0",
+            "--1",
+            "9223372036854775808",
+            "-9223372036854775809",
+        ] {
+            assert_eq!(signed_decimal(bad), None, "{bad}");
         }
     }
 

@@ -19,7 +19,13 @@ impl<'a> SequenceNumber<'a> {
         let canonical = match digits {
             [] => false,
             [b'0'] => true,
-            [first, ..] => *first != b'0' && digits.iter().all(u8::is_ascii_digit),
+            // Without an early end, so that the compiler may take many digits at once.
+            [first, ..] => {
+                *first != b'0'
+                    && digits
+                        .iter()
+                        .fold(true, |good, d| good & d.is_ascii_digit())
+            }
         };
         (canonical && digits.len() <= MAX_SEQUENCE_DIGITS).then_some(Self(text))
     }

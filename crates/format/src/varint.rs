@@ -41,7 +41,19 @@ pub const fn size_signed(value: i64) -> usize {
 }
 
 /// Reads one LEB128 number from the front of `input`.
+#[inline]
 pub(crate) fn take(input: &mut &[u8]) -> Result<u64, VarintError> {
+    // Most numbers have one byte.
+    match **input {
+        [byte, ref rest @ ..] if byte < 0x80 => {
+            *input = rest;
+            Ok(byte.into())
+        }
+        _ => take_long(input),
+    }
+}
+
+fn take_long(input: &mut &[u8]) -> Result<u64, VarintError> {
     let mut value = 0u64;
     for (index, &byte) in input.iter().enumerate().take(MAX_VARINT_BYTES) {
         if index == MAX_VARINT_BYTES - 1 && byte > 1 {
@@ -61,6 +73,7 @@ pub(crate) fn take(input: &mut &[u8]) -> Result<u64, VarintError> {
 }
 
 /// Reads one zigzag-encoded number from the front of `input`.
+#[inline]
 pub(crate) fn take_signed(input: &mut &[u8]) -> Result<i64, VarintError> {
     let value = take(input)?;
     Ok(((value >> 1) as i64) ^ -((value & 1) as i64))
