@@ -1,9 +1,13 @@
 //! The embedded topic: a durable, partitioned log in one file, and the
 //! SmartModule engine that a Fluvio SPU runs, in this process.
 //!
-//! - `store`: batches, offsets and consumers in one redb file; every commit is on disk
-//!   when it returns. Chosen over fjall 3 by measuring queues of 1 MiB batches: see
-//!   `BENCHMARKS.md` at the root.
+//! - `store`, `tables`, `layout`: batches, offsets and consumers in one redb file; every
+//!   commit is on disk when it returns. redb 4.6 was chosen over fjall 3.1 by measuring a
+//!   queue of 1 MiB batches in durable groups of four, 4 GiB through a backlog of 512 MiB,
+//!   one run on two cores: 743 against 262 MB/s, 0.56 against 1.09 CPU seconds per GB, 1.02
+//!   against 2.01 bytes written per byte, 23 against 147 MB of memory, and a file as large
+//!   as the backlog against one and a half times that. Without fjall's key-value
+//!   separation, or with redb's values not cut to its pages, both are far worse.
 //! - `writer`: one thread that commits appends of all partitions together and removes
 //!   what every consumer has released.
 //! - `reader`: one thread per reader that reads, checks and transforms ahead of its consumer.
