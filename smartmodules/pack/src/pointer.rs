@@ -201,11 +201,11 @@ impl<'de> Lookup<'_, 'de> {
 
     /// Notes the value of the active pointers that end here.
     fn fill(&mut self, active: &mut Active, depth: usize, value: &Value<'de>) {
-        for target in 0..TARGETS {
-            if active[target] && self.ends_at(target, depth) {
+        for (target, active) in active.iter_mut().enumerate() {
+            if *active && self.ends_at(target, depth) {
                 self.found[target] = Some(value.clone());
                 self.missing -= 1;
-                active[target] = false;
+                *active = false;
             }
         }
     }

@@ -157,3 +157,93 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(&(text.len() as u16).to_be_bytes());
     out.extend_from_slice(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fluvio_smartmodule::dataplane::core::{Decoder, Encoder};
+    use fluvio_smartmodule::dataplane::smartmodule::{
+        Lookback, SmartModuleExtraParams, SmartModuleInitInput, SmartModuleInitOutput,
+        SmartModuleInput, SmartModuleKind, SmartModuleOutput,
+    };
+    use std::time::Duration;
+
+    fn encoded(value: &impl Encoder, version: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        value.encode(&mut bytes, version as i16).expect("encodes");
+        bytes
+    }
+
+    #[test]
+    fn inputs_of_every_version_are_read_as_fluvio_writes_them() {
+        for version in 13..=25 {
+            let bytes = encoded(&SmartModuleInput::new(vec![1, 2, 3], 7, 9), version);
+            let base_timestamp_ms = if version >= 22 { 9 } else { 0 };
+            let input = Input {
+                base_offset: 7,
+                raw_records: &[1, 2, 3],
+                base_timestamp_ms,
+            };
+            assert_eq!(read_input(&bytes, version), Ok(input), "version {version}");
+            for cut in 0..bytes.len() {
+                assert_eq!(read_input(&bytes[..cut], version), Err(BadInput));
+            }
+        }
+    }
+
+    #[test]
+    fn parameters_of_every_version_are_read_as_fluvio_writes_them() {
+        let map: BTreeMap<_, _> = [("group-by", "/a"), ("level", "3")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        let lookback = Lookback::age(Duration::from_millis(1_500), Some(4));
+        for lookback in [None, Some(Lookback::last(3)), Some(lookback)] {
+            let params = SmartModuleExtraParams::new(map.clone(), lookback);
+            for version in 13..=25 {
+                let bytes = encoded(
+                    &SmartModuleInitInput {
+                        params: params.clone(),
+                    },
+                    version,
+                );
+                assert_eq!(read_init(&bytes, version), Ok(map.clone()));
+                for cut in 0..bytes.len() {
+                    assert_eq!(read_init(&bytes[..cut], version), Err(BadInput));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn outputs_are_what_fluvio_reads() {
+        let records = [("g", &b"value"[..]), ("", b"")].map(|(key, value)| PackedRecord {
+            key: key.into(),
+            value: value.into(),
+        });
+        let mut bytes = Vec::new();
+        put_output(&mut bytes, &records);
+        let output: SmartModuleOutput = decoded(&bytes);
+        assert_eq!(output.error, None);
+        assert_eq!(output.successes.len(), 2);
+        assert_eq!(output.successes[0].value.as_ref(), b"value");
+        assert_eq!(output.successes[1].preamble.offset_delta(), 1);
+
+        let mut bytes = Vec::new();
+        put_error(&mut bytes, &"no\u{fc}".repeat(20_000), 42);
+        let output: SmartModuleOutput = decoded(&bytes);
+        let error = output.error.expect("an error");
+        assert!(output.successes.is_empty() && error.hint.starts_with("no\u{fc}"));
+        assert_eq!((error.offset, error.kind), (42, SmartModuleKind::ArrayMap));
+
+        let mut bytes = Vec::new();
+        put_init_error(&mut bytes, "bad");
+        assert_eq!(decoded::<SmartModuleInitOutput>(&bytes).error.hint, "bad");
+    }
+
+    fn decoded<D: Decoder + Default>(bytes: &[u8]) -> D {
+        let mut input = std::io::Cursor::new(bytes);
+        let value = D::decode_from(&mut input, 25).expect("decodes");
+        assert_eq!(input.position(), bytes.len() as u64, "all of it");
+        value
+    }
+}

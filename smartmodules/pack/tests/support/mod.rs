@@ -106,6 +106,11 @@ pub fn json_batch(seed: u64, batch_bytes: usize, event_bytes: usize, groups: u32
     batch.finish()
 }
 
+/// The engine's input for a batch.
+pub fn input(raw: &[u8]) -> SmartModuleInput {
+    SmartModuleInput::new(raw.to_vec(), BASE_OFFSET as i64, START_MS)
+}
+
 /// The module under Fluvio's engine.
 pub struct Module {
     chain: SmartModuleChainInstance,
@@ -140,15 +145,18 @@ impl Module {
 
     /// One call, with whatever the engine gives back.
     pub fn call(&mut self, raw: &[u8]) -> SmartModuleOutput {
-        let input = SmartModuleInput::new(raw.to_vec(), BASE_OFFSET as i64, START_MS);
+        self.call_with(input(raw))
+    }
+
+    /// One call with an input that is ready.
+    pub fn call_with(&mut self, input: SmartModuleInput) -> SmartModuleOutput {
         self.chain.process(input).expect("the module answers")
     }
 
     /// True when the batch was packed; false when the engine ended the call.
     pub fn try_pack(&mut self, raw: &[u8]) -> bool {
-        let input = SmartModuleInput::new(raw.to_vec(), BASE_OFFSET as i64, START_MS);
         self.chain
-            .process(input)
+            .process(input(raw))
             .is_ok_and(|output| output.error.is_none())
     }
 
