@@ -1,1 +1,46 @@
-//! placeholder
+//! What the whole-process tests share: starting the tool and the stand-ins, and ending them.
+//!
+//! Every process is started on loopback with free ports, by the test that needs it, and ended
+//! when its handle is dropped. Nothing here sleeps: waiting is reading a line or an exit status,
+//! or asking a condition again until a deadline.
+
+pub mod config;
+pub mod pipeline;
+pub mod process;
+pub mod relay;
+pub mod stand_ins;
+
+use std::time::{Duration, Instant};
+
+/// How long any one wait of a test may take; generous, because machines are slow and shared.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Asks until the answer is something, or the deadline has passed.
+///
+/// # Errors
+/// Names `what` was waited for.
+pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask().await? {
+            return Ok(answer);
+        }
+        anyhow::ensure!(start.elapsed() < DEADLINE, "no {what} after {DEADLINE:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Announces a test that cannot run here.
+#[expect(
+    clippy::print_stderr,
+    reason = "a skipped test must be seen in the test output"
+)]
+pub fn announce_skipped(test: &str, reason: &str) {
+    eprintln!("SKIPPED {test}: {reason}");
+}
+
+/// The committed SmartModule.
+pub const PACK_WASM: &[u8] = include_bytes!("../../smartmodules/pack/pack.wasm");

@@ -76,6 +76,31 @@ async fn a_full_disk_is_said_and_survived() {
     assert_eq!(range.start, ends[0]);
 }
 
+#[test]
+fn a_store_whose_making_was_cut_short_is_made_anew() {
+    let mut cut = 0;
+    loop {
+        let dir = tempfile::tempdir().expect("a directory");
+        let left = Arc::new(AtomicU64::new(cut));
+        let hook: DiskHook = Arc::new(move |_| {
+            let more = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| {
+                left.checked_sub(1)
+            });
+            more.map(drop)
+                .map_err(|_| io::Error::other("the process died"))
+        });
+        let config = || TopicConfig::new(dir.path(), "events", 2);
+        let whole = EmbeddedTopic::open_on(config(), Some(hook)).is_ok();
+        let opened = EmbeddedTopic::open_on(config(), None);
+        assert!(opened.is_ok(), "after {cut} operations: {:?}", opened.err());
+        if whole {
+            break;
+        }
+        cut += 1;
+    }
+    assert!(cut > 3, "the hook was asked {cut} times");
+}
+
 #[tokio::test]
 async fn a_failed_sync_is_no_acknowledgement() {
     const INPUT_OUTPUT: i32 = 5;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use millpond_connector::topic::{Offset, PartitionId, StoredBatch, TopicError};
-use redb::Database;
+use redb::{Database, StorageBackend as _};
 
 use crate::backend::{DiskHook, HookedFile};
 use crate::config::STORE_FILE;
@@ -175,9 +175,32 @@ impl Store {
             hook,
             handle: RwLock::new(Handle::Broken),
         };
+        if !store.path.exists() {
+            store.create(topic)?;
+        }
+        // Also checks that an existing store is that of this topic.
         store.run(|db| tables::create_tables(db, topic))?;
         let state = store.load(topic.partition_count)?;
         Ok((store, state))
+    }
+
+    /// Makes the file under another name first: a process that dies meanwhile leaves no half
+    /// of a store behind, and what is left under that name is begun anew.
+    fn create(&self, topic: &TopicRow) -> Result<(), StoreError> {
+        let unfinished = self.path.with_extension("new");
+        let db = self.open_file(&unfinished, true)?;
+        let created = catch_unwind(AssertUnwindSafe(|| tables::create_tables(&db, topic)));
+        match created {
+            Ok(Ok(())) => {}
+            Ok(Err(fault)) => return Err(self.fault(fault)),
+            Err(panic) => return Err(self.fault(Fault::Corrupt(panic_text(&*panic)))),
+        }
+        std::fs::rename(&unfinished, &self.path)
+            .and_then(|()| sync_parent(&self.path))
+            .map_err(|error| io_error(&self.path, &error))?;
+        let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
+        *handle = Handle::Open(db);
+        Ok(())
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -273,7 +296,7 @@ impl Store {
             }
             let mut handle = self.handle.write().unwrap_or_else(PoisonError::into_inner);
             if matches!(*handle, Handle::Broken) {
-                *handle = Handle::Open(self.open_file()?);
+                *handle = Handle::Open(self.open_file(&self.path, false)?);
             }
         }
     }
@@ -287,10 +310,14 @@ impl Store {
         }
     }
 
-    fn open_file(&self) -> Result<Database, StoreError> {
+    fn open_file(&self, path: &Path, empty: bool) -> Result<Database, StoreError> {
         let opened = catch_unwind(AssertUnwindSafe(|| -> Result<Database, Fault> {
-            let file = HookedFile::open(&self.path, self.hook.clone())
+            let file = HookedFile::open(path, self.hook.clone())
                 .map_err(|error| Fault::Redb(redb::Error::Io(error)))?;
+            if empty {
+                file.set_len(0)
+                    .map_err(|error| Fault::Redb(redb::Error::Io(error)))?;
+            }
             let mut builder = redb::Builder::new();
             builder.set_cache_size(self.cache_bytes);
             Ok(builder.create_with_backend(file)?)
@@ -324,6 +351,12 @@ impl Store {
             },
         }
     }
+}
+
+/// Makes a rename durable.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(parent)?.sync_all()
 }
 
 fn io_error(path: &Path, error: &io::Error) -> StoreError {

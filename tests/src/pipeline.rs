@@ -1,0 +1,235 @@
+//! One pipeline under test: stand-ins, a stream, a configuration and a data directory.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Output;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::process::{self, Running, command};
+use crate::stand_ins::StandIns;
+use crate::{DEADLINE, config};
+
+/// Name of stream, topic and table in the test configuration.
+pub const EVENTS: &str = "events";
+
+/// A pipeline under test.
+#[derive(Debug)]
+pub struct Pipeline {
+    binary: &'static str,
+    /// The stand-ins that it talks to.
+    pub aws: StandIns,
+    dir: TempDir,
+    config: PathBuf,
+    /// Environment of every command.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Pipeline {
+    /// Starts stand-ins, creates the stream, and writes `config`.
+    ///
+    /// # Errors
+    /// When the stand-ins do not come up.
+    pub async fn new(binary: &'static str, shards: i32, config: &str) -> Result<Self> {
+        let aws = StandIns::start(binary).await?;
+        aws.create_stream(EVENTS, shards).await?;
+        let dir = TempDir::new()?;
+        let environment = aws.environment.clone();
+        Ok(Self {
+            binary,
+            aws,
+            config: config::write(dir.path(), config)?,
+            dir,
+            environment,
+        })
+    }
+
+    /// Directory of configuration and data.
+    #[must_use]
+    pub fn dir(&self) -> &std::path::Path {
+        self.dir.path()
+    }
+
+    /// Replaces the configuration.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_config(&self, text: &str) -> Result<()> {
+        config::write(self.dir.path(), text).map(drop)
+    }
+
+    /// A `millpond` command in this environment.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = command(self.binary, arguments, &self.environment);
+        command.current_dir(self.dir.path());
+        command
+    }
+
+    /// Runs a `millpond` command to its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn millpond(&self, arguments: &[&str]) -> Result<Output> {
+        process::run(&mut self.command(arguments))
+    }
+
+    /// Runs a `millpond` command that must succeed, and answers its stdout.
+    ///
+    /// # Errors
+    /// When it fails; shows its stderr.
+    pub fn succeed(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        let output = self.millpond(arguments)?;
+        ensure!(
+            output.status.success(),
+            "millpond {arguments:?}: {}\n{}",
+            output.status,
+            process::stderr(&output)
+        );
+        Ok(output.stdout)
+    }
+
+    fn run_arguments(&self) -> Result<[&str; 3]> {
+        let config = self.config.to_str().context("UTF-8 path")?;
+        Ok(["run", config, "--data-dir=data"])
+    }
+
+    /// Starts `millpond run`.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Running> {
+        Running::start(&mut self.command(&self.run_arguments()?))
+    }
+
+    /// Runs `millpond run --until-caught-up`.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn run(&self) -> Result<Output> {
+        let mut arguments = self.run_arguments()?.to_vec();
+        arguments.push("--until-caught-up");
+        self.millpond(&arguments)
+    }
+
+    /// Runs `millpond run --until-caught-up`, which must succeed; answers its stderr.
+    ///
+    /// # Errors
+    /// When it fails; shows its stderr.
+    pub fn catch_up(&self) -> Result<String> {
+        let output = self.run()?;
+        let log = process::stderr(&output);
+        ensure!(output.status.success(), "{}\n{log}", output.status);
+        Ok(log)
+    }
+
+    /// Emits events of the synthetic workload, from a fixed start time.
+    ///
+    /// # Errors
+    /// When the emitter fails.
+    pub fn emit(&self, events: u64, seed: u64) -> Result<()> {
+        let (events, seed) = (events.to_string(), seed.to_string());
+        self.succeed(&[
+            "emit",
+            "--stream",
+            EVENTS,
+            "--events",
+            &events,
+            "--seed",
+            &seed,
+            "--start",
+            "1763886000000",
+        ])?;
+        Ok(())
+    }
+
+    /// The same events as [`Pipeline::emit`] puts, one per line.
+    ///
+    /// # Errors
+    /// When the emitter fails.
+    pub fn expected(&self, events: u64, seed: u64) -> Result<Vec<String>> {
+        let (events, seed) = (events.to_string(), seed.to_string());
+        let file = self.dir.path().join("expected.ndjson");
+        let path = file.to_str().context("UTF-8 path")?;
+        self.succeed(&[
+            "emit",
+            "--to-file",
+            path,
+            "--events",
+            &events,
+            "--seed",
+            &seed,
+            "--start",
+            "1763886000000",
+        ])?;
+        let text = std::fs::read_to_string(&file)?;
+        Ok(text.lines().map(str::to_owned).collect())
+    }
+
+    /// Groups with their event counts, as `millpond groups` lists them.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn groups(&self) -> Result<BTreeMap<String, u64>> {
+        let listed = self.succeed(&["groups", "--table", EVENTS, "--json"])?;
+        String::from_utf8(listed)?
+            .lines()
+            .map(|line| {
+                let group: Value = serde_json::from_str(line)?;
+                let name = group["group"].as_str().context("group name")?.to_owned();
+                Ok((name, group["events"].as_u64().context("event count")?))
+            })
+            .collect()
+    }
+
+    /// Events of a group, as `millpond read` writes them.
+    ///
+    /// # Errors
+    /// When the command fails.
+    pub fn read(&self, group: &str) -> Result<Vec<String>> {
+        let read = self.succeed(&["read", "--table", EVENTS, "--group", group])?;
+        Ok(String::from_utf8(read)?
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+
+    /// Events of all groups, sorted; counts must agree with `millpond groups`.
+    ///
+    /// # Errors
+    /// When a command fails or the counts differ.
+    pub fn read_all(&self) -> Result<Vec<String>> {
+        let mut events = Vec::new();
+        for (group, count) in self.groups()? {
+            let read = self.read(&group)?;
+            ensure!(
+                read.len() as u64 == count,
+                "group {group}: {count} listed, {} read",
+                read.len()
+            );
+            events.extend(read);
+        }
+        events.sort_unstable();
+        Ok(events)
+    }
+
+    /// Waits until the table holds an item of some chain.
+    ///
+    /// # Errors
+    /// When there is none before the deadline.
+    pub async fn first_item(&self) -> Result<()> {
+        crate::eventually("first item", async || {
+            let Ok(items) = self.aws.scan(EVENTS).await else {
+                return Ok(None);
+            };
+            Ok(items
+                .iter()
+                .any(|item| item.contains_key("d"))
+                .then_some(()))
+        })
+        .await
+        .with_context(|| format!("within {DEADLINE:?}"))
+    }
+}

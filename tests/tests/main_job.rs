@@ -1,0 +1,221 @@
+//! The main job in whole processes: from the stream to the table and back.
+
+use anyhow::{Context as _, Result, ensure};
+use millpond_tests::config;
+use millpond_tests::pipeline::Pipeline;
+use millpond_tests::process::{self, Running, command};
+use millpond_tests::relay::Relay;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use rustix::process::Signal;
+use serde_json::Value;
+
+const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
+
+fn sorted(mut events: Vec<String>) -> Vec<String> {
+    events.sort_unstable();
+    events
+}
+
+#[test]
+fn the_demo_reads_back_what_it_emitted() -> Result<()> {
+    let arguments = ["demo", "--events", "6000", "--seed", "3", "--json"];
+    let output = process::run(&mut command(MILLPOND, &arguments, &[]))?;
+    ensure!(output.status.success(), "{}", process::stderr(&output));
+    let report: Value = serde_json::from_slice(&output.stdout)?;
+    let figure = |path: &str| -> Result<f64> {
+        let value = report
+            .pointer(path)
+            .with_context(|| format!("no {path} in {report}"))?;
+        value
+            .as_f64()
+            .with_context(|| format!("{path} is no number"))
+    };
+    for (path, expected) in [
+        ("/events/emitted", 6000.0),
+        ("/events/read", 6000.0),
+        ("/events/lost", 0.0),
+        ("/events/duplicated", 0.0),
+        ("/events/changed", 0.0),
+        ("/events/out_of_order", 0.0),
+    ] {
+        ensure!(figure(path)? == expected, "{path} in {report}");
+    }
+    for path in [
+        "/items",
+        "/mean_item_bytes",
+        "/fill",
+        "/write_units/reported",
+        "/write_units/computed",
+        "/write_units/per_event",
+        "/usd_per_tb/packed",
+        "/usd_per_tb/per_event",
+        "/availability_ms/p50",
+        "/availability_ms/p99",
+        "/availability_ms/max",
+        "/events_per_second",
+        "/megabytes_per_second",
+        "/cpu_seconds_per_gb",
+    ] {
+        ensure!(figure(path)? > 0.0, "{path} in {report}");
+    }
+    ensure!(figure("/compression_ratio")? > 2.0, "{report}");
+    ensure!(figure("/write_units/saving")? > 4.0, "{report}");
+    ensure!(
+        figure("/write_units/reported")? == figure("/write_units/computed")?,
+        "the server bills what we compute: {report}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_run_catches_up_and_the_next_one_goes_on() -> Result<()> {
+    let pipeline = Pipeline::new(MILLPOND, 3, &config::pipeline()).await?;
+    pipeline.emit(3_000, 1)?;
+    pipeline.catch_up()?;
+    let mut expected = pipeline.expected(3_000, 1)?;
+    assert_eq!(pipeline.read_all()?, sorted(expected.clone()));
+
+    pipeline.emit(2_000, 2)?;
+    pipeline.catch_up()?;
+    expected.extend(pipeline.expected(2_000, 2)?);
+    assert_eq!(pipeline.read_all()?, sorted(expected.clone()));
+
+    // Nothing new: nothing changes.
+    pipeline.catch_up()?;
+    assert_eq!(pipeline.read_all()?, sorted(expected));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn events_of_one_partition_key_come_back_in_order() -> Result<()> {
+    let pipeline = Pipeline::new(MILLPOND, 4, &config::pipeline()).await?;
+    pipeline.emit(4_000, 5)?;
+    pipeline.catch_up()?;
+    let mut emitted: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    let key = |event: &str| -> Result<String> {
+        let event: Value = serde_json::from_str(event)?;
+        Ok(format!("{}/{}", event["job_id"], event["worker"]))
+    };
+    for event in pipeline.expected(4_000, 5)? {
+        emitted.entry(key(&event)?).or_default().push(event);
+    }
+    let mut read: std::collections::BTreeMap<String, Vec<String>> = Default::default();
+    for group in pipeline.groups()?.keys() {
+        for event in pipeline.read(group)? {
+            read.entry(key(&event)?).or_default().push(event);
+        }
+    }
+    assert_eq!(read, emitted);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sigterm_drains_and_nothing_is_read_twice_afterwards() -> Result<()> {
+    let pipeline = Pipeline::new(MILLPOND, 2, &config::pipeline()).await?;
+    let mut running = pipeline.start()?;
+    pipeline.emit(3_000, 7)?;
+    pipeline.first_item().await?;
+    running.signal(Signal::TERM)?;
+    let status = running.wait()?;
+    let (_, log) = running.rest();
+    ensure!(status.code() == Some(0), "{status}\n{log}");
+    pipeline.catch_up()?;
+    assert_eq!(pipeline.read_all()?, sorted(pipeline.expected(3_000, 7)?));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_a_drain_at_once() -> Result<()> {
+    let mut pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
+    let target = pipeline
+        .aws
+        .dynamodb_url()
+        .trim_start_matches("http://")
+        .to_owned();
+    let relay = Relay::start(&target).await?;
+    pipeline.environment = pipeline
+        .aws
+        .environment_with("AWS_ENDPOINT_URL_DYNAMODB", &relay.url());
+    let mut running = pipeline.start()?;
+    pipeline.emit(500, 1)?;
+    pipeline.first_item().await?;
+    relay.cut();
+    pipeline.emit(500, 2)?;
+    running.signal(Signal::TERM)?;
+    running.stderr_line("drain")?;
+    running.signal(Signal::TERM)?;
+    let status = running.wait()?;
+    let (_, log) = running.rest();
+    ensure!(status.code() == Some(130), "{status}\n{log}");
+
+    relay.restore();
+    pipeline.catch_up()?;
+    let mut expected = pipeline.expected(500, 1)?;
+    expected.extend(pipeline.expected(500, 2)?);
+    assert_eq!(pipeline.read_all()?, sorted(expected));
+    Ok(())
+}
+
+/// Kills in a row; a longer run under fire has its own recipe.
+const KILLS: u32 = 6;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_at_random_moments_it_loses_and_repeats_nothing() -> Result<()> {
+    let seed = std::env::var("MILLPOND_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(rand::random::<u64>);
+    announce_seed(seed);
+    let mut random = StdRng::seed_from_u64(seed);
+    let pipeline = Pipeline::new(MILLPOND, 3, &config::pipeline()).await?;
+    let mut emitter = Running::start(&mut pipeline.command(&[
+        "emit",
+        "--stream",
+        "events",
+        "--events",
+        "12000",
+        "--seed",
+        "11",
+        "--start",
+        "1763886000000",
+        "--rate",
+        "1",
+    ]))?;
+    for _ in 0..KILLS {
+        let mut running = pipeline.start()?;
+        // A random stretch of the run, counted in what the table shows rather than in time.
+        let items = pipeline
+            .aws
+            .scan("events")
+            .await
+            .map_or(0, |items| items.len());
+        let more = random.random_range(0..6);
+        let emitter = std::cell::RefCell::new(&mut emitter);
+        millpond_tests::eventually("progress before the kill", async || {
+            let now = pipeline
+                .aws
+                .scan("events")
+                .await
+                .map_or(0, |items| items.len());
+            let is_emitting = emitter.borrow_mut().is_running()?;
+            Ok((now >= items + more || !is_emitting).then_some(()))
+        })
+        .await?;
+        running.signal(Signal::KILL)?;
+        running.wait()?;
+    }
+    let emitted = emitter.wait()?;
+    ensure!(emitted.success(), "{}", emitter.rest().1);
+    pipeline.catch_up()?;
+    assert_eq!(pipeline.read_all()?, sorted(pipeline.expected(12_000, 11)?));
+    Ok(())
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "a failing run is replayed from its seed"
+)]
+fn announce_seed(seed: u64) {
+    eprintln!("MILLPOND_SEED={seed}");
+}
