@@ -39,10 +39,11 @@ pub fn command(binary: &str, arguments: &[&str], environment: &[(String, String)
 pub fn run(command: &mut Command) -> Result<Output> {
     let mut running = Running::start(command)?;
     let status = running.wait()?;
-    let (stdout, stderr) = running.rest();
+    let stderr = running.stderr.rest();
+    let stdout = running.stdout.rest_bytes();
     Ok(Output {
         status,
-        stdout: stdout.into_bytes(),
+        stdout,
         stderr: stderr.into_bytes(),
     })
 }
@@ -69,36 +70,49 @@ pub struct Running {
 
 #[derive(Debug)]
 struct Lines {
-    receiver: Receiver<String>,
-    seen: String,
+    receiver: Receiver<Vec<u8>>,
+    /// What was received, newlines included.
+    seen: Vec<u8>,
 }
 
 impl Lines {
     fn of(stream: impl Read + Send + 'static) -> Self {
         let (sender, receiver) = channel();
         std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(|line| line.ok()) {
-                if sender.send(line).is_err() {
+            let mut stream = BufReader::new(stream);
+            let mut line = Vec::new();
+            while stream
+                .read_until(b'\n', &mut line)
+                .is_ok_and(|length| length > 0)
+            {
+                if sender.send(std::mem::take(&mut line)).is_err() {
                     break;
                 }
             }
         });
         Self {
             receiver,
-            seen: String::new(),
+            seen: Vec::new(),
         }
     }
 
     fn next(&mut self, wait: Duration) -> Option<String> {
         let line = self.receiver.recv_timeout(wait).ok()?;
-        self.seen.push_str(&line);
-        self.seen.push('\n');
-        Some(line)
+        self.seen.extend_from_slice(&line);
+        Some(String::from_utf8_lossy(&line).trim_end().to_owned())
+    }
+
+    fn seen(&self) -> String {
+        String::from_utf8_lossy(&self.seen).into_owned()
+    }
+
+    fn rest_bytes(&mut self) -> Vec<u8> {
+        while self.next(DEADLINE).is_some() {}
+        std::mem::take(&mut self.seen)
     }
 
     fn rest(&mut self) -> String {
-        while self.next(DEADLINE).is_some() {}
-        std::mem::take(&mut self.seen)
+        String::from_utf8_lossy(&self.rest_bytes()).into_owned()
     }
 }
 
@@ -155,12 +169,12 @@ impl Running {
                 None => break,
             }
         }
-        bail!("no `{text}` on {name}, only:\n{}", lines.seen);
+        bail!("no `{text}` on {name}, only:\n{}", lines.seen());
     }
 
     fn stderr_so_far(&mut self) -> String {
         while self.stderr.next(Duration::ZERO).is_some() {}
-        self.stderr.seen.clone()
+        self.stderr.seen()
     }
 
     /// Sends a signal.

@@ -77,7 +77,7 @@ dynamodb:
         (19, &["millpond/pakc", "millpond/pack"]),
         (23, &["tabel", "table"]),
         (24, &["maybe"]),
-        (25, &["500000", "409600"]),
+        (25, &["500000", "400 KiB"]),
         (26, &["0s"]),
         (27, &["MISSING"]),
     ] {
