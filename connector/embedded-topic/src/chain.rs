@@ -18,66 +18,63 @@ use crate::store::ReadBatch;
 /// Protocol version that an SPU of Fluvio 0.50.1 passes to SmartModules.
 const SPU_VERSION: i16 = 25;
 
-/// A chain and, when it is in order, its instance.
-pub(crate) struct Chain {
+/// An engine instance of a whole chain.
+pub(crate) type Instance = SmartModuleChainInstance;
+
+/// What instances of a chain are made of.
+pub(crate) struct Recipe {
     engine: SmartEngine,
     memory_bytes: usize,
     modules: Vec<ResolvedModule>,
-    /// `None` after a failure: the memory of a module that trapped cannot be trusted.
-    instance: Option<SmartModuleChainInstance>,
 }
 
-impl Chain {
-    /// Compiles the modules and runs their `init`.
-    pub(crate) fn build(
+impl Recipe {
+    /// A chain of these modules, each with so much memory at most.
+    pub(crate) fn new(
         engine: SmartEngine,
         memory_bytes: usize,
         modules: Vec<ResolvedModule>,
-    ) -> Result<Self, TopicError> {
-        let mut chain = Self {
+    ) -> Self {
+        Self {
             engine,
             memory_bytes,
             modules,
-            instance: None,
-        };
-        chain.instance = Some(chain.instantiate()?);
-        Ok(chain)
+        }
     }
 
-    /// True when the chain changes nothing.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.modules.is_empty()
-    }
-
-    /// Passes one stored batch through the chain.
-    pub(crate) fn process(&mut self, batch: ReadBatch) -> Result<Vec<ConsumedRecord>, TopicError> {
+    /// Passes one stored batch through the chain, on a new instance if there is none.
+    ///
+    /// After a failure there is none left: the memory of a module that trapped cannot be
+    /// trusted.
+    pub(crate) fn process(
+        &self,
+        place: &mut Option<Instance>,
+        batch: ReadBatch,
+    ) -> Result<Vec<ConsumedRecord>, TopicError> {
         let base = batch.base;
-        let failed = |chain: &Self, reason| TopicError::Transform {
-            uses: chain.name(),
+        let failed = |reason| TopicError::Transform {
+            uses: self.name(),
             offset: Some(base),
             reason,
         };
-        let mut instance = match self.instance.take() {
+        let mut instance = match place.take() {
             Some(instance) => instance,
             None => self.instantiate()?,
         };
         let Ok(base_offset) = i64::try_from(base) else {
-            return Err(failed(
-                self,
-                format!("offset {base} is over the engine's limit"),
-            ));
+            return Err(failed(format!("offset {base} is over the engine's limit")));
         };
         let input = SmartModuleInput::new(batch.raw, base_offset, batch.base_timestamp_ms);
         let output = catch_unwind(AssertUnwindSafe(|| instance.process(input)));
         let output = match output {
             Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(failed(self, engine_text(&error))),
-            Err(_) => return Err(failed(self, "the engine gave up on its output".into())),
+            Ok(Err(error)) => return Err(failed(engine_text(&error))),
+            Err(_) => return Err(failed("the engine gave up on its output".into())),
         };
         if let Some(error) = output.error {
-            return Err(failed(self, runtime_text(&error)));
+            return Err(failed(runtime_text(&error)));
         }
-        self.instance = Some(instance);
+        *place = Some(instance);
         let records = output.successes.into_iter().map(|record| ConsumedRecord {
             offset: None,
             key: record.key.as_deref().cloned(),
@@ -86,12 +83,13 @@ impl Chain {
         Ok(records.collect())
     }
 
-    fn name(&self) -> String {
-        let names: Vec<_> = self.modules.iter().map(|m| m.uses.as_str()).collect();
-        names.join(" | ")
+    /// The chain, for messages.
+    pub(crate) fn name(&self) -> String {
+        chain_name(&self.modules)
     }
 
-    fn instantiate(&self) -> Result<SmartModuleChainInstance, TopicError> {
+    /// Compiles the modules and runs their `init`.
+    pub(crate) fn instantiate(&self) -> Result<Instance, TopicError> {
         let whole = self.instantiate_part(&self.modules);
         whole.map_err(|reason| {
             // The engine does not say which module it was: try them one by one.
@@ -108,10 +106,7 @@ impl Chain {
         })
     }
 
-    fn instantiate_part(
-        &self,
-        modules: &[ResolvedModule],
-    ) -> Result<SmartModuleChainInstance, String> {
+    fn instantiate_part(&self, modules: &[ResolvedModule]) -> Result<Instance, String> {
         let mut builder = SmartModuleChainBuilder::default();
         builder.set_store_memory_limit(self.memory_bytes);
         for module in modules {
@@ -130,6 +125,12 @@ impl Chain {
             Err(_) => Err("the engine gave up on it".into()),
         }
     }
+}
+
+/// The modules of a chain, for messages.
+pub(crate) fn chain_name(modules: &[ResolvedModule]) -> String {
+    let names: Vec<_> = modules.iter().map(|m| m.uses.as_str()).collect();
+    names.join(" | ")
 }
 
 /// The module's own words without the engine's decoration, or the whole chain of causes.

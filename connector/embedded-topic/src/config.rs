@@ -1,5 +1,6 @@
 //! How an embedded topic is set up, and the limits it keeps.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -78,12 +79,16 @@ pub struct TopicConfig {
     /// instead of 740 MB/s, and at 6 GB stored a third more bytes written (all measured on
     /// two cores with 4 MiB commits).
     pub quick_repair_bytes: u64,
-    /// Bytes of memory that each SmartModule of a reader may use. Default 256 MiB.
+    /// Instances of a chain of pure SmartModules that its readers share; at least 1.
+    /// Default: one for each core that this process may use.
+    pub shared_instances: usize,
+    /// Bytes of memory that each SmartModule of an instance may use. Default 256 MiB.
     pub transform_memory_bytes: usize,
     /// How long one SmartModule call may take before the reader gives up. Default 60 s.
     ///
     /// The engine cannot stop a call: the thread that runs it is left behind, so a
-    /// module that never returns costs a core until the process ends.
+    /// module that never returns costs a core until the process ends. Readers that share
+    /// its chain wait so long at most for the instance it held, then another takes its place.
     pub transform_time_limit: Duration,
 }
 
@@ -99,6 +104,7 @@ impl TopicConfig {
             modules: SmartModules::new(),
             cache_bytes: 16 << 20,
             quick_repair_bytes: 512 << 20,
+            shared_instances: std::thread::available_parallelism().map_or(1, NonZero::get),
             transform_memory_bytes: 256 << 20,
             transform_time_limit: Duration::from_secs(60),
         }

@@ -11,7 +11,8 @@
 //! - `writer`: one thread that commits appends of all partitions together and removes
 //!   what every consumer has released.
 //! - `reader`: one thread per reader that reads, checks and transforms ahead of its consumer.
-//! - `modules`, `chain`: SmartModules by name or path, and one engine instance per reader.
+//! - `modules`, `chain`: SmartModules by name or path, and one engine instance per reader;
+//!   `pool`: the few instances that the readers of a chain of pure modules share.
 
 mod backend;
 mod chain;
@@ -22,6 +23,7 @@ pub mod conformance;
 mod disk_tests;
 mod layout;
 mod modules;
+mod pool;
 mod reader;
 mod shared;
 mod store;

@@ -19,8 +19,14 @@ const WASM_MAGIC: &[u8] = b"\0asm";
 /// A `uses` that ends in `.wasm` is a path; anything else must be a built-in name.
 #[derive(Debug, Clone, Default)]
 pub struct SmartModules {
-    builtins: BTreeMap<String, Bytes>,
+    builtins: BTreeMap<String, Module>,
     base_dir: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+struct Module {
+    wasm: Bytes,
+    is_pure: bool,
 }
 
 /// One step of a chain, ready for the engine.
@@ -29,6 +35,8 @@ pub(crate) struct ResolvedModule {
     pub(crate) uses: String,
     pub(crate) wasm: Bytes,
     pub(crate) params: BTreeMap<String, String>,
+    /// It keeps nothing from one batch to the next.
+    pub(crate) is_pure: bool,
 }
 
 impl SmartModules {
@@ -38,10 +46,23 @@ impl SmartModules {
         Self::default()
     }
 
-    /// Adds a built-in SmartModule.
+    /// Adds a built-in SmartModule, which may keep state between batches: every reader has
+    /// an instance of its own, as on an SPU.
     #[must_use]
-    pub fn with_builtin(mut self, name: impl Into<String>, wasm: impl Into<Bytes>) -> Self {
-        self.builtins.insert(name.into(), wasm.into());
+    pub fn with_builtin(self, name: impl Into<String>, wasm: impl Into<Bytes>) -> Self {
+        self.with(name.into(), wasm.into(), false)
+    }
+
+    /// Adds a built-in SmartModule that is known to keep nothing between batches: what it
+    /// makes of one depends on the batch and the parameters alone. Readers of chains of
+    /// such modules share instances. A module from a file is never taken for pure.
+    #[must_use]
+    pub fn with_pure_builtin(self, name: impl Into<String>, wasm: impl Into<Bytes>) -> Self {
+        self.with(name.into(), wasm.into(), true)
+    }
+
+    fn with(mut self, name: String, wasm: Bytes, is_pure: bool) -> Self {
+        self.builtins.insert(name, Module { wasm, is_pure });
         self
     }
 
@@ -72,24 +93,7 @@ impl SmartModules {
     /// # Errors
     /// [`TopicError::Transform`] when a module is not found or is no SmartModule.
     pub fn chain_digest(&self, transforms: &[Transform]) -> Result<String, TopicError> {
-        let mut digest = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            digest.update((bytes.len() as u64).to_be_bytes());
-            digest.update(bytes);
-        };
-        for module in self.resolve(transforms)? {
-            field(&module.wasm);
-            field(&(module.params.len() as u64).to_be_bytes());
-            for (name, value) in &module.params {
-                field(name.as_bytes());
-                field(value.as_bytes());
-            }
-        }
-        let mut hex = String::with_capacity(64);
-        for byte in digest.finalize() {
-            let _ = write!(hex, "{byte:02x}");
-        }
-        Ok(hex)
+        self.resolve(transforms).map(|modules| digest(&modules))
     }
 
     pub(crate) fn resolve(
@@ -100,11 +104,11 @@ impl SmartModules {
             .iter()
             .map(|transform| {
                 let uses = &transform.uses;
-                let module = self.load(uses).and_then(|wasm| {
-                    check_module(&wasm)?;
-                    Ok(wasm)
+                let module = self.load(uses).and_then(|module| {
+                    check_module(&module.wasm)?;
+                    Ok(module)
                 });
-                let wasm = module.map_err(|reason| TopicError::Transform {
+                let Module { wasm, is_pure } = module.map_err(|reason| TopicError::Transform {
                     uses: uses.clone(),
                     offset: None,
                     reason,
@@ -113,19 +117,23 @@ impl SmartModules {
                     uses: uses.clone(),
                     wasm,
                     params: transform.with.clone(),
+                    is_pure,
                 })
             })
             .collect()
     }
 
-    fn load(&self, uses: &str) -> Result<Bytes, String> {
-        if let Some(wasm) = self.builtins.get(uses) {
-            return Ok(wasm.clone());
+    fn load(&self, uses: &str) -> Result<Module, String> {
+        if let Some(builtin) = self.builtins.get(uses) {
+            return Ok(builtin.clone());
         }
         if uses.ends_with(".wasm") {
             let path = self.base_dir.join(uses);
             return std::fs::read(&path)
-                .map(Bytes::from)
+                .map(|wasm| Module {
+                    wasm: wasm.into(),
+                    is_pure: false,
+                })
                 .map_err(|error| format!("cannot read `{}`: {error}", path.display()));
         }
         let known: Vec<_> = self.names().map(|name| format!("`{name}`")).collect();
@@ -138,6 +146,28 @@ impl SmartModules {
             "no SmartModule of this name; {known}; a path must end in `.wasm`"
         ))
     }
+}
+
+/// SHA-256, in hex, of every module's bytes and parameters, in order.
+pub(crate) fn digest(modules: &[ResolvedModule]) -> String {
+    let mut digest = Sha256::new();
+    let mut field = |bytes: &[u8]| {
+        digest.update((bytes.len() as u64).to_be_bytes());
+        digest.update(bytes);
+    };
+    for module in modules {
+        field(&module.wasm);
+        field(&(module.params.len() as u64).to_be_bytes());
+        for (name, value) in &module.params {
+            field(name.as_bytes());
+            field(value.as_bytes());
+        }
+    }
+    let mut hex = String::with_capacity(64);
+    for byte in digest.finalize() {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
 }
 
 /// Tells what keeps these bytes from being a SmartModule. The engine would say so too, but

@@ -13,9 +13,10 @@ use millpond_format::record::Records;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::chain::Chain;
+use crate::chain::{Instance, Recipe, chain_name};
 use crate::config::READ_AHEAD_CHUNKS;
-use crate::modules::ResolvedModule;
+use crate::modules::{ResolvedModule, digest};
+use crate::pool::Pool;
 use crate::shared::{Life, Shared};
 use crate::store::{ReadBatch, StoreError};
 
@@ -83,25 +84,23 @@ pub(crate) async fn open(
     let (sender, chunks) = mpsc::channel(READ_AHEAD_CHUNKS);
     let (ready_sender, ready) = oneshot::channel();
     let limit = shared.config.transform_time_limit;
+    let name = chain_name(&modules);
     let mut worker = Worker {
         shared: Arc::clone(&shared),
         link: Arc::clone(&link),
-        name: chain_name(&modules),
+        name: name.clone(),
         partition,
         position: from,
     };
     std::thread::Builder::new()
         .name(format!("topic-reader-{partition}"))
-        .spawn(move || {
-            let chain = worker.build(modules);
-            match chain {
-                Ok(chain) => {
-                    let _ = ready_sender.send(Ok(()));
-                    worker.run(chain, &sender);
-                }
-                Err(error) => {
-                    let _ = ready_sender.send(Err(error));
-                }
+        .spawn(move || match worker.open_chain(modules) {
+            Ok(chain) => {
+                let _ = ready_sender.send(Ok(()));
+                worker.run(chain, &sender);
+            }
+            Err(error) => {
+                let _ = ready_sender.send(Err(error));
             }
         })
         .map_err(|error| TopicError::Storage {
@@ -120,7 +119,16 @@ pub(crate) async fn open(
         Ok(Err(_)) => Err(reader.shared.closed()),
         Err(_) => {
             let overdue = reader.link.overdue(Duration::ZERO);
-            Err(overdue.unwrap_or_else(|| reader.shared.closed()))
+            Err(overdue.unwrap_or_else(|| TopicError::Transform {
+                uses: name,
+                offset: None,
+                reason: format!(
+                    "other readers have been compiling it for {} s (limit {} s), and it is \
+                     not done",
+                    limit.as_secs(),
+                    limit.as_secs()
+                ),
+            }))
         }
     }
 }
@@ -191,11 +199,40 @@ enum Wait {
     Failed(TopicError),
 }
 
+/// How a reader passes batches through its chain.
+enum Chain {
+    /// There is none.
+    Empty,
+    /// On its own instance, if the last call left one in order.
+    Own(Recipe, Option<Instance>),
+    /// On instances shared with other readers.
+    Shared(Arc<Pool>),
+}
+
 impl Worker {
-    fn build(&mut self, modules: Vec<ResolvedModule>) -> Result<Chain, TopicError> {
-        let engine = self.shared.engine.clone();
-        let memory_bytes = self.shared.config.transform_memory_bytes;
-        self.watched(None, || Chain::build(engine, memory_bytes, modules))
+    /// Compiles the chain, or finds that another reader has: a bad module or parameter is
+    /// refused here.
+    fn open_chain(&self, modules: Vec<ResolvedModule>) -> Result<Chain, TopicError> {
+        if modules.is_empty() {
+            return Ok(Chain::Empty);
+        }
+        let Shared { config, engine, .. } = &*self.shared;
+        let digest = modules
+            .iter()
+            .all(|module| module.is_pure)
+            .then(|| digest(&modules));
+        let recipe = || Recipe::new(engine.clone(), config.transform_memory_bytes, modules);
+        let Some(digest) = digest else {
+            let recipe = recipe();
+            let instance = self.watched(None, || recipe.instantiate())?;
+            return Ok(Chain::Own(recipe, Some(instance)));
+        };
+        let (limit, time_limit) = (config.shared_instances, config.transform_time_limit);
+        let pool = self.shared.pools.get(digest, limit, time_limit, recipe);
+        if let Some(mut place) = pool.take_to_prove(&self.link.stop) {
+            self.watched(None, || place.prove())?;
+        }
+        Ok(Chain::Shared(pool))
     }
 
     fn run(&mut self, mut chain: Chain, chunks: &mpsc::Sender<Delivery>) {
@@ -222,21 +259,32 @@ impl Worker {
             Err(error) => return Err(self.read_failure(error)),
         };
         let end = batch.end;
-        let chunk = if chain.is_empty() {
-            let offsets = self.position..end;
-            let base = batch.base;
-            let records = plain_records(batch, self.position);
-            let records = records.map_err(|reason| TopicError::Damaged {
-                topic: topic.clone(),
-                partition: self.partition,
-                offset: base,
-                reason,
-            })?;
-            Chunk { offsets, records }
-        } else {
-            let offsets = batch.base..end;
-            let records = self.watched(Some(batch.base), || chain.process(batch))?;
-            Chunk { offsets, records }
+        let base = batch.base;
+        let chunk = match chain {
+            Chain::Empty => {
+                let records = plain_records(batch, self.position);
+                let records = records.map_err(|reason| TopicError::Damaged {
+                    topic: topic.clone(),
+                    partition: self.partition,
+                    offset: base,
+                    reason,
+                })?;
+                let offsets = self.position..end;
+                Chunk { offsets, records }
+            }
+            Chain::Own(recipe, instance) => {
+                let records = self.watched(Some(base), || recipe.process(instance, batch))?;
+                let offsets = base..end;
+                Chunk { offsets, records }
+            }
+            Chain::Shared(pool) => {
+                // Waiting for others is no call: it must not be taken for a stuck module.
+                let place = pool.take(&self.link.stop);
+                let mut place = place.ok_or_else(|| self.shared.closed())?;
+                let records = self.watched(Some(base), || place.process(batch))?;
+                let offsets = base..end;
+                Chunk { offsets, records }
+            }
         };
         self.position = end;
         Ok(chunk)
@@ -322,11 +370,6 @@ impl Worker {
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
-}
-
-fn chain_name(modules: &[ResolvedModule]) -> String {
-    let names: Vec<_> = modules.iter().map(|m| m.uses.as_str()).collect();
-    names.join(" | ")
 }
 
 /// Records of a batch from an offset on, as slices of the batch.

@@ -8,6 +8,7 @@ use millpond_connector::topic::{Offset, PartitionId, StoredBatch, TopicError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::TopicConfig;
+use crate::pool::Pools;
 use crate::store::{Consumers, PartitionState, Store};
 
 /// An append that waits for the writer.
@@ -71,6 +72,7 @@ pub(crate) struct Shared {
     pub(crate) config: TopicConfig,
     pub(crate) store: Store,
     pub(crate) engine: SmartEngine,
+    pub(crate) pools: Pools,
     pub(crate) queue_room: Arc<Semaphore>,
     state: Mutex<State>,
     /// The writer has something to do.
@@ -85,6 +87,7 @@ impl Shared {
             config,
             store,
             engine: SmartEngine::new(),
+            pools: Pools::default(),
             queue_room: Arc::new(Semaphore::new(room)),
             state: Mutex::new(state),
             work: Condvar::new(),

@@ -108,6 +108,12 @@ impl EmbeddedTopic {
         self.shared.config.modules.chain_digest(transforms)
     }
 
+    /// How often a chain of pure SmartModules was compiled so far for readers to share.
+    #[must_use]
+    pub fn shared_instances_built(&self) -> u64 {
+        self.shared.pools.built()
+    }
+
     /// Makes a consumer known, so that retention keeps everything it has not released.
     ///
     /// A consumer that was never heard of starts with nothing released. Known consumers

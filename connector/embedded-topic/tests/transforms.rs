@@ -1,67 +1,22 @@
-//! SmartModules on stored batches: hand-made modules that do one thing each.
+//! SmartModules on stored batches.
 
-use std::fmt::Write as _;
+mod smartmodules;
+
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fluvio_smartmodule::dataplane::core::Encoder;
 use fluvio_smartmodule::dataplane::record::Record;
 use fluvio_smartmodule::dataplane::smartmodule::{
-    SmartModuleInitOutput, SmartModuleInitRuntimeError, SmartModuleKind, SmartModuleOutput,
-    SmartModuleTransformRuntimeError,
+    SmartModuleKind, SmartModuleOutput, SmartModuleTransformRuntimeError,
 };
 use millpond_connector::topic::{Chunk, PartitionReader, Topic, TopicError, Transform};
 use millpond_embedded_topic::{EmbeddedTopic, SmartModules, TopicConfig, conformance};
+use smartmodules::{
+    IDENTITY, SPU_VERSION, chain, data_at_1024, identity, module, position, refusing_init,
+};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SPU_VERSION: i16 = 25;
-
-/// A module around the body of `array_map`, with extra items.
-fn module(items: &str, array_map: &str) -> Vec<u8> {
-    let text = format!(
-        r#"(module
-          (import "env" "copy_records" (func $copy (param i32 i32)))
-          (memory (export "memory") 2)
-          (func (export "alloc") (param $len i32) (result i32)
-            (local $pages i32)
-            (local.set $pages
-              (i32.shr_u (i32.add (local.get $len) (i32.const 131071)) (i32.const 16)))
-            (if (i32.gt_u (local.get $pages) (memory.size))
-              (then (drop (memory.grow (i32.sub (local.get $pages) (memory.size))))))
-            (i32.const 65536))
-          {items}
-          (func (export "array_map") (param $ptr i32) (param $len i32) (param $version i32)
-            (result i32)
-            (if (i32.ne (local.get $version) (i32.const {SPU_VERSION})) (then unreachable))
-            {array_map}))"#
-    );
-    wat::parse_str(text).expect("assembles")
-}
-
-/// Input: base offset, length, raw, base timestamp. The raw batch is also a valid list of
-/// output records; the first byte of the timestamp becomes "no error".
-const IDENTITY: &str = "
-    (i32.store8 (i32.add (local.get $ptr) (i32.sub (local.get $len) (i32.const 8))) (i32.const 0))
-    (call $copy (i32.add (local.get $ptr) (i32.const 12)) (i32.sub (local.get $len) (i32.const 19)))
-    (i32.const 0)";
-
-fn identity() -> Vec<u8> {
-    module("", IDENTITY)
-}
-
-/// One record for each batch: its base offset and base timestamp.
-fn position() -> Vec<u8> {
-    let head = r#"(data (i32.const 1024) "\00\00\00\01\2c\00\00\00\00\20")"#;
-    module(
-        head,
-        "(i64.store (i32.const 1034) (i64.load (local.get $ptr)))
-         (i64.store (i32.const 1042)
-           (i64.load (i32.add (local.get $ptr) (i32.sub (local.get $len) (i32.const 8)))))
-         (call $copy (i32.const 1024) (i32.const 28))
-         (i32.const 1)",
-    )
-}
-
 /// The identity, except that each instance traps on its second call.
 fn trap_on_second_call() -> Vec<u8> {
     module(
@@ -72,14 +27,6 @@ fn trap_on_second_call() -> Vec<u8> {
              {IDENTITY}"
         ),
     )
-}
-
-fn data_at_1024(bytes: &[u8]) -> String {
-    let mut text = String::from("(data (i32.const 1024) \"");
-    for byte in bytes {
-        let _ = write!(text, "\\{byte:02x}");
-    }
-    text + "\")"
 }
 
 /// Answers every batch with an error that names a record.
@@ -100,24 +47,6 @@ fn failing() -> Vec<u8> {
     module(&data_at_1024(&bytes), &body)
 }
 
-/// Refuses to be initialised, in its own words.
-fn refusing_init() -> Vec<u8> {
-    let output = SmartModuleInitOutput {
-        error: SmartModuleInitRuntimeError {
-            hint: "parameter `level` must be 1 to 22, not `99`".into(),
-        },
-    };
-    let mut bytes = Vec::new();
-    output.encode(&mut bytes, SPU_VERSION).expect("encodes");
-    let init = format!(
-        r#"{} (func (export "init") (param i32 i32 i32) (result i32)
-             (call $copy (i32.const 1024) (i32.const {})) (i32.const -2))"#,
-        data_at_1024(&bytes),
-        bytes.len()
-    );
-    module(&init, IDENTITY)
-}
-
 /// Takes some seconds for each batch.
 fn slow() -> Vec<u8> {
     module(
@@ -136,16 +65,6 @@ fn topic_with(dir: &Path, modules: &[(&str, Vec<u8>)]) -> TopicConfig {
         config.modules = config.modules.with_builtin(*name, wasm.clone());
     }
     config
-}
-
-fn chain(names: &[&str]) -> Vec<Transform> {
-    names
-        .iter()
-        .map(|name| Transform {
-            uses: (*name).into(),
-            with: std::collections::BTreeMap::new(),
-        })
-        .collect()
 }
 
 async fn filled(config: TopicConfig) -> EmbeddedTopic {
