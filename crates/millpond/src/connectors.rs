@@ -24,10 +24,12 @@ pub fn registry() -> Registry {
         .with(millpond_dynamodb_sink::config::DynamodbSink)
 }
 
-/// The SmartModules that `uses` can name.
+/// The SmartModules that `uses` can name. The packer keeps nothing between calls, so the
+/// readers of a topic share its instances.
 #[must_use]
 pub fn smart_modules() -> SmartModules {
-    SmartModules::new().with_builtin(millpond_pack::NAME, Bytes::from_static(millpond_pack::WASM))
+    let pack = Bytes::from_static(millpond_pack::WASM);
+    SmartModules::new().with_pure_builtin(millpond_pack::NAME, pack)
 }
 
 /// Checks a file as one whole pipeline, without touching the network.

@@ -1,8 +1,9 @@
 //! A topic as one sink sees it: whatever the sink calls itself, it releases under its own
 //! `meta.name`, which the topic knew before the first record was stored.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use millpond_connector::topic::{
@@ -15,6 +16,29 @@ pub struct ConsumerTopic {
     pub topic: Arc<dyn Topic>,
     /// Name that the consumer is registered under.
     pub consumer: String,
+    /// Partitions that it has opened a reader on.
+    pub opened: OpenedPartitions,
+}
+
+/// Partitions of a topic that a consumer has opened a reader on, transforms included.
+#[derive(Debug, Clone, Default)]
+pub struct OpenedPartitions(Arc<Mutex<BTreeSet<PartitionId>>>);
+
+impl OpenedPartitions {
+    /// True when each partition of these was opened at least once.
+    #[must_use]
+    pub fn has_all(&self, mut partitions: impl Iterator<Item = PartitionId>) -> bool {
+        let opened = self.lock();
+        partitions.all(|partition| opened.contains(&partition))
+    }
+
+    fn add(&self, partition: PartitionId) {
+        self.lock().insert(partition);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<PartitionId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[async_trait]
@@ -41,7 +65,9 @@ impl Topic for ConsumerTopic {
         from: Offset,
         transforms: &[Transform],
     ) -> Result<Box<dyn PartitionReader>, TopicError> {
-        self.topic.reader(partition, from, transforms).await
+        let reader = self.topic.reader(partition, from, transforms).await?;
+        self.opened.add(partition);
+        Ok(reader)
     }
 
     async fn bounds(&self, partition: PartitionId) -> Result<OffsetBounds, TopicError> {
@@ -55,5 +81,37 @@ impl Topic for ConsumerTopic {
         offset: Offset,
     ) -> Result<(), TopicError> {
         self.topic.release(partition, &self.consumer, offset).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
+
+    use super::*;
+    use crate::connectors::smart_modules;
+
+    #[tokio::test]
+    async fn a_partition_counts_as_opened_once_its_transforms_are_good() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut config = TopicConfig::new(dir.path(), "events", 2);
+        config.modules = smart_modules();
+        let opened = OpenedPartitions::default();
+        let topic = ConsumerTopic {
+            topic: Arc::new(EmbeddedTopic::open(config).expect("opens")),
+            consumer: "sink".into(),
+            opened: opened.clone(),
+        };
+        let unknown = Transform {
+            uses: "millpond/none@0.1.0".into(),
+            with: std::collections::BTreeMap::new(),
+        };
+        assert!(topic.reader(0, 0, &[unknown]).await.is_err());
+        assert!(!opened.has_all([0].into_iter()));
+        topic.reader(0, 0, &[]).await.expect("opens");
+        assert!(opened.has_all([0].into_iter()));
+        assert!(!opened.has_all([0, 1].into_iter()));
+        topic.reader(1, 0, &[]).await.expect("opens");
+        assert!(opened.has_all([0, 1].into_iter()));
     }
 }

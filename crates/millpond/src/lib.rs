@@ -18,6 +18,7 @@ pub mod read_back;
 pub mod report;
 pub mod runtime;
 pub mod signals;
+pub mod stand_ins;
 pub mod time;
 pub mod verify;
 pub mod workload;

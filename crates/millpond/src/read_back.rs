@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use aws_sdk_dynamodb::Client;
@@ -194,7 +193,7 @@ struct Tally {
 
 impl Figures {
     /// Adds what the pipeline itself counted.
-    pub fn add_pipeline(&mut self, watched: &[Watched], cpu_time: Duration) {
+    pub fn add_pipeline(&mut self, watched: &[Watched]) {
         for Watched { metrics, .. } in watched {
             self.items += metrics.items.get();
             self.item_bytes += metrics.item_bytes.get();
@@ -202,6 +201,5 @@ impl Figures {
             self.overhead_units += metrics.write_units_overhead.get();
             self.reported_units_milli += metrics.write_units_reported_milli.get();
         }
-        self.cpu_seconds = cpu_time.as_secs_f64();
     }
 }

@@ -32,6 +32,10 @@ pub struct Figures {
     pub seconds: f64,
     /// CPU seconds of the pipeline's process meanwhile.
     pub cpu_seconds: f64,
+    /// CPU seconds of that process before the first event was sent.
+    pub startup_cpu_seconds: f64,
+    /// Events that the drain at the end of the run wrote.
+    pub drained_events: u64,
 }
 
 /// What became of the events.
@@ -85,6 +89,11 @@ pub struct Report {
     pub megabytes_per_second: f64,
     /// CPU seconds of the pipeline per GB (10^9 bytes) of events.
     pub cpu_seconds_per_gb: f64,
+    /// CPU seconds of the pipeline until it ran, before the first event: not part of the others.
+    pub startup_cpu_seconds: f64,
+    /// Events that waited for the end of the run only: without it they would have waited longer.
+    #[serde(skip)]
+    pub drained_events: u64,
 }
 
 /// Write units of the run and of its baseline.
@@ -153,6 +162,8 @@ impl Report {
             events_per_second: rounded(ratio(figures.events.emitted as f64, figures.seconds), 1),
             megabytes_per_second: rounded(ratio(bytes / 1e6, figures.seconds), 3),
             cpu_seconds_per_gb: rounded(ratio(figures.cpu_seconds, bytes / 1e9), 3),
+            startup_cpu_seconds: rounded(figures.startup_cpu_seconds, 3),
+            drained_events: figures.drained_events,
         }
     }
 
@@ -239,6 +250,20 @@ impl Report {
                 ),
             ),
             (
+                "",
+                format!(
+                    "{} events written by the drain at the end, without waiting for max-age",
+                    grouped(self.drained_events)
+                ),
+            ),
+            (
+                "Start-up",
+                format!(
+                    "{:.1} CPU seconds (compiles the SmartModule, at most once per core), not counted below",
+                    self.startup_cpu_seconds
+                ),
+            ),
+            (
                 "Speed",
                 format!(
                     "{} events/s, {:.1} MB/s, {:.2} CPU seconds per GB of events",
@@ -313,6 +338,8 @@ mod tests {
             availability_ms: (1..=200).map(|ms| (ms, 5)).collect(),
             seconds: 2.0,
             cpu_seconds: 0.005,
+            startup_cpu_seconds: 1.75,
+            drained_events: 990,
         }
     }
 
@@ -338,6 +365,7 @@ mod tests {
                 "items",
                 "mean_item_bytes",
                 "megabytes_per_second",
+                "startup_cpu_seconds",
                 "usd_per_tb",
                 "write_units",
             ]
@@ -375,6 +403,7 @@ mod tests {
         assert_eq!(json["events_per_second"], 500.0);
         assert_eq!(json["megabytes_per_second"], 0.25);
         assert_eq!(json["cpu_seconds_per_gb"], 10.0);
+        assert_eq!(json["startup_cpu_seconds"], 1.75);
         assert_eq!(
             report.availability_ms,
             Availability {
@@ -391,6 +420,8 @@ mod tests {
             "0.625 USD",
             "2024-11-01",
             "198 ms p99",
+            "990 events written by the drain",
+            "1.8 CPU seconds (compiles",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

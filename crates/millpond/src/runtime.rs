@@ -7,17 +7,17 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use millpond_connector::connector::{ConnectorContext, Sink, Source};
 use millpond_connector::manifest::Pipeline;
-use millpond_connector::meta::TopicSettings;
+use millpond_connector::meta::{PartitionChoice, TopicSettings};
 use millpond_connector::metrics::Metrics;
 use millpond_connector::registry::{BuiltConnector, Direction};
-use millpond_connector::topic::Topic;
+use millpond_connector::topic::{PartitionId, Topic};
 use millpond_embedded_topic::{EmbeddedTopic, Retention, TopicConfig};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::connectors::smart_modules;
-use crate::consumer_topic::ConsumerTopic;
+use crate::consumer_topic::{ConsumerTopic, OpenedPartitions};
 use crate::data_dir::DataDir;
 
 /// A drain on a signal ends within this time: what is not committed by then stays in the topic
@@ -38,6 +38,24 @@ pub struct Watched {
     pub direction: Direction,
     /// Its counters.
     pub metrics: Arc<Metrics>,
+    /// What a sink reads: the partitions, and those of them that it has opened.
+    reads: Option<(Vec<PartitionId>, OpenedPartitions)>,
+}
+
+impl Watched {
+    /// True once a source has read every shard to its newest record, or a sink has opened
+    /// every partition that it reads, which compiles the transforms.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        match &self.reads {
+            Some((partitions, opened)) => opened.has_all(partitions.iter().copied()),
+            None => self.is_caught_up(),
+        }
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.metrics.caught_up.load(Ordering::Acquire) == 1
+    }
 }
 
 /// How a run may end by itself.
@@ -106,11 +124,20 @@ impl Runtime {
                 .find(|topic| topic.name() == meta.topic.name)
                 .with_context(|| format!("connector `{}` has no topic", meta.name))?;
             let metrics = Arc::new(Metrics::default());
+            let opened = OpenedPartitions::default();
+            let reads = (direction == Direction::Sink).then(|| {
+                let partitions = match &meta.consumer.partitions {
+                    PartitionChoice::All => (0..topic.partition_count()).collect(),
+                    PartitionChoice::Some(partitions) => partitions.clone(),
+                };
+                (partitions, opened.clone())
+            });
             let context = ConnectorContext {
                 name: meta.name.clone(),
                 topic: Arc::new(ConsumerTopic {
                     topic: Arc::clone(topic) as Arc<dyn Topic>,
                     consumer: meta.name.clone(),
+                    opened,
                 }),
                 data_dir: runtime._data_dir.connector(&meta.name)?,
                 // Replaced when the run begins.
@@ -130,6 +157,7 @@ impl Runtime {
                 name: meta.name,
                 direction,
                 metrics,
+                reads,
             });
         }
         Ok(runtime)
@@ -289,7 +317,7 @@ impl Run {
         self.watched
             .iter()
             .filter(|watched| watched.direction == Direction::Source)
-            .all(|watched| watched.metrics.caught_up.load(Ordering::Acquire) == 1)
+            .all(Watched::is_caught_up)
     }
 
     fn commits(&self) -> u64 {

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use aws_sdk_kinesis::types::StreamStatus;
 use millpond_connector::drain;
 use millpond_connector::manifest::ManifestFile;
 use millpond_connector::registry::Direction;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::child::Child;
 use crate::cli::{AwsArgs, DemoArgs};
 use crate::commands::emit::Summary;
-use crate::commands::local::{LAST_VARIABLE, REGION, parse_export};
+use crate::commands::local::REGION;
 use crate::commands::{print, say};
 use crate::connectors::{CONNECTOR_YAML, validate};
 use crate::cost::WritePrice;
@@ -29,6 +28,7 @@ use crate::progress::Progress;
 use crate::read_back::{Emitted, ReadBack, WrittenItems};
 use crate::report::{Report, grouped};
 use crate::runtime::{Runtime, Until, Watched};
+use crate::stand_ins::StandIns;
 use crate::time::now_ms;
 use crate::workload::Workload;
 use crate::yaml_override::override_section;
@@ -55,9 +55,6 @@ const STUCK_LIMIT: Duration = Duration::from_secs(90);
 /// Tries to remove the temporary directory.
 const REMOVAL_ATTEMPTS: u32 = 20;
 
-/// Time that the stand-in has for small things.
-const STAND_IN_LIMIT: Duration = Duration::from_secs(30);
-
 /// Runs `millpond demo`.
 ///
 /// # Errors
@@ -83,7 +80,7 @@ async fn demo(args: DemoArgs, place: &Place) -> Result<Exit> {
         .map_or_else(WritePrice::default, WritePrice::given);
     say("demo: starting the stand-ins for Kinesis and DynamoDB");
     let mut stand_ins = StandIns::start(place.tables().as_deref()).await?;
-    create_stream(&stand_ins.kinesis).await?;
+    stand_ins.create_stream(STREAM, SHARDS).await?;
 
     let log = place.path().join("emit.log");
     let passed = pipeline_phase(&args, place, &mut stand_ins, &log).await?;
@@ -106,8 +103,11 @@ async fn demo(args: DemoArgs, place: &Place) -> Result<Exit> {
     };
     let mut figures = read_back.compare(&mut progress).await?;
     progress.finish(&format!("{} events", grouped(figures.events.read)));
-    figures.add_pipeline(&passed.watched, passed.cpu_time);
-    stand_ins.child.end().await?;
+    figures.add_pipeline(&passed.watched);
+    figures.cpu_seconds = passed.cpu_time.as_secs_f64();
+    figures.startup_cpu_seconds = passed.startup_cpu_time.as_secs_f64();
+    figures.drained_events = passed.drained_events;
+    stand_ins.end().await?;
 
     let report = Report::new(&figures, &price);
     if args.json {
@@ -128,10 +128,15 @@ struct Passed {
     summary: Summary,
     watched: Vec<Watched>,
     written: WrittenItems,
+    /// From the first emission on.
     cpu_time: Duration,
+    /// Of this process until then.
+    startup_cpu_time: Duration,
+    /// Events that the drain wrote.
+    drained_events: u64,
 }
 
-/// Emits and runs the pipeline until all that was emitted is committed.
+/// Starts the pipeline, then emits, and runs the pipeline until all that was emitted is committed.
 async fn pipeline_phase(
     args: &DemoArgs,
     place: &Place,
@@ -153,13 +158,24 @@ async fn pipeline_phase(
     let sink = watch(&watched, Direction::Sink)?;
     let written = WrittenItems::watching(&sink.metrics);
 
-    let mut progress = Progress::start("pipeline", Some(args.events), LINE_INTERVAL);
-    let mut emit = start_emit(args, &stand_ins.kinesis, log)?;
-    let mut summary: Option<Summary> = None;
-    let cpu_before = process_cpu_time();
     let drain = CancellationToken::new();
     let running = runtime.run(drain.clone(), Until::Told, None);
     tokio::pin!(running);
+    say("demo: starting the pipeline");
+    tokio::select! {
+        ended = &mut running => {
+            ended?;
+            bail!("the pipeline ended before anything was emitted");
+        }
+        error = stand_ins.gone() => return Err(error),
+        ready = ready(&watched) => ready?,
+    }
+
+    let startup_cpu_time = process_cpu_time();
+    let mut progress = Progress::start("pipeline", Some(args.events), LINE_INTERVAL);
+    let mut emit = start_emit(args, &stand_ins.kinesis, log)?;
+    let mut summary: Option<Summary> = None;
+    let mut done_before_drain = 0;
     let mut moved = Moved::now();
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -172,9 +188,7 @@ async fn pipeline_phase(
                 summary = Some(serde_json::from_str(&line?).context("`emit` gave no summary")?);
                 emit.finished().await?;
             }
-            line = stand_ins.child.line() => {
-                line.context("the stand-ins are gone")?;
-            }
+            error = stand_ins.gone() => return Err(error),
             _ = tick.tick() => {}
         }
         let durable = source.metrics.topic_events.get();
@@ -183,7 +197,9 @@ async fn pipeline_phase(
         if summary
             .as_ref()
             .is_some_and(|summary| durable >= summary.events)
+            && !drain.is_cancelled()
         {
+            done_before_drain = done;
             drain.cancel();
         }
         if !moved.is_moving([durable, done, source.metrics.source_events.get()]) {
@@ -194,14 +210,36 @@ async fn pipeline_phase(
             );
         }
     }
-    let cpu_time = process_cpu_time() - cpu_before;
+    let cpu_time = process_cpu_time() - startup_cpu_time;
     progress.finish(&crate::commands::run::summary(&watched));
+    let done = sink.metrics.sink_events.get() + sink.metrics.dead_letters.get();
     Ok(Passed {
         summary: summary.context("the pipeline ended before all was emitted")?,
         watched,
         written,
         cpu_time,
+        startup_cpu_time,
+        drained_events: done.saturating_sub(done_before_drain),
     })
+}
+
+/// Resolves once every connector runs: shards are read, partitions open, SmartModules compiled.
+async fn ready(watched: &[Watched]) -> Result<()> {
+    let deadline = Instant::now() + STUCK_LIMIT;
+    let mut tick = tokio::time::interval(TICK);
+    loop {
+        tick.tick().await;
+        let Some(late) = watched.iter().find(|watched| !watched.is_ready()) else {
+            return Ok(());
+        };
+        if Instant::now() > deadline {
+            bail!(
+                "connector `{}` was not ready within {} s",
+                late.name,
+                STUCK_LIMIT.as_secs()
+            );
+        }
+    }
 }
 
 fn watch(watched: &[Watched], direction: Direction) -> Result<Watched> {
@@ -281,84 +319,6 @@ async fn read_emit_log(log: &Path, workload: Workload, summary: Summary) -> Resu
         Ok(emitted)
     })
     .await?
-}
-
-/// The child process that stands in for AWS.
-struct StandIns {
-    child: Child,
-    kinesis: AwsArgs,
-    dynamodb: AwsArgs,
-}
-
-impl StandIns {
-    async fn start(tables: Option<&Path>) -> Result<Self> {
-        let mut arguments: Vec<String> = ["local", "--exit-with-parent"]
-            .into_iter()
-            .chain(["--kinesis-port=0", "--dynamodb-port=0"])
-            .map(str::to_owned)
-            .collect();
-        if let Some(tables) = tables {
-            let path = tables.to_str().context("data directory is not UTF-8")?;
-            arguments.push(format!("--data-dir={path}"));
-        }
-        let mut child = Child::spawn("local", &arguments, &[])?;
-        let (mut kinesis, mut dynamodb) = (None, None);
-        let environment = async {
-            loop {
-                let line = child.line().await?;
-                match parse_export(&line) {
-                    Some((name, _)) if name == LAST_VARIABLE => return Ok(()),
-                    Some((name, url)) if name == "AWS_ENDPOINT_URL_KINESIS" => kinesis = Some(url),
-                    Some((name, url)) if name == "AWS_ENDPOINT_URL_DYNAMODB" => {
-                        dynamodb = Some(url);
-                    }
-                    _ => {}
-                }
-            }
-        };
-        tokio::time::timeout(STAND_IN_LIMIT, environment)
-            .await
-            .unwrap_or_else(|_| bail!("the stand-ins did not start within 30 s"))?;
-        let aws = |url: Option<String>| -> Result<AwsArgs> {
-            Ok(AwsArgs {
-                endpoint_url: Some(url.context("the stand-ins did not say where they listen")?),
-                region: Some(REGION.to_owned()),
-                profile: None,
-            })
-        };
-        Ok(Self {
-            kinesis: aws(kinesis)?,
-            dynamodb: aws(dynamodb)?,
-            child,
-        })
-    }
-}
-
-async fn create_stream(kinesis: &AwsArgs) -> Result<()> {
-    let client = aws_sdk_kinesis::Client::new(&kinesis.load().await?);
-    let create = client
-        .create_stream()
-        .stream_name(STREAM)
-        .shard_count(SHARDS);
-    create.send().await.context("cannot create the stream")?;
-    let deadline = Instant::now() + STAND_IN_LIMIT;
-    loop {
-        let answer = client
-            .describe_stream_summary()
-            .stream_name(STREAM)
-            .send()
-            .await?;
-        let status = answer
-            .stream_description_summary()
-            .map(|summary| summary.stream_status());
-        if status == Some(&StreamStatus::Active) {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            bail!("stream `{STREAM}` did not become active within 30 s");
-        }
-        tokio::time::sleep(TICK).await;
-    }
 }
 
 /// Where the files of this run are.
