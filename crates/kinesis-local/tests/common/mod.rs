@@ -44,13 +44,22 @@ pub fn code<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(
 }
 
 pub async fn create(client: &Client, stream: &str, shards: i32) {
-    client
+    let deadline = Instant::now() + Duration::from_secs(20);
+    // Only five streams may be in the making at once (Kinesis API reference, `CreateStream`).
+    while let Err(error) = client
         .create_stream()
         .stream_name(stream)
         .shard_count(shards)
         .send()
         .await
-        .unwrap();
+    {
+        let is_busy = error.code() == Some("LimitExceededException");
+        assert!(
+            is_busy && Instant::now() < deadline,
+            "`{stream}`: {error:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
     wait_until_active(client, stream).await;
 }
 
