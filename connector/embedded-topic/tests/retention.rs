@@ -166,7 +166,10 @@ async fn closing_answers_appends_that_wait_for_room() {
     let reading = topic.reader(0, 10, &[]).await.expect("opens");
     let mut reading = reading;
     let reading = tokio::spawn(async move { reading.next(PATIENCE).await.map(|_| ()) });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    // Lets both begin to wait; closing first would have to give the same answers.
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
     let closing = Arc::clone(&topic);
     tokio::task::spawn_blocking(move || closing.close())
         .await
