@@ -1,0 +1,1 @@
+//! Runs one connector as a process of its own on a Fluvio cluster.
