@@ -5,6 +5,7 @@
 //! or asking a condition again until a deadline.
 
 pub mod config;
+pub mod fluvio_cluster;
 pub mod pipeline;
 pub mod process;
 pub mod relay;

@@ -46,7 +46,9 @@ pub fn validate_path(path: &Path, secrets: &SecretStore) -> Result<Validation> {
     Ok(validate(&ManifestFile::read(path)?, secrets))
 }
 
-struct BuiltIn;
+/// The SmartModules of this binary, with their parameters.
+#[derive(Debug, Clone, Copy)]
+pub struct BuiltIn;
 
 impl SmartModuleCatalog for BuiltIn {
     fn known(&self) -> Vec<String> {

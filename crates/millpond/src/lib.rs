@@ -3,6 +3,7 @@
 pub mod baseline;
 pub mod child;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod connectors;
 pub mod consumer_topic;
@@ -41,6 +42,9 @@ pub async fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Demo(args) => commands::demo::run(args).await,
         Command::Run(args) => commands::run::run(args).await,
+        Command::Deploy(args) => commands::deploy::run(args).await,
+        Command::Status(args) => commands::status::run(args).await,
+        Command::Down(args) => commands::down::run(args).await,
         Command::Local(args) => commands::local::run(args).await,
         Command::Emit(args) => commands::emit::run(args).await,
         Command::Validate(args) => commands::validate::run(&args),

@@ -12,6 +12,8 @@ use millpond_reader::{OnDamage, Reader, ReaderConfig};
 use crate::cli::{AwsArgs, TableArgs};
 
 pub mod demo;
+pub mod deploy;
+pub mod down;
 pub mod emit;
 pub mod groups;
 pub mod inspect;
@@ -19,6 +21,7 @@ pub mod local;
 pub mod read;
 pub mod run;
 pub mod schema;
+pub mod status;
 pub mod validate;
 
 /// Width of messages with snippets.
