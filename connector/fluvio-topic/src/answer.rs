@@ -1,0 +1,231 @@
+//! What one answer of a stream means: a pure function of the answer and of where the reader is.
+//!
+//! Without SmartModules an answer is a slice of one segment: whole stored batches from the one that
+//! holds the offset asked for, and perhaps one that is cut at `max_bytes`.
+//!
+//! With SmartModules (`process_batch` of the SPU) it is one batch, put together from whole stored
+//! batches of one segment. Its base is that of the first stored batch that left records, and its
+//! `last_offset_delta` counts every offset from there to the last stored batch worked on, filtered
+//! or not: it covers `position..last offset + 1`. Stored batches before its base left nothing.
+//! Its records are numbered anew and say nothing about where they came from.
+//!
+//! When no record is left, or when the first batch that leaves some leaves more than `max_bytes`,
+//! the SPU sends nothing and goes on behind the *log's* last offset. So an answer that starts
+//! behind `position` is only believed when its base is below an end of the log known before the
+//! answer was made: after such a jump it could not be.
+
+use bytes::Bytes;
+use fluvio_protocol::link::ErrorCode;
+use fluvio_protocol::record::{RawRecords, RecordSet};
+use fluvio_spu_schema::fetch::FetchablePartitionResponse;
+use millpond_connector::topic::{Chunk, ConsumedRecord, Offset};
+use millpond_format::record::Records;
+
+use crate::error::{Remedy, classify};
+use crate::record_set::{Damage, decode, is_cut};
+
+/// The answer of one partition, raw.
+pub(crate) type Answer = FetchablePartitionResponse<RecordSet<RawRecords>>;
+
+/// An offset that no log holds, above it the two that mean something to an SPU (-1 and -2).
+///
+/// Acknowledged on a stream it is answered with an error, and only after all that the SPU had to
+/// send before: a way to know that it has nothing to send.
+pub(crate) const BARRIER: i64 = -1_000;
+
+/// Bytes before the fields that `batch_len` counts: base offset and `batch_len` itself.
+const BATCH_PREAMBLE: u64 = 12;
+
+/// Where a reader is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The next offset.
+    pub next: Offset,
+    /// The committed end of the log at some time before the next answer was begun.
+    pub known_end: Offset,
+    /// Whether the stream has SmartModules.
+    pub transforms: bool,
+}
+
+/// What an answer means.
+#[derive(Debug)]
+pub(crate) enum Meaning {
+    /// Records, and the reader is at their end.
+    Chunk(Chunk),
+    /// The first batch is larger than the answer may be; its bytes, when they could be seen.
+    TooSmall(Option<u64>),
+    /// Stored batches may have been passed over.
+    Gap,
+    /// The SPU has come to [`BARRIER`].
+    Barrier,
+    /// Ask again.
+    Again(String),
+    /// The offset is not stored.
+    NotStored,
+    /// A SmartModule is missing or failed, perhaps on the record at an offset.
+    Module {
+        offset: Option<Offset>,
+        missing: Option<String>,
+        reason: String,
+    },
+    /// A batch failed its checks.
+    Damaged(Offset, String),
+    /// It will not get better.
+    Refused(String),
+}
+
+impl Position {
+    /// Takes an answer in.
+    ///
+    /// On a SmartModule's error the records that came with it are not used: those of the failed
+    /// batch cannot be told from those before it.
+    pub(crate) fn take(&mut self, answer: Answer) -> Meaning {
+        if answer.error_code != ErrorCode::None {
+            return failure(&answer.error_code);
+        }
+        let meaning = match self.transforms {
+            false => self.stored(&answer.records),
+            true => self.transformed(&answer),
+        };
+        if let Meaning::Chunk(chunk) = &meaning {
+            self.next = chunk.offsets.end;
+            // Read before this answer was made, so before the next one too.
+            let end = u64::try_from(answer.high_watermark).unwrap_or_default();
+            self.known_end = self.known_end.max(end);
+        }
+        meaning
+    }
+
+    fn stored(&self, answer: &RecordSet<RawRecords>) -> Meaning {
+        let mut records = Vec::new();
+        let mut next = self.next;
+        let mut too_small = None;
+        for batch in &answer.batches {
+            if is_cut(batch) {
+                too_small = u64::try_from(batch.batch_len).ok();
+                break;
+            }
+            let base = u64::try_from(batch.base_offset).unwrap_or_default();
+            let end = u64::try_from(batch.get_last_offset() + 1).unwrap_or_default();
+            if end <= next {
+                continue;
+            }
+            if base > next {
+                let reason = format!("the log goes on at {base}, offset {next} is missing");
+                return Meaning::Damaged(next, reason);
+            }
+            match decode(batch)
+                .map_err(|damage| damage.reason)
+                .and_then(|raw| take_records(&raw, Some((base, next)), &mut records))
+            {
+                Ok(count) if count == end - base => {}
+                Ok(count) => {
+                    let reason = format!("it holds {count} records for {} offsets", end - base);
+                    return Meaning::Damaged(base, reason);
+                }
+                Err(reason) => return Meaning::Damaged(base, reason),
+            }
+            next = end;
+        }
+        if next == self.next {
+            return Meaning::TooSmall(too_small.map(|bytes| bytes + BATCH_PREAMBLE));
+        }
+        Meaning::Chunk(Chunk {
+            offsets: self.next..next,
+            records,
+        })
+    }
+
+    fn transformed(&self, answer: &Answer) -> Meaning {
+        let [batch] = answer.records.batches.as_slice() else {
+            return Meaning::Again(format!(
+                "an answer of {} batches from SmartModules",
+                answer.records.batches.len()
+            ));
+        };
+        if is_cut(batch) {
+            return Meaning::Again("an answer from SmartModules was cut short".into());
+        }
+        let base = u64::try_from(batch.base_offset).unwrap_or_default();
+        let end = u64::try_from(batch.get_last_offset() + 1).unwrap_or_default();
+        let told = u64::try_from(answer.next_filter_offset).unwrap_or_default();
+        if end <= self.next || (told > 0 && told != end) {
+            return Meaning::Again(format!(
+                "an answer for {base} to {end} (next {told}), asked for {}",
+                self.next
+            ));
+        }
+        if base > self.next && base >= self.known_end {
+            return Meaning::Gap;
+        }
+        let mut records = Vec::new();
+        let taken = decode(batch)
+            .map_err(|Damage { reason, .. }| reason)
+            .and_then(|raw| take_records(&raw, None, &mut records));
+        match taken {
+            Ok(_) => Meaning::Chunk(Chunk {
+                offsets: base.min(self.next)..end,
+                records,
+            }),
+            Err(reason) => Meaning::Damaged(base, reason),
+        }
+    }
+
+    /// Ends of the stored batches that an answer without SmartModules shows, cut ones included.
+    ///
+    /// Only those that were in the log before [`Position::known_end`] was learned.
+    pub(crate) fn passed_over(&self, answer: &Answer) -> Offset {
+        let ends = answer.records.batches.iter().filter_map(|batch| {
+            let end = u64::try_from(batch.get_last_offset() + 1).ok()?;
+            (end <= self.known_end).then_some(end)
+        });
+        ends.max().unwrap_or(self.next).max(self.next)
+    }
+}
+
+/// Records of a whole batch; with `(base, from)` only those stored from `from` on.
+fn take_records(
+    raw: &Bytes,
+    stored: Option<(Offset, Offset)>,
+    records: &mut Vec<ConsumedRecord>,
+) -> Result<u64, String> {
+    let mut count = 0;
+    for record in Records::new(raw).map_err(|error| error.to_string())? {
+        let record = record.map_err(|error| error.to_string())?;
+        let offset = stored.map(|(base, _)| base + count);
+        count += 1;
+        if stored.is_some_and(|(_, from)| offset.is_some_and(|offset| offset < from)) {
+            continue;
+        }
+        records.push(ConsumedRecord {
+            offset,
+            key: record.key.map(|key| raw.slice_ref(key)),
+            value: raw.slice_ref(record.value),
+        });
+    }
+    Ok(count)
+}
+
+fn failure(code: &ErrorCode) -> Meaning {
+    if matches!(code, ErrorCode::OffsetEvicted { offset, .. } if *offset == BARRIER) {
+        return Meaning::Barrier;
+    }
+    match classify(code) {
+        Remedy::FindLeader | Remedy::Repeat => Meaning::Again(code.to_string()),
+        Remedy::OffsetOutOfRange => Meaning::NotStored,
+        Remedy::SmartModule => Meaning::Module {
+            offset: match code {
+                ErrorCode::SmartModuleRuntimeError(error) => u64::try_from(error.offset).ok(),
+                _ => None,
+            },
+            missing: match code {
+                ErrorCode::SmartModuleNotFound { name } => Some(name.clone()),
+                _ => None,
+            },
+            reason: code.to_string(),
+        },
+        // What the storage says while a leader recovers its log.
+        Remedy::GiveUp if matches!(code, ErrorCode::Other(_)) => Meaning::Again(code.to_string()),
+        Remedy::GiveUp => Meaning::Refused(code.to_string()),
+    }
+}

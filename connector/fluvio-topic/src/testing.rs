@@ -1,0 +1,1 @@
+//! A cluster of one SC and one SPU on loopback, for tests.
