@@ -335,7 +335,11 @@ impl Cluster {
         }
     }
 
-    async fn list_once<S>(&self, name: &str, summary: bool) -> Result<Vec<Metadata<S>>, ClusterError>
+    async fn list_once<S>(
+        &self,
+        name: &str,
+        summary: bool,
+    ) -> Result<Vec<Metadata<S>>, ClusterError>
     where
         S: AdminSpec + Encoder + Decoder + Debug + Send + Sync,
         S::Status: Encoder + Decoder + Debug,

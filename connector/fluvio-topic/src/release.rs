@@ -56,7 +56,10 @@ impl Releases {
             return Err(self.shared.out_of_range(partition, offset, bounds));
         }
         // Fluvio keeps the last offset that is done with: before the first there is none.
-        let Some(last) = offset.checked_sub(1).and_then(|last| i64::try_from(last).ok()) else {
+        let Some(last) = offset
+            .checked_sub(1)
+            .and_then(|last| i64::try_from(last).ok())
+        else {
             return Ok(());
         };
         let stored = self.update(partition, consumer, last, bounds.end).await;

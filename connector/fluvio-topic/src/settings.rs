@@ -28,12 +28,14 @@ impl ClusterSettings {
         })?;
         let config = file.config();
         match &self.profile {
-            Some(name) => config
-                .cluster_with_profile(name)
-                .cloned()
-                .ok_or_else(|| ClusterError::Profile {
-                    reason: format!("it has no profile `{name}`"),
-                }),
+            Some(name) => {
+                config
+                    .cluster_with_profile(name)
+                    .cloned()
+                    .ok_or_else(|| ClusterError::Profile {
+                        reason: format!("it has no profile `{name}`"),
+                    })
+            }
             None => config
                 .current_cluster()
                 .cloned()

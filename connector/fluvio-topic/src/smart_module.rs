@@ -1,10 +1,10 @@
 //! Names and identity of SmartModules on a cluster.
 
-use millpond_connector::topic::Transform;
 use fluvio_smartmodule::dataplane::smartmodule::SmartModuleExtraParams;
 use fluvio_spu_schema::server::smartmodule::{
     SmartModuleInvocation, SmartModuleInvocationWasm, SmartModuleKind,
 };
+use millpond_connector::topic::Transform;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::ClusterError;
@@ -86,7 +86,10 @@ mod tests {
 
     #[test]
     fn names_follow_the_clusters_rule() {
-        assert_eq!(smartmodule_name("millpond/pack@0.1.0"), "millpond-pack-0-1-0");
+        assert_eq!(
+            smartmodule_name("millpond/pack@0.1.0"),
+            "millpond-pack-0-1-0"
+        );
         assert_eq!(smartmodule_name("Keep_Field"), "keep-field");
     }
 

@@ -1,12 +1,12 @@
 //! One stream of answers on one connection, from one offset to its end for whatever reason.
 
-use futures_util::StreamExt as _;
 use fluvio_socket::AsyncResponse;
 use fluvio_spu_schema::Isolation;
 use fluvio_spu_schema::server::stream_fetch::{
     DefaultStreamFetchRequest, DefaultStreamFetchResponse,
 };
 use fluvio_spu_schema::server::update_offset::{OffsetUpdate, UpdateOffsetsRequest};
+use futures_util::StreamExt as _;
 use millpond_connector::topic::{Chunk, Offset, TopicError};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -193,11 +193,7 @@ impl Stream {
     }
 
     /// Nothing came for a while: is there something that should have?
-    async fn quiet(
-        &self,
-        plan: &Plan,
-        barrier: Option<Instant>,
-    ) -> Result<Option<Instant>, End> {
+    async fn quiet(&self, plan: &Plan, barrier: Option<Instant>) -> Result<Option<Instant>, End> {
         if let Some(since) = barrier {
             if since.elapsed() < SILENCE {
                 return Ok(barrier);
@@ -287,7 +283,9 @@ fn grown(max_bytes: u32) -> u32 {
 
 /// Room for a stored batch that did not fit.
 fn more_room(plan: &Plan, at: Offset, max_bytes: u32, needed: Option<u64>) -> End {
-    let needed = needed.map_or(grown(max_bytes), |bytes| u32::try_from(bytes).unwrap_or(ALL));
+    let needed = needed.map_or(grown(max_bytes), |bytes| {
+        u32::try_from(bytes).unwrap_or(ALL)
+    });
     if needed <= max_bytes || needed > LARGEST_ANSWER {
         let reason = format!(
             "the batch at offset {at} needs an answer of {needed} bytes (asked for {max_bytes}, \

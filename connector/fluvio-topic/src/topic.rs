@@ -172,7 +172,9 @@ impl Shared {
             }
         };
         let request = FetchOffsetsRequest::new(self.name.clone(), partition);
-        let answer = connection.request("fetch offsets", request, REQUEST).await?;
+        let answer = connection
+            .request("fetch offsets", request, REQUEST)
+            .await?;
         let found = answer
             .topics
             .into_iter()

@@ -1,137 +1,187 @@
-//! The topic on a real cluster; announced as skipped where `fluvio-run` is not to be had.
+//! The topic against a real cluster of one SC and one SPU.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use millpond_connector::meta::TopicSettings;
-use millpond_connector::topic::{Topic, Transform};
+use millpond_connector::topic::{PartitionReader, Topic, TopicError, Transform};
 use millpond_embedded_topic::conformance;
 use millpond_fluvio_topic::testing::LocalCluster;
-use millpond_fluvio_topic::{Cluster, FluvioTopic, TopicOptions, smartmodule_name};
+use millpond_fluvio_topic::{Cluster, FluvioTopic, TopicOptions};
 
-/// A new topic of two partitions.
-async fn fresh(local: &LocalCluster, client: &Cluster, options: TopicOptions) -> FluvioTopic {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let mut settings =
-        TopicSettings::named(format!("t{}", NEXT.fetch_add(1, Ordering::Relaxed)));
-    settings.partitions = Some(2);
-    client.create_topic(&settings).await.expect("created");
-    local.until_served(client, &settings.name, 2).await;
-    client.open_topic(&settings.name, options).await.expect("opens")
+static TOPICS: AtomicU32 = AtomicU32::new(0);
+
+struct Ground {
+    local: LocalCluster,
+    cluster: Cluster,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn it_is_a_topic_like_the_embedded_one() {
-    let Some(local) = LocalCluster::start().await else {
+async fn ground() -> Ground {
+    let local = LocalCluster::start().await.expect("a cluster");
+    let cluster = Cluster::connect(&local.settings()).await.expect("connects");
+    Ground { local, cluster }
+}
+
+async fn fresh(cluster: &Cluster, partitions: u32, options: TopicOptions) -> FluvioTopic {
+    let name = format!("events-{}", TOPICS.fetch_add(1, Ordering::Relaxed));
+    let mut settings = TopicSettings::named(name.clone());
+    settings.partitions = Some(partitions);
+    cluster.create_topic(&settings).await.expect("created");
+    cluster.open_topic(&name, options).await.expect("opens")
+}
+
+async fn fill(topic: &dyn Topic, batches: u64, count: u32) -> u64 {
+    for number in 0..batches {
+        let first = number * u64::from(count);
+        let range = topic.append(0, conformance::batch(0, first, count)).await;
+        assert_eq!(range.expect("stored").start, first);
+    }
+    batches * u64::from(count)
+}
+
+async fn reader(topic: &dyn Topic, from: u64, uses: &[Transform]) -> Box<dyn PartitionReader> {
+    topic.reader(0, from, uses).await.expect("opens")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_topic_on_a_cluster_conforms() {
+    if !LocalCluster::is_available("the_topic_on_a_cluster_conforms") {
         return;
-    };
-    let client = local.connect().await;
+    }
+    let ground = ground().await;
     conformance::all(|| async {
-        Arc::new(fresh(&local, &client, TopicOptions::default()).await) as Arc<dyn Topic>
+        Arc::new(fresh(&ground.cluster, 2, TopicOptions::default()).await) as Arc<dyn Topic>
     })
     .await;
 }
 
-/// Fluvio's own consumer loses 45% of such a backlog (1 MB batches, small `max_bytes`).
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_is_read_whole_with_answers_smaller_than_a_batch() {
-    let Some(local) = LocalCluster::start().await else {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_however_small_the_answers() {
+    if !LocalCluster::is_available("nothing_is_lost_however_small_the_answers") {
         return;
-    };
-    let client = local.connect().await;
-    let options = TopicOptions {
-        max_bytes: 20_000,
-        ..TopicOptions::default()
-    };
-    let topic = fresh(&local, &client, options).await;
-    let mut first = 0;
-    for count in [100, 1_000, 50, 2_000, 1, 700] {
-        topic
-            .append(0, conformance::batch(0, first, count))
-            .await
-            .expect("stored");
-        first += u64::from(count);
     }
-    let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
-    conformance::read_to(&mut *reader, 0, 0, first).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_spu_that_is_killed_costs_nothing_but_time() {
-    let Some(mut local) = LocalCluster::start().await else {
-        return;
-    };
-    let client = local.connect().await;
-    let topic = fresh(&local, &client, TopicOptions::default()).await;
-    let mut reader = topic.reader(1, 0, &[]).await.expect("opens");
-    let mut end = 0;
-    for _ in 0..3 {
-        let range = topic
-            .append(1, conformance::batch(1, end, 10))
-            .await
-            .expect("stored");
-        assert_eq!(range, end..end + 10);
-        conformance::read_to(&mut *reader, 1, end, end + 10).await;
-        end += 10;
-        local.kill_spu();
-        let refused = topic.append(1, conformance::batch(1, end, 10)).await;
-        assert!(refused.is_err(), "stored by nobody");
-        assert!(reader.next(Duration::from_millis(100)).await.expect("waits").is_none());
-        local.start_spu();
-        local.until_served(&client, topic.name(), 2).await;
-        while topic.bounds(1).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+    let ground = ground().await;
+    for max_bytes in [1, 500, 9_000, 100_000] {
+        let options = TopicOptions {
+            max_bytes,
+            ..TopicOptions::default()
+        };
+        let topic = fresh(&ground.cluster, 1, options).await;
+        let end = fill(&topic, 20, 100).await;
+        let mut reader = reader(&topic, 0, &[]).await;
+        conformance::read_to(&mut *reader, 0, 0, end).await;
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_a_chain_names_must_be_there_and_what_it_answers_is_packed() {
-    let Some(local) = LocalCluster::start().await else {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_spu_that_comes_back_is_read_and_written_on() {
+    if !LocalCluster::is_available("an_spu_that_comes_back_is_read_and_written_on") {
         return;
-    };
-    let client = local.connect().await;
+    }
+    let mut ground = ground().await;
+    let topic = fresh(&ground.cluster, 1, TopicOptions::default()).await;
+    let end = fill(&topic, 5, 10).await;
+    let mut reader = reader(&topic, 0, &[]).await;
+    conformance::read_to(&mut *reader, 0, 0, end).await;
+    ground.local.kill_spu().expect("killed");
+    let waiting = reader.next(Duration::from_millis(200)).await;
+    assert!(waiting.expect("patient").is_none());
+    ground.local.restart_spu().await.expect("restarted");
+    let mut attempts = 0;
+    loop {
+        // The first may meet the dead connection, and says so.
+        match topic.append(0, conformance::batch(0, end, 10)).await {
+            Ok(range) => break assert_eq!(range, end..end + 10),
+            Err(TopicError::Storage {
+                retryable: true, ..
+            }) => attempts += 1,
+            Err(error) => panic!("{error}"),
+        }
+        assert!(attempts < 10, "append never succeeds");
+    }
+    conformance::read_to(&mut *reader, 0, end, end + 10).await;
+    ground.local.restart_sc().await.expect("restarted");
+    let found = ground.cluster.topic_description(topic.name()).await;
+    assert_eq!(found.expect("reconnects").expect("kept").partitions, 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn released_offsets_are_seen() {
+    if !LocalCluster::is_available("released_offsets_are_seen") {
+        return;
+    }
+    let ground = ground().await;
+    let topic = fresh(&ground.cluster, 2, TopicOptions::default()).await;
+    let end = fill(&topic, 3, 10).await;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        topic.release(0, "sink", end - 3).await.expect("stored");
+        let offsets = ground.cluster.consumer_offsets().await.expect("listed");
+        if let [only] = offsets.as_slice() {
+            assert_eq!((only.topic.as_str(), only.partition), (topic.name(), 0));
+            assert_eq!((only.consumer.as_str(), only.offset), ("sink", end - 3));
+            break;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "no offset is ever kept: {offsets:?}"
+        );
+    }
+}
+
+/// Reads with transforms to `end`: contiguous chunks; answers how many records came.
+async fn count_to(reader: &mut dyn PartitionReader, end: u64) -> usize {
+    let (mut position, mut records) = (0, 0);
+    while position < end {
+        let chunk = conformance::next_chunk(reader).await;
+        assert_eq!(chunk.offsets.start, position, "chunks join up");
+        position = chunk.offsets.end;
+        records += chunk.records.len();
+    }
+    assert_eq!(position, end);
+    records
+}
+
+fn step(uses: &str) -> Transform {
+    Transform {
+        uses: uses.into(),
+        with: BTreeMap::new(),
+    }
+}
+
+/// A module that hands back no record, or `copies` records of `bytes` zero bytes, for a batch.
+fn module(copies: u32, bytes: u32) -> Vec<u8> {
+    // Record: preamble (attributes, two varints), no key, value length and value, header count.
+    let text = include_str!("records.wat")
+        .replace("COPIES", &copies.to_string())
+        .replace("BYTES", &bytes.to_string());
+    wat::parse_str(text).expect("a module")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_smartmodules_drop_or_blow_up_is_accounted_for() {
+    if !LocalCluster::is_available("what_smartmodules_drop_or_blow_up_is_accounted_for") {
+        return;
+    }
+    let ground = ground().await;
+    for (name, copies, bytes) in [("none", 0, 0), ("large", 3, 100_000)] {
+        let wasm = module(copies, bytes);
+        let uploaded = ground.cluster.upload_smartmodule(name, &wasm).await;
+        uploaded.expect("uploaded");
+        let found = ground.cluster.smartmodule(name).await.expect("listed");
+        let found = found.expect("there");
+        assert_eq!(found.digest, millpond_fluvio_topic::digest(&wasm));
+    }
     let options = TopicOptions {
-        always_give: vec![millpond_pack::NAME.to_owned()],
+        max_bytes: 50_000,
         ..TopicOptions::default()
     };
-    let topic = fresh(&local, &client, options).await;
-    let pack = Transform {
-        uses: millpond_pack::NAME.to_owned(),
-        with: [("group-by".to_owned(), "constant:all".to_owned())].into(),
-    };
-    let Err(missing) = topic.reader(0, 0, std::slice::from_ref(&pack)).await else {
-        panic!("a module that is not there was found");
-    };
-    assert!(missing.to_string().contains("millpond deploy"), "{missing}");
-
-    let name = smartmodule_name(millpond_pack::NAME);
-    for _ in 0..2 {
-        client
-            .upload_smartmodule(&name, millpond_pack::WASM)
-            .await
-            .expect("stored");
-        let stored = client.smartmodule(&name).await.expect("listed").expect("there");
-        assert_eq!(stored.digest, millpond_fluvio_topic::digest(millpond_pack::WASM));
-    }
-    for n in 0..5 {
-        topic
-            .append(0, conformance::batch(0, n * 100, 100))
-            .await
-            .expect("stored");
-    }
-    let mut reader = topic.reader(0, 0, &[pack]).await.expect("opens");
-    let mut covered = 0;
-    while covered < 500 {
-        let chunk = reader.next(Duration::from_secs(20)).await.expect("reads").expect("in time");
-        assert_eq!(chunk.offsets.start, covered);
-        assert!(!chunk.records.is_empty());
-        for record in &chunk.records {
-            let (header, _) = millpond_format::header::Header::decode(&record.value).expect("an envelope");
-            assert!(chunk.offsets.contains(&header.base_offset));
-        }
-        covered = chunk.offsets.end;
-    }
-    assert_eq!(covered, 500);
+    let topic = fresh(&ground.cluster, 1, options).await;
+    let end = fill(&topic, 6, 10).await;
+    let mut large = reader(&topic, 0, &[step("large")]).await;
+    assert_eq!(count_to(&mut *large, end).await, 6 * 3);
+    let mut none = reader(&topic, 0, &[step("none")]).await;
+    assert_eq!(count_to(&mut *none, end).await, 0);
 }
