@@ -10,6 +10,7 @@ pub mod aws;
 pub mod backoff;
 pub mod catalog;
 pub mod connector;
+pub mod data_dir;
 mod de;
 pub mod document;
 pub mod drain;
