@@ -1,0 +1,496 @@
+//! What one worker does next.
+//!
+//! One step of the driver, which has the store and the clock: read the view, [`Coordinator::decide`],
+//! carry the decisions out in their order, tell each answer by [`Coordinator::answered`]. The next
+//! step begins after [`Settings::pause`], or at once when a lease was changed or the worker has
+//! just become live. Before anything is done under a lease, [`Coordinator::held`] is asked.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::balance::{Balance, hashed};
+use crate::row::{Beat, Change, LeaseId, LeaseRow, View, WorkerId};
+use crate::settings::Settings;
+use crate::store::Outcome;
+
+/// Changes of leases in one step, so that the next beat is not late for them.
+const CHANGES_PER_STEP: usize = 64;
+/// A dead worker's row is removed after so many lease durations.
+const FORGET_AFTER: u32 = 20;
+
+/// A lease that this worker holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Raised by every change of hands: claim with it, and refuse what is below it.
+    pub epoch: u64,
+    /// Somebody else is to have it: finish what is in flight, then say [`Coordinator::hand_over`].
+    pub is_leaving: bool,
+    row: LeaseRow,
+}
+
+/// What the driver is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// Write this, then tell the answer.
+    Change(Change),
+    /// Finish what is in flight under this lease, then say [`Coordinator::hand_over`].
+    HandOver(LeaseId),
+    /// Stop at once: the lease is no longer ours.
+    Drop(LeaseId, DropReason),
+}
+
+/// Why a lease is no longer ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DropReason {
+    /// No beat was confirmed for too long; others may think us dead.
+    Expired,
+    /// Somebody took it.
+    Taken(Option<WorkerId>),
+    /// Another process with our id is live; this one is over.
+    Replaced,
+}
+
+/// What an answer brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The lease is ours: begin, with this epoch.
+    Taken(LeaseId, u64),
+    /// As [`Decision::Drop`].
+    Drop(LeaseId, DropReason),
+}
+
+/// When a worker's row was last seen to change.
+#[derive(Debug, Clone, Copy)]
+struct Sighting {
+    beat: Option<Beat>,
+    since: Duration,
+}
+
+/// The state of one worker. Times are durations since any fixed start of the local monotonic clock.
+#[derive(Debug)]
+pub struct Coordinator {
+    me: WorkerId,
+    settings: Settings,
+    session: Option<u64>,
+    valid_until: Option<Duration>,
+    held: BTreeMap<LeaseId, Held>,
+    seen: BTreeMap<WorkerId, Sighting>,
+    is_leaving: bool,
+    is_over: bool,
+}
+
+impl Coordinator {
+    /// A worker that has not begun.
+    #[must_use]
+    pub fn new(me: WorkerId, settings: Settings) -> Self {
+        Self {
+            me,
+            settings,
+            session: None,
+            valid_until: None,
+            held: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            is_leaving: false,
+            is_over: false,
+        }
+    }
+
+    /// The lease, if it is ours at this moment.
+    #[must_use]
+    pub fn held(&self, lease: &LeaseId, now: Duration) -> Option<&Held> {
+        self.held.get(lease).filter(|_| self.is_live(now))
+    }
+
+    /// All leases that are ours at this moment.
+    pub fn all_held(&self, now: Duration) -> impl Iterator<Item = (&LeaseId, &Held)> {
+        let is_live = self.is_live(now);
+        self.held.iter().filter(move |_| is_live)
+    }
+
+    /// Until when our leases are ours without another confirmed beat.
+    #[must_use]
+    pub fn valid_until(&self) -> Option<Duration> {
+        self.valid_until
+    }
+
+    /// True while our last confirmed beat is young enough.
+    #[must_use]
+    pub fn is_live(&self, now: Duration) -> bool {
+        self.valid_until.is_some_and(|until| now < until)
+    }
+
+    /// True once everything is given back, or another process took our id: no step is needed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// From now on, everything is handed over and nothing taken; then the worker's row goes.
+    pub fn leave(&mut self) {
+        self.is_leaving = true;
+    }
+
+    /// What is lost by the passing of time. To be called when [`Coordinator::valid_until`] comes;
+    /// the other calls do it first.
+    pub fn expire(&mut self, now: Duration) -> Vec<(LeaseId, DropReason)> {
+        if self.is_live(now) {
+            return Vec::new();
+        }
+        self.valid_until = None;
+        self.drop_all(&DropReason::Expired)
+    }
+
+    fn drop_all(&mut self, reason: &DropReason) -> Vec<(LeaseId, DropReason)> {
+        let held = std::mem::take(&mut self.held);
+        held.into_keys()
+            .map(|lease| (lease, reason.clone()))
+            .collect()
+    }
+
+    /// The release of a lease under which nothing is in flight any more. From this call on it is
+    /// not ours, whatever becomes of the change.
+    pub fn hand_over(&mut self, lease: &LeaseId) -> Option<Change> {
+        let held = self.held.remove(lease)?;
+        Some(release(lease, &held.row))
+    }
+
+    /// What to do, given rows that were read after all earlier changes were answered, and the
+    /// leases that there are.
+    pub fn decide(
+        &mut self,
+        now: Duration,
+        view: &View,
+        leases: &BTreeSet<LeaseId>,
+    ) -> Vec<Decision> {
+        if self.is_over {
+            return Vec::new();
+        }
+        let mut drops = self.expire(now);
+        self.observe(now, view);
+        drops.extend(self.check_session(view));
+        drops.extend(self.check_held(view));
+        let mut decisions: Vec<Decision> = drops
+            .into_iter()
+            .map(|(lease, reason)| Decision::Drop(lease, reason))
+            .collect();
+        if self.is_over {
+            return decisions;
+        }
+        let is_last = self.is_leaving && self.held.is_empty() && !self.owns_any(view);
+        decisions.push(Decision::Change(self.beat(view, is_last)));
+        // Before the first confirmed beat others do not know us; they must before we own anything.
+        if self.is_live(now) && !is_last {
+            let live = self.live(now, view);
+            self.mark_leaving(view, leases, &live, &mut decisions);
+            let mut changes = self.settle_own(view, leases, &live);
+            if !self.is_leaving {
+                changes.extend(self.take_and_ask(now, view, leases, &live));
+                changes.extend(self.forget(now, view));
+            }
+            changes.truncate(CHANGES_PER_STEP);
+            decisions.extend(changes.into_iter().map(Decision::Change));
+        }
+        decisions
+    }
+
+    /// What the answer to a change means. `started` is when the change was sent. A change without
+    /// an answer needs no call: the next view tells.
+    pub fn answered(
+        &mut self,
+        change: &Change,
+        outcome: Outcome,
+        started: Duration,
+        now: Duration,
+    ) -> Vec<Event> {
+        let drops = self.expire(now);
+        let mut events: Vec<Event> = drops
+            .into_iter()
+            .map(|(lease, reason)| Event::Drop(lease, reason))
+            .collect();
+        if outcome == Outcome::Refused {
+            return events;
+        }
+        match change {
+            Change::Worker { id, new, .. } if *id == self.me => match new {
+                Some(beat) => {
+                    self.session = Some(beat.session);
+                    let until = started + self.settings.validity();
+                    self.valid_until = (now < until).then_some(until);
+                }
+                None => self.is_over = true,
+            },
+            Change::Lease { id, new, .. }
+                if new.owner.as_ref() == Some(&self.me) && self.is_live(now) =>
+            {
+                let held = Held {
+                    epoch: new.epoch,
+                    is_leaving: false,
+                    row: new.clone(),
+                };
+                self.held.insert(id.clone(), held);
+                events.push(Event::Taken(id.clone(), new.epoch));
+            }
+            Change::Worker { .. } | Change::Lease { .. } => {}
+        }
+        events
+    }
+
+    /// Notes which worker rows changed. Owners without a row are observed too: their row may be
+    /// about to come.
+    fn observe(&mut self, now: Duration, view: &View) {
+        let owners = view.leases.values().filter_map(|row| row.owner.as_ref());
+        let known: BTreeSet<&WorkerId> = view.workers.keys().chain(owners).collect();
+        self.seen.retain(|worker, _| known.contains(worker));
+        for worker in known {
+            let beat = view.workers.get(worker).copied();
+            match self.seen.get_mut(worker) {
+                Some(sighting) if sighting.beat == beat => {}
+                Some(sighting) => *sighting = Sighting { beat, since: now },
+                None => {
+                    let sighting = Sighting { beat, since: now };
+                    self.seen.insert(worker.clone(), sighting);
+                }
+            }
+        }
+    }
+
+    /// Notices that our row is another process's, or gone.
+    fn check_session(&mut self, view: &View) -> Vec<(LeaseId, DropReason)> {
+        let Some(session) = self.session else {
+            return Vec::new();
+        };
+        match view.workers.get(&self.me) {
+            Some(beat) if beat.session == session => Vec::new(),
+            Some(_) => {
+                self.is_over = true;
+                self.valid_until = None;
+                self.drop_all(&DropReason::Replaced)
+            }
+            None => {
+                self.session = None;
+                self.valid_until = None;
+                self.drop_all(&DropReason::Expired)
+            }
+        }
+    }
+
+    /// Drops what the rows say is not ours, and remembers the rows of the rest.
+    fn check_held(&mut self, view: &View) -> Vec<(LeaseId, DropReason)> {
+        let mut lost = Vec::new();
+        let me = &self.me;
+        self.held.retain(|lease, held| {
+            let row = view.leases.get(lease);
+            if let Some(row) = row
+                && row.owner.as_ref() == Some(me)
+                && row.epoch == held.epoch
+            {
+                held.row = row.clone();
+                return true;
+            }
+            let by = row.and_then(|row| row.owner.clone());
+            lost.push((lease.clone(), DropReason::Taken(by)));
+            false
+        });
+        lost
+    }
+
+    fn beat(&self, view: &View, is_last: bool) -> Change {
+        let seen = view.workers.get(&self.me).copied();
+        let new = match (self.session, seen) {
+            (Some(session), Some(seen)) => Beat {
+                session,
+                count: seen.count + 1,
+            },
+            (_, seen) => Beat {
+                session: seen.map_or(1, |seen| seen.session + 1),
+                count: 0,
+            },
+        };
+        Change::Worker {
+            id: self.me.clone(),
+            seen,
+            new: (!is_last).then_some(new),
+        }
+    }
+
+    fn owns_any(&self, view: &View) -> bool {
+        let mut rows = view.leases.values();
+        rows.any(|row| row.owner.as_ref() == Some(&self.me))
+    }
+
+    fn live<'v>(&self, now: Duration, view: &'v View) -> BTreeSet<&'v WorkerId> {
+        view.workers
+            .keys()
+            .filter(|worker| **worker == self.me || !self.is_dead(worker, now))
+            .collect()
+    }
+
+    /// True when somebody else who lives waits for this row.
+    fn is_wanted(&self, row: &LeaseRow, live: &BTreeSet<&WorkerId>) -> bool {
+        let wanted = row.wanted_by.as_ref();
+        wanted.is_some_and(|worker| *worker != self.me && live.contains(worker))
+    }
+
+    fn mark_leaving(
+        &mut self,
+        view: &View,
+        leases: &BTreeSet<LeaseId>,
+        live: &BTreeSet<&WorkerId>,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let wanted: BTreeSet<LeaseId> = view
+            .leases
+            .iter()
+            .filter(|(lease, row)| !leases.contains(*lease) || self.is_wanted(row, live))
+            .map(|(lease, _)| lease.clone())
+            .collect();
+        for (lease, held) in &mut self.held {
+            if !held.is_leaving && (self.is_leaving || wanted.contains(lease)) {
+                held.is_leaving = true;
+                decisions.push(Decision::HandOver(lease.clone()));
+            }
+        }
+    }
+
+    /// Rows that name us although we do not hold them: of an earlier session, or of a change whose
+    /// answer was lost. They are taken with a new epoch, or released if somebody waits.
+    fn settle_own(
+        &self,
+        view: &View,
+        leases: &BTreeSet<LeaseId>,
+        live: &BTreeSet<&WorkerId>,
+    ) -> Vec<Change> {
+        let rows = view.leases.iter();
+        rows.filter(|(lease, row)| {
+            row.owner.as_ref() == Some(&self.me) && !self.held.contains_key(*lease)
+        })
+        .map(|(lease, row)| {
+            if self.is_leaving || !leases.contains(lease) || self.is_wanted(row, live) {
+                release(lease, row)
+            } else {
+                self.take(lease, Some(row))
+            }
+        })
+        .collect()
+    }
+
+    fn take_and_ask(
+        &self,
+        now: Duration,
+        view: &View,
+        leases: &BTreeSet<LeaseId>,
+        live: &BTreeSet<&WorkerId>,
+    ) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let mut free = Vec::new();
+        for lease in leases {
+            let row = view.leases.get(lease);
+            let owner = row.and_then(|row| row.owner.as_ref());
+            if owner.is_some_and(|owner| *owner == self.me || !self.is_dead(owner, now)) {
+                continue;
+            }
+            match row {
+                Some(row) if row.wanted_by.as_ref() == Some(&self.me) => {
+                    changes.push(self.take(lease, Some(row)));
+                }
+                Some(row) if self.is_wanted(row, live) => {}
+                row => free.push((lease, row)),
+            }
+        }
+        let mut balance = Balance::new(view, leases, live);
+        free.sort_by_key(|(lease, _)| hashed(&self.me, lease.as_str()));
+        let taken = free.iter().take(balance.room(&self.me));
+        let before = changes.len();
+        changes.extend(taken.map(|(lease, row)| self.take(lease, *row)));
+        // As long as something is free the counts will change: asking now could be regretted.
+        if changes.len() == before && free.is_empty() {
+            changes.extend(self.ask(view, leases, live, &mut balance));
+        }
+        changes
+    }
+
+    /// True for a worker whose row did not change, or was missing, for long enough.
+    fn is_dead(&self, worker: &WorkerId, now: Duration) -> bool {
+        let sighting = self.seen.get(worker);
+        sighting.is_some_and(|seen| now >= seen.since + self.settings.lease_duration())
+    }
+
+    fn ask(
+        &self,
+        view: &View,
+        leases: &BTreeSet<LeaseId>,
+        live: &BTreeSet<&WorkerId>,
+        balance: &mut Balance<'_>,
+    ) -> Vec<Change> {
+        let mut rows: Vec<(&LeaseId, &LeaseRow)> = leases
+            .iter()
+            .filter_map(|lease| Some((lease, view.leases.get(lease)?)))
+            .filter(|(_, row)| row.wanted_by.as_ref().is_none_or(|by| !live.contains(by)))
+            .collect();
+        rows.sort_by_key(|(lease, _)| hashed(&self.me, lease.as_str()));
+        let mut changes = Vec::new();
+        while let Some(richest) = balance.ask(&self.me) {
+            let found = rows
+                .iter()
+                .position(|(_, row)| row.owner.as_ref() == Some(&richest));
+            let Some(found) = found else {
+                break;
+            };
+            let (lease, row) = rows.remove(found);
+            changes.push(Change::Lease {
+                id: lease.clone(),
+                seen: Some(row.clone()),
+                new: LeaseRow {
+                    wanted_by: Some(self.me.clone()),
+                    ..row.clone()
+                },
+            });
+        }
+        changes
+    }
+
+    fn take(&self, lease: &LeaseId, seen: Option<&LeaseRow>) -> Change {
+        Change::Lease {
+            id: lease.clone(),
+            seen: seen.cloned(),
+            new: LeaseRow {
+                epoch: seen.map_or(1, |row| row.epoch + 1),
+                owner: Some(self.me.clone()),
+                wanted_by: None,
+            },
+        }
+    }
+
+    /// Removes rows of workers that are long dead and own nothing.
+    fn forget(&self, now: Duration, view: &View) -> Vec<Change> {
+        let long = self.settings.lease_duration() * FORGET_AFTER;
+        let named: BTreeSet<&WorkerId> = view
+            .leases
+            .values()
+            .filter_map(|row| row.owner.as_ref())
+            .collect();
+        let rows = view.workers.iter();
+        rows.filter(|(id, _)| **id != self.me && !named.contains(id))
+            .filter(|(id, _)| {
+                let seen = self.seen.get(id);
+                seen.is_some_and(|seen| now >= seen.since + long)
+            })
+            .map(|(id, beat)| Change::Worker {
+                id: id.clone(),
+                seen: Some(*beat),
+                new: None,
+            })
+            .collect()
+    }
+}
+
+fn release(lease: &LeaseId, row: &LeaseRow) -> Change {
+    Change::Lease {
+        id: lease.clone(),
+        seen: Some(row.clone()),
+        new: LeaseRow {
+            owner: None,
+            ..row.clone()
+        },
+    }
+}
