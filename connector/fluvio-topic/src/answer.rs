@@ -229,3 +229,7 @@ fn failure(code: &ErrorCode) -> Meaning {
         Remedy::GiveUp => Meaning::Refused(code.to_string()),
     }
 }
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

@@ -228,10 +228,9 @@ impl Cluster {
     pub async fn consumer_offsets(&self) -> Result<Vec<ConsumerOffset>, ClusterError> {
         for (_, address) in self.spu_addresses().await? {
             let connection = self.open(&address).await?;
+            let version = connection.offset_version("fetch consumer offsets")?;
             let request = FetchConsumerOffsetsRequest::default();
-            let answer = connection
-                .request("fetch consumer offsets", request, REQUEST)
-                .await?;
+            let answer = connection.request_as(request, version, REQUEST).await?;
             match answer.error_code {
                 ErrorCode::None => {}
                 ErrorCode::PartitionNotLeader => continue,

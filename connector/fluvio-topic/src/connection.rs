@@ -8,6 +8,7 @@ use fluvio_protocol::api::Request;
 use fluvio_socket::{
     AsyncResponse, ClientConfig, MultiplexerSocket, SocketError, VersionedSerialSocket,
 };
+use fluvio_spu_schema::server::stream_fetch::{DefaultStreamFetchRequest, OFFSET_MANAGEMENT_API};
 use tokio::time::timeout;
 
 use crate::error::ClusterError;
@@ -60,6 +61,20 @@ impl Connection {
                 found: self.socket.versions().platform_version().to_string(),
                 request: name,
             })
+    }
+
+    /// The version for requests about consumer offsets. An SPU does not list them among what it
+    /// speaks; it knows them when it knows streams of that version, all being numbered together.
+    pub(crate) fn offset_version(&self, name: &'static str) -> Result<i16, ClusterError> {
+        let version = self.version::<DefaultStreamFetchRequest>(name)?;
+        if version >= OFFSET_MANAGEMENT_API {
+            return Ok(version);
+        }
+        Err(ClusterError::Version {
+            address: self.address.to_string(),
+            found: self.socket.versions().platform_version().to_string(),
+            request: name,
+        })
     }
 
     /// Sends a request and waits at most `limit` for its answer. A connection that gave no answer

@@ -84,11 +84,10 @@ impl Releases {
             Some(open) => open,
             None => self.open(partition, consumer, end).await?,
         };
+        let connection = &session.connection;
+        let version = connection.offset_version("update consumer offset")?;
         let request = UpdateConsumerOffsetRequest::new(last, FIRST_STREAM);
-        let answer = session
-            .connection
-            .request("update consumer offset", request, REQUEST)
-            .await?;
+        let answer = connection.request_as(request, version, REQUEST).await?;
         match answer.error_code {
             ErrorCode::None => {
                 sessions.insert(key, session);
