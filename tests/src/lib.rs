@@ -9,6 +9,7 @@ pub mod fluvio_cluster;
 pub mod pipeline;
 pub mod process;
 pub mod relay;
+pub mod scripted_cluster;
 pub mod stand_ins;
 
 use std::time::{Duration, Instant};

@@ -1,0 +1,101 @@
+//! A scripted SC and SPU on loopback: tests of the cluster path without a cluster.
+//!
+//! They speak what `millpond-fluvio-topic` speaks and no more, in the published wire types, and answer as
+//! the servers of Fluvio 0.50 do, their faults included: answers cut at `max_bytes` in the middle of a
+//! batch, the jump to the end of the log when an output does not fit. What goes wrong beyond that is
+//! said by [`Fault`]. Logs are in memory and outlive the servers, which can be stopped and started.
+
+mod chain;
+mod fault;
+mod log;
+mod sc;
+mod server;
+mod slice;
+mod spu;
+mod state;
+mod stream;
+mod versions;
+
+use std::sync::Arc;
+
+use server::Listening;
+use state::State;
+
+pub use fault::{Fault, Server};
+
+/// A cluster of one SC and one SPU; dropped, it is gone.
+pub struct ScriptedCluster {
+    state: Arc<State>,
+    sc: Listening,
+    spu: Listening,
+}
+
+impl ScriptedCluster {
+    /// Starts both servers on free ports.
+    ///
+    /// # Errors
+    /// When loopback has no port left.
+    pub async fn start() -> std::io::Result<Self> {
+        let state = Arc::new(State::new());
+        let sc = Listening::start(Server::Sc, 0, &state).await?;
+        let spu = Listening::start(Server::Spu, 0, &state).await?;
+        state.lock().spu_port = spu.port();
+        Ok(Self { state, sc, spu })
+    }
+
+    /// `host:port` of the SC.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        format!("127.0.0.1:{}", self.sc.port())
+    }
+
+    /// Adds a fault to those that happen at the next occasion.
+    pub fn script(&self, fault: Fault) {
+        self.state.lock().script.add(fault);
+    }
+
+    /// The faults that have not happened yet.
+    #[must_use]
+    pub fn pending(&self) -> Vec<Fault> {
+        self.state.lock().script.pending()
+    }
+
+    /// Closes every connection of a server and its port.
+    pub async fn stop(&mut self, server: Server) {
+        self.server(server).stop().await;
+    }
+
+    /// Opens the port of a stopped server again.
+    ///
+    /// # Errors
+    /// When something else has taken it.
+    pub async fn resume(&mut self, server: Server) -> std::io::Result<()> {
+        let state = Arc::clone(&self.state);
+        let listening = self.server(server);
+        *listening = Listening::start(server, listening.port(), &state).await?;
+        Ok(())
+    }
+
+    /// Stops a server and starts it again: every connection is cut, the logs stay.
+    ///
+    /// # Errors
+    /// As [`Self::resume`].
+    pub async fn restart(&mut self, server: Server) -> std::io::Result<()> {
+        self.stop(server).await;
+        self.resume(server).await
+    }
+
+    /// One past the last record of a partition; 0 for one that is not there.
+    #[must_use]
+    pub fn log_end(&self, topic: &str, partition: u32) -> i64 {
+        let mut contents = self.state.lock();
+        contents.log(topic, partition).map_or(0, |log| log.end())
+    }
+
+    fn server(&mut self, server: Server) -> &mut Listening {
+        match server {
+            Server::Sc => &mut self.sc,
+            Server::Spu => &mut self.spu,
+        }
+    }
+}
