@@ -140,9 +140,11 @@ impl Connection {
         topic: &str,
         request: DefaultPartitionRequest,
     ) -> anyhow::Result<PartitionProduceResponse> {
-        let mut answer = PartitionProduceResponse::default();
-        answer.partition_index = request.partition_index;
-        answer.base_offset = -1;
+        let mut answer = PartitionProduceResponse {
+            partition_index: request.partition_index,
+            base_offset: -1,
+            ..PartitionProduceResponse::default()
+        };
         let mut contents = self.state.lock();
         answer.error_code = contents
             .script
