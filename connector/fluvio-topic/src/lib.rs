@@ -14,7 +14,8 @@
 //!
 //! The ready-made consumer and producer of the `fluvio` crate are not used: the consumer takes a
 //! batch that was cut short for a whole one, the producer shows a refused batch to nobody who does
-//! not ask for it. `ARCHITECTURE.md` says what each trap is and where it is closed.
+//! not ask for it. What an answer means, and what the SPU does not say, is in `answer.rs`; what is
+//! done about it in `stream.rs`.
 
 mod answer;
 mod cluster;

@@ -192,7 +192,7 @@ impl Plan {
 /// Keeps a stream going until the reader is gone or something is wrong.
 async fn pump(plan: Arc<Plan>, from: Offset, chunks: mpsc::Sender<Result<Chunk, TopicError>>) {
     let mut next = from;
-    let usual = plan.shared.options.max_bytes.min(LARGEST_ANSWER).max(1);
+    let usual = plan.shared.options.max_bytes.clamp(1, LARGEST_ANSWER);
     let mut max_bytes = usual;
     let mut retry = Retry::new(plan.shared.options.patience);
     loop {

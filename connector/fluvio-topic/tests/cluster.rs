@@ -185,3 +185,31 @@ async fn what_smartmodules_drop_or_blow_up_is_accounted_for() {
     let mut none = reader(&topic, 0, &[step("none")]).await;
     assert_eq!(count_to(&mut *none, end).await, 0);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_module_that_fails_is_an_error_and_stays_one() {
+    if !LocalCluster::is_available("a_module_that_fails_is_an_error_and_stays_one") {
+        return;
+    }
+    let ground = ground().await;
+    let wasm = wat::parse_str(
+        r#"(module
+          (import "env" "copy_records" (func $copy_records (param i32 i32)))
+          (memory (export "memory") 64)
+          (func (export "alloc") (param i32) (result i32) (i32.const 65536))
+          (func (export "array_map") (param i32 i32 i32) (result i32) unreachable))"#,
+    );
+    let wasm = wasm.expect("a module");
+    let uploaded = ground.cluster.upload_smartmodule("traps", &wasm).await;
+    uploaded.expect("uploaded");
+    let topic = fresh(&ground.cluster, 1, TopicOptions::default()).await;
+    fill(&topic, 2, 10).await;
+    let mut reader = reader(&topic, 10, &[step("traps")]).await;
+    for _ in 0..2 {
+        let failed = reader.next(Duration::from_secs(20)).await.err();
+        assert!(
+            matches!(&failed, Some(TopicError::Transform { uses, offset: Some(10), .. }) if uses == "traps"),
+            "{failed:?}"
+        );
+    }
+}
