@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::pipeline::WantedTopic;
 use super::plan::TopicFacts;
 
-/// A Fluvio cluster. Real: [`super::fluvio::FluvioCluster`].
+/// A Fluvio cluster. The real one: [`super::fluvio::connect`].
 #[async_trait]
 pub trait ClusterApi: Send + Sync {
     /// A topic, if it exists.
@@ -53,9 +53,9 @@ pub struct PartitionFacts {
     /// Its number.
     pub id: u32,
     /// First offset that is stored.
-    pub first: Option<i64>,
+    pub first: Option<u64>,
     /// One past the last offset that consumers may read.
-    pub end: i64,
+    pub end: u64,
 }
 
 /// How far a consumer has come.
@@ -68,5 +68,5 @@ pub struct Committed {
     /// Consumer.
     pub consumer: String,
     /// Next offset that it needs.
-    pub offset: i64,
+    pub offset: u64,
 }

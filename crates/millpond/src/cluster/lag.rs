@@ -12,9 +12,9 @@ pub struct PartitionStatus {
     /// Partition.
     pub partition: u32,
     /// First offset that is stored, where the cluster says it.
-    pub first: Option<i64>,
+    pub first: Option<u64>,
     /// One past the last offset.
-    pub end: i64,
+    pub end: u64,
     /// Consumers that have committed, by name.
     pub consumers: Vec<ConsumerStatus>,
 }
@@ -25,9 +25,9 @@ pub struct ConsumerStatus {
     /// Its name.
     pub consumer: String,
     /// Next offset that it needs: all before it is in the table.
-    pub committed: i64,
+    pub committed: u64,
     /// Records that are stored and not yet in the table.
-    pub lag: i64,
+    pub lag: u64,
 }
 
 /// Puts partitions and commits together, in the order of the partitions.
@@ -46,7 +46,7 @@ pub fn join(
                 .map(|one| ConsumerStatus {
                     consumer: one.consumer.clone(),
                     committed: one.offset,
-                    lag: (partition.end - one.offset).max(0),
+                    lag: partition.end.saturating_sub(one.offset),
                 })
                 .collect();
             consumers.sort_by(|one, other| one.consumer.cmp(&other.consumer));
