@@ -118,11 +118,53 @@ pub enum ContiguityError {
     NotOfABatch(Offset),
 }
 
+/// What entries stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Coverage<'a> {
+    /// Whole batches and plain records, in order.
+    pub units: Vec<Unit<'a>>,
+    /// Stored records that a SmartModule removed before the packer saw them.
+    pub removed: u64,
+}
+
+/// Like [`units`], where SmartModules before the packer may have removed records.
+///
+/// The packer counts what it is given from the base offset of the stored batch, so an envelope
+/// ends where its events would end if they had stood at the head of the batch: never beyond the
+/// batch. That `offsets` were all read is known from the chunks, which cover them without a
+/// hole; what they hold beyond the units was removed. A batch that is left empty has no unit.
+///
+/// # Errors
+/// [`ContiguityError`] for units that overlap, lie outside `offsets` or are not whole.
+pub fn filtered_units(
+    entries: &[Entry],
+    offsets: Range<Offset>,
+) -> Result<Coverage<'_>, ContiguityError> {
+    let (units, removed) = cover(entries, offsets, true)?;
+    Ok(Coverage { units, removed })
+}
+
 /// Groups entries into whole batches and checks that they cover `offsets` without a hole.
 ///
 /// # Errors
 /// [`ContiguityError`] names the first hole.
 pub fn units(entries: &[Entry], offsets: Range<Offset>) -> Result<Vec<Unit<'_>>, ContiguityError> {
+    cover(entries, offsets, false).map(|(units, _)| units)
+}
+
+fn cover(
+    entries: &[Entry],
+    offsets: Range<Offset>,
+    holes: bool,
+) -> Result<(Vec<Unit<'_>>, u64), ContiguityError> {
+    let mut removed = 0;
+    let mut check_offset = |expected: Offset, found: Offset| {
+        if holes && found > expected {
+            removed += found - expected;
+            return Ok(());
+        }
+        check_offset(expected, found)
+    };
     let mut units = Vec::new();
     let mut expected = offsets.start;
     let mut batch: Vec<&Envelope> = Vec::new();
@@ -131,7 +173,7 @@ pub fn units(entries: &[Entry], offsets: Range<Offset>) -> Result<Vec<Unit<'_>>,
             Entry::Plain(record) => {
                 complete(&batch, "a plain record")?;
                 check_offset(expected, record.offset)?;
-                expected += 1;
+                expected = record.offset + 1;
                 units.push(Unit::Plain(record));
             }
             Entry::Envelope(envelope) => {
@@ -162,7 +204,7 @@ pub fn units(entries: &[Entry], offsets: Range<Offset>) -> Result<Vec<Unit<'_>>,
     }
     complete(&batch, "the end")?;
     check_offset(expected, offsets.end)?;
-    Ok(units)
+    Ok((units, removed))
 }
 
 fn check_offset(expected: Offset, found: Offset) -> Result<(), ContiguityError> {
@@ -239,6 +281,25 @@ mod tests {
         let units = units(&entries, 5..12).expect("no hole");
         assert_eq!(units.len(), 3);
         assert!(matches!(&units[0], Unit::Batch(batch) if batch.len() == 2));
+    }
+
+    #[test]
+    fn what_a_filter_removed_is_counted() {
+        // Batches 5..10 (three kept), 10..15 (none kept), 15..18 (all kept).
+        let entries = [
+            envelope(5, 7, 0, 2),
+            envelope(5, 7, 1, 2),
+            envelope(15, 17, 0, 1),
+        ];
+        assert!(units(&entries, 5..18).is_err());
+        let coverage = filtered_units(&entries, 5..18).expect("no hole");
+        assert_eq!((coverage.units.len(), coverage.removed), (2, 7));
+        let empty = filtered_units(&[], 5..18).expect("all removed");
+        assert_eq!((empty.units.len(), empty.removed), (0, 13));
+        // Part of a batch, an overlap, and an end beyond what was read.
+        assert!(filtered_units(&entries[1..], 5..18).is_err());
+        assert!(filtered_units(&[envelope(5, 9, 0, 1), envelope(9, 9, 0, 1)], 5..18).is_err());
+        assert!(filtered_units(&entries, 5..17).is_err());
     }
 
     #[test]

@@ -3,6 +3,15 @@
 //! Within one numbering (epoch) the ordinals of a shard follow one another without a hole, so
 //! one number per shard tells repeated, next and missing apart. A new numbering starts at 0 and
 //! may repeat events; then positions decide, against the highest one that is in the table.
+//!
+//! SmartModules before the packer may remove events, and so leave holes in the ordinals that are
+//! no loss. They are told apart by counting. Offsets are read without a hole, every offset holds
+//! one record, and every record has one ordinal: so the ordinals that are missing over all chains
+//! are at most as many as the records that were removed. A removed record shows as missing
+//! only when a later event of its chain comes, maybe in a later plan, so the count is kept with
+//! the marks. One missing ordinal more is a loss (I7). The count is a bound: a removed record
+//! that was a duplicate, had no origin or ended its numbering never shows, and one loss for
+//! each of these could pass. Without such SmartModules the count is 0 and no ordinal may be missing.
 
 use std::borrow::Cow;
 
@@ -186,6 +195,8 @@ impl Decision {
 
 /// Goes through `units` in order and answers what is new.
 ///
+/// `removed` records were taken out of these units by other SmartModules.
+///
 /// `whole` says that the pipeline has read the topic from its first record, so that a shard
 /// without a mark must begin at ordinal 0.
 ///
@@ -193,6 +204,7 @@ impl Decision {
 /// [`DedupError`] names the shard, ordinals and offset of the first break.
 pub fn admit<'a>(
     units: &[Unit<'a>],
+    removed: u64,
     marks: &Marks,
     whole: bool,
     cutoffs: &Cutoffs,
@@ -203,6 +215,8 @@ pub fn admit<'a>(
         marks: marks.clone(),
         duplicates: 0,
     };
+    let marks = &mut admission.marks;
+    marks.removed = marks.removed.saturating_add(removed);
     for unit in units {
         let question = match unit {
             Unit::Plain(record) => admit_plain(record, whole, &mut admission)?,
@@ -380,6 +394,17 @@ fn pieces<'a>(batch: &[&'a Envelope]) -> Vec<Piece<'a>> {
     pieces
 }
 
+/// Takes `missing` ordinals from the records that are known to be removed, if they suffice.
+fn missing_is_removed(marks: &mut Marks, missing: u64) -> bool {
+    match marks.removed.checked_sub(missing) {
+        Some(left) => {
+            marks.removed = left;
+            true
+        }
+        None => false,
+    }
+}
+
 /// Decides about one piece and moves its shard's mark.
 fn judge(
     piece: &Piece<'_>,
@@ -388,7 +413,9 @@ fn judge(
     cutoffs: &Cutoffs,
     marks: &mut Marks,
 ) -> Result<Result<Decision, OriginQuestion>, DedupError> {
-    if piece.max - piece.min != piece.count.wrapping_sub(1) {
+    let span = piece.max.saturating_sub(piece.min).saturating_add(1);
+    let absent = span.checked_sub(piece.count);
+    if piece.count == 0 || !absent.is_some_and(|absent| missing_is_removed(marks, absent)) {
         return Err(DedupError::Inside {
             stream: piece.stream.to_owned(),
             shard: piece.shard.to_owned(),
@@ -399,8 +426,8 @@ fn judge(
             base_offset,
         });
     }
-    let follows = |expected: u64| {
-        if piece.min <= expected {
+    let follows = |marks: &mut Marks, expected: u64| {
+        if missing_is_removed(marks, piece.min.saturating_sub(expected)) {
             return Ok(());
         }
         Err(DedupError::Gap {
@@ -420,16 +447,16 @@ fn judge(
         last: piece.last.clone(),
         highest: highest.max(piece.last).clone(),
     };
-    let Some(mark) = marks.get(piece.stream, piece.shard) else {
+    let Some(mark) = marks.get(piece.stream, piece.shard).cloned() else {
         if whole {
-            follows(0)?;
+            follows(marks, 0)?;
         }
         marks.set(moved(piece.last));
         return Ok(Ok(Decision::All));
     };
     // Last ordinal of this numbering that is in the table.
     let delivered = if mark.epoch == piece.epoch {
-        follows(mark.ordinal + 1)?;
+        follows(marks, mark.ordinal.saturating_add(1))?;
         if piece.max <= mark.ordinal {
             return Ok(Ok(Decision::None));
         }
@@ -439,7 +466,7 @@ fn judge(
             // A process that was replaced sent this late; all of it is in the table.
             return Ok(Ok(Decision::None));
         }
-        follows(0)?;
+        follows(marks, 0)?;
         None
     };
     let by_ordinal = match delivered {

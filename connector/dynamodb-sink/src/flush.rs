@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 
 use crate::chain::{ChainState, Chains, last_before};
 use crate::client::Condition;
-use crate::contiguity::{Entry, units};
+use crate::contiguity::{Coverage, Entry, filtered_units, units};
 use crate::dead_letters::DeadLetter;
 use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit};
 use crate::error::SinkError;
@@ -229,8 +229,16 @@ impl Core {
         to: Offset,
     ) -> Result<(Plan, Marks, u64), SinkError> {
         let partition = self.partition;
-        let whole = units(entries, from..to)
-            .map_err(|source| SinkError::Contiguity { partition, source })?;
+        // Only SmartModules before the packer can remove records unseen.
+        let covered = if self.shared.transforms.len() > 1 {
+            filtered_units(entries, from..to)
+        } else {
+            units(entries, from..to).map(|units| Coverage { units, removed: 0 })
+        };
+        let Coverage {
+            units: whole,
+            removed,
+        } = covered.map_err(|source| SinkError::Contiguity { partition, source })?;
         let mut tools = Workbench::default();
         let mut cutoffs = Cutoffs::new();
         let marks = self
@@ -238,8 +246,15 @@ impl Core {
             .as_ref()
             .map_or(&self.ledger.marks, |done| &done.marks);
         let admission = loop {
-            let outcome = admit(&whole, marks, self.ledger.start == 0, &cutoffs, &mut tools)
-                .map_err(|source| SinkError::Dedup { partition, source })?;
+            let outcome = admit(
+                &whole,
+                removed,
+                marks,
+                self.ledger.start == 0,
+                &cutoffs,
+                &mut tools,
+            )
+            .map_err(|source| SinkError::Dedup { partition, source })?;
             let question = match outcome {
                 Outcome::Admitted(admission) => break admission,
                 Outcome::NeedsOrigins(question) => question,

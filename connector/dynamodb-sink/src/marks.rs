@@ -4,7 +4,8 @@
 //! each: stream number, shard, epoch, ordinal, position, highest position), CRC-32C of all
 //! before it. Integers are LEB128; a shard id of the usual form `shardId-%012d` is its number
 //! plus one, any other is 0 and its text; a sequence number is its length and its value in
-//! base 256. A usual mark takes 40 to 60 bytes, so 1,000 shards cost about 50 write units a commit.
+//! base 256. Version 2 ends with the count of removed records, before the checksum; without
+//! such records version 1 is written. A usual mark takes 40 to 60 bytes, so 1,000 shards cost about 50 write units a commit.
 
 use std::cmp::Ordering;
 
@@ -13,7 +14,9 @@ use millpond_format::sequence::{MAX_SEQUENCE_DIGITS, Position, SequenceNumber};
 use crate::limits::MAX_MARKS;
 
 const MAGIC: [u8; 3] = *b"MPM";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+/// Without removed records.
+const PLAIN_VERSION: u8 = 1;
 
 /// Longest name that is read back: longer ones than Kinesis allows were not written here.
 const MAX_NAME_BYTES: usize = 128;
@@ -70,32 +73,39 @@ pub enum MarksError {
 
 /// Marks of one topic partition, sorted by stream and shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Marks(Vec<Mark>);
+pub struct Marks {
+    marks: Vec<Mark>,
+    /// Records that a SmartModule removed and whose ordinals no later event has shown to be
+    /// absent yet: so many may still be missing in the chains.
+    pub removed: u64,
+}
 
 impl Marks {
     /// The mark of a shard.
     #[must_use]
     pub fn get(&self, stream: &str, shard: &str) -> Option<&Mark> {
-        self.find(stream, shard).ok().map(|index| &self.0[index])
+        self.find(stream, shard)
+            .ok()
+            .map(|index| &self.marks[index])
     }
 
     /// Every mark in order.
     pub fn iter(&self) -> impl Iterator<Item = &Mark> {
-        self.0.iter()
+        self.marks.iter()
     }
 
     /// Sets the mark of its shard.
     pub fn set(&mut self, mark: Mark) {
         match self.find(&mark.stream, &mark.shard) {
-            Ok(index) => self.0[index] = mark,
-            Err(index) => self.0.insert(index, mark),
+            Ok(index) => self.marks[index] = mark,
+            Err(index) => self.marks.insert(index, mark),
         }
     }
 
     fn find(&self, stream: &str, shard: &str) -> Result<usize, usize> {
         let order =
             |mark: &Mark| -> Ordering { (&*mark.stream, &*mark.shard).cmp(&(stream, shard)) };
-        self.0.binary_search_by(order)
+        self.marks.binary_search_by(order)
     }
 
     /// The compact form.
@@ -103,19 +113,23 @@ impl Marks {
     /// # Errors
     /// [`MarksError::TooMany`] above [`MAX_MARKS`].
     pub fn encode(&self) -> Result<Vec<u8>, MarksError> {
-        if self.0.len() > MAX_MARKS {
-            return Err(MarksError::TooMany(self.0.len()));
+        if self.marks.len() > MAX_MARKS {
+            return Err(MarksError::TooMany(self.marks.len()));
         }
         let mut out = MAGIC.to_vec();
-        out.push(VERSION);
-        let mut streams: Vec<&str> = self.0.iter().map(|mark| &*mark.stream).collect();
+        out.push(if self.removed == 0 {
+            PLAIN_VERSION
+        } else {
+            VERSION
+        });
+        let mut streams: Vec<&str> = self.marks.iter().map(|mark| &*mark.stream).collect();
         streams.dedup();
         put(&mut out, streams.len() as u64);
         for stream in &streams {
             put_bytes(&mut out, stream.as_bytes());
         }
-        put(&mut out, self.0.len() as u64);
-        for mark in &self.0 {
+        put(&mut out, self.marks.len() as u64);
+        for mark in &self.marks {
             let stream = streams.iter().position(|stream| **stream == *mark.stream);
             put(&mut out, stream.unwrap_or(0) as u64);
             match shard_number(&mark.shard) {
@@ -135,6 +149,9 @@ impl Marks {
                 out.push(0);
             }
         }
+        if self.removed > 0 {
+            put(&mut out, self.removed);
+        }
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
         Ok(out)
@@ -147,8 +164,9 @@ impl Marks {
     pub fn decode(bytes: &[u8]) -> Result<Self, MarksError> {
         let (head, crc) = bytes.split_last_chunk::<4>().ok_or(MarksError::Truncated)?;
         let mut rest = head.strip_prefix(&MAGIC).ok_or(MarksError::BadMagic)?;
-        match take_byte(&mut rest)? {
-            VERSION => {}
+        let version = take_byte(&mut rest)?;
+        match version {
+            PLAIN_VERSION | VERSION => {}
             newer if newer > VERSION => return Err(MarksError::NewerVersion(newer)),
             _ => return Err(MarksError::Corrupt("version")),
         }
@@ -178,7 +196,7 @@ impl Marks {
                 1 => take_position(&mut rest)?,
                 _ => return Err(MarksError::Corrupt("highest position")),
             };
-            marks.0.push(Mark {
+            marks.marks.push(Mark {
                 stream: stream.into(),
                 shard,
                 epoch,
@@ -187,11 +205,17 @@ impl Marks {
                 highest,
             });
         }
+        if version == VERSION {
+            marks.removed = take(&mut rest)?;
+            if marks.removed == 0 {
+                return Err(MarksError::Corrupt("removed records"));
+            }
+        }
         if !rest.is_empty() {
             return Err(MarksError::Corrupt("length"));
         }
         let sorted = marks
-            .0
+            .marks
             .windows(2)
             .all(|pair| (&pair[0].stream, &pair[0].shard) < (&pair[1].stream, &pair[1].shard));
         if !sorted {
@@ -340,8 +364,12 @@ mod tests {
             position(),
             position(),
         );
-        prop::collection::vec(mark, 0..12).prop_map(|list| {
-            let mut marks = Marks::default();
+        let removed = prop_oneof![Just(0), any::<u64>()];
+        (prop::collection::vec(mark, 0..12), removed).prop_map(|(list, removed)| {
+            let mut marks = Marks {
+                removed,
+                ..Marks::default()
+            };
             for (stream, shard, epoch, ordinal, a, b) in list {
                 let (last, highest) = if a <= b { (a, b) } else { (b, a) };
                 marks.set(Mark {

@@ -131,7 +131,7 @@ fn deliver(batches: &[&[Run]], form: fn(u64, &[Run]) -> Vec<Entry>, whole: bool)
         let mut cutoffs = Cutoffs::new();
         let mut tools = Workbench::default();
         let step = loop {
-            match admit(&units, &marks, whole, &cutoffs, &mut tools) {
+            match admit(&units, 0, &marks, whole, &cutoffs, &mut tools) {
                 Err(error) => break Err(error),
                 Ok(Outcome::NeedsOrigins(question)) => {
                     assert_eq!(
@@ -290,6 +290,7 @@ fn untouched_envelopes_are_not_copied() {
     let units = units(&entries, 0..10).expect("whole");
     let outcome = admit(
         &units,
+        0,
         &Marks::default(),
         true,
         &Cutoffs::new(),

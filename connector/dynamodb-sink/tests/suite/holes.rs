@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::error::SinkError;
 use millpond_dynamodb_sink::partition;
@@ -108,4 +109,71 @@ async fn a_break_in_a_shards_chain_stops_the_partition() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+/// A SmartModule that drops events before the packer.
+fn filter_and_pack() -> Vec<Transform> {
+    let filter = Transform {
+        uses: "filter.wasm".into(),
+        with: [("without".to_owned(), "\"drop\"".to_owned())].into(),
+    };
+    std::iter::once(filter).chain(pack()).collect()
+}
+
+/// Runs over batches of (ordinal, is dropped); answers the events in the table and the released
+/// offset. Every batch is a run of its own, so that no plan sees two.
+async fn run_filtered(batches: &[&[(u64, bool)]]) -> Result<(i64, Option<u64>), SinkError> {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let table = MemoryTable::new("t");
+    let topic = MemoryTopic::new(1);
+    for batch in batches {
+        let record = |(ordinal, dropped): &(u64, bool)| {
+            let position = 100 + ordinal;
+            let key = format!("mp1/s/shardId-000000000000/{position}/0/1/1.{ordinal}/k");
+            let kind = if *dropped { "drop" } else { "keep" };
+            let value = format!("{{\"job\":\"j\",\"kind\":\"{kind}\",\"n\":{ordinal}}}");
+            (key, value.into_bytes())
+        };
+        topic.push(&batch.iter().map(record).collect::<Vec<_>>());
+        let process = shared(
+            "o",
+            Arc::new(table.clone()),
+            &topic,
+            filter_and_pack(),
+            folder.path(),
+        );
+        partition::run(Arc::new(process), 0, draining()).await?;
+    }
+    let rows = table.scan();
+    let items = rows
+        .iter()
+        .filter(|row| !row.key.pk.starts_with("millpond:"));
+    let events = items.filter_map(|row| row.integer("n")).sum();
+    let released = topic.state.lock().expect("lock").released.last().copied();
+    Ok((events, released))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filtered_record_is_no_hole_and_a_lost_one_is() {
+    let (keep, drop) = (false, true);
+    // At the start, inside, at the end, and a whole batch.
+    let head: &[_] = &[(0, drop), (1, keep), (2, drop), (3, keep), (4, drop)];
+    let gone: &[_] = &[(5, drop), (6, drop)];
+    let done = run_filtered(&[head, gone, &[(7, keep)]]).await;
+    assert_eq!(done.expect("no hole"), (3, Some(8)));
+    assert_eq!(run_filtered(&[gone]).await.expect("no hole"), (0, Some(2)));
+
+    // The same with ordinal 7 lost: three were removed unseen, four are missing.
+    let error = run_filtered(&[head, gone, &[(8, keep)]]).await;
+    let error = error.expect_err("one more is missing than was removed");
+    let text = error.to_string();
+    assert!(
+        text.contains("expected ordinal 4 of numbering 1, found 8"),
+        "{text}"
+    );
+    let inside: &[_] = &[(0, keep), (2, keep)];
+    let error = run_filtered(&[inside])
+        .await
+        .expect_err("nothing was removed");
+    assert!(error.to_string().contains("2 events"), "{error}");
 }

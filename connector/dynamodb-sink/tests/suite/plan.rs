@@ -69,7 +69,14 @@ fn planned(
 ) -> Result<Plan, PlanError> {
     let units = units(entries, 0..end as u64).expect("whole");
     let mut tools = Workbench::default();
-    let outcome = admit(&units, &Marks::default(), true, &Cutoffs::new(), &mut tools);
+    let outcome = admit(
+        &units,
+        0,
+        &Marks::default(),
+        true,
+        &Cutoffs::new(),
+        &mut tools,
+    );
     let Ok(Outcome::Admitted(Admission { entries, .. })) = outcome else {
         panic!("{outcome:?}");
     };
@@ -227,7 +234,14 @@ fn groups_are_those_that_get_items() {
     );
     let units = units(&entries, 0..2).expect("whole");
     let mut tools = Workbench::default();
-    let outcome = admit(&units, &Marks::default(), true, &Cutoffs::new(), &mut tools);
+    let outcome = admit(
+        &units,
+        0,
+        &Marks::default(),
+        true,
+        &Cutoffs::new(),
+        &mut tools,
+    );
     let Ok(Outcome::Admitted(admission)) = outcome else {
         panic!("{outcome:?}");
     };

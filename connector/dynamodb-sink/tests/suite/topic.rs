@@ -92,6 +92,8 @@ struct Reader {
     topic: MemoryTopic,
     next: Offset,
     packer: Option<Packer>,
+    /// Records whose value contains this are removed before the packer.
+    without: Option<String>,
     random: SmallRng,
 }
 
@@ -161,7 +163,18 @@ impl Reader {
                     }),
             ),
             Some(packer) => {
-                let packed = packer.pack(&batch.raw, batch.base, 1_763_886_000_000);
+                let mut raw = batch.raw.clone();
+                if let Some(without) = &self.without {
+                    let mut builder = BatchBuilder::new();
+                    for (index, (key, value)) in batch.records.iter().enumerate() {
+                        if !String::from_utf8_lossy(value).contains(without) {
+                            let time = 1_763_886_000_000 + index as i64;
+                            builder.push(Some(key.as_bytes()), value, time);
+                        }
+                    }
+                    raw = builder.finish();
+                }
+                let packed = packer.pack(&raw, batch.base, 1_763_886_000_000);
                 out.extend(
                     packed
                         .expect("packs")
@@ -211,14 +224,19 @@ impl Topic for MemoryTopic {
                 end,
             });
         }
-        let packer = transforms.first().map(|transform| {
+        let packer = transforms.last().map(|transform| {
             let params = Params::from_map(&transform.with).expect("parameters");
             Packer::new(params).expect("zstd")
         });
+        let without = match transforms {
+            [filter, _] => filter.with.get("without").cloned(),
+            _ => None,
+        };
         Ok(Box::new(Reader {
             topic: self.clone(),
             next: from,
             packer,
+            without,
             random: SmallRng::seed_from_u64(seed ^ from),
         }))
     }
