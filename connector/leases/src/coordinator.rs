@@ -71,6 +71,8 @@ struct Sighting {
 pub struct Coordinator {
     me: WorkerId,
     settings: Settings,
+    nonce: u64,
+    beats: u64,
     session: Option<u64>,
     valid_until: Option<Duration>,
     held: BTreeMap<LeaseId, Held>,
@@ -80,12 +82,15 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// A worker that has not begun.
+    /// A worker that has not begun. `nonce` is a fresh random number for every process: were a
+    /// session ever to be repeated, a row removed and written anew could look unchanged.
     #[must_use]
-    pub fn new(me: WorkerId, settings: Settings) -> Self {
+    pub fn new(me: WorkerId, settings: Settings, nonce: u64) -> Self {
         Self {
             me,
             settings,
+            nonce,
+            beats: 0,
             session: None,
             valid_until: None,
             held: BTreeMap::new(),
@@ -155,9 +160,11 @@ impl Coordinator {
     }
 
     /// What to do, given rows that were read after all earlier changes were answered, and the
-    /// leases that there are.
+    /// leases that there are. `read` is when that reading began: a row is known to be unchanged
+    /// until then and no longer, however much later this is called.
     pub fn decide(
         &mut self,
+        read: Duration,
         now: Duration,
         view: &View,
         leases: &BTreeSet<LeaseId>,
@@ -177,15 +184,16 @@ impl Coordinator {
             return decisions;
         }
         let is_last = self.is_leaving && self.held.is_empty() && !self.owns_any(view);
-        decisions.push(Decision::Change(self.beat(view, is_last)));
+        let beat = self.beat(view, is_last);
+        decisions.push(Decision::Change(beat));
         // Before the first confirmed beat others do not know us; they must before we own anything.
         if self.is_live(now) && !is_last {
-            let live = self.live(now, view);
+            let live = self.live(read, view);
             self.mark_leaving(view, leases, &live, &mut decisions);
             let mut changes = self.settle_own(view, leases, &live);
             if !self.is_leaving {
-                changes.extend(self.take_and_ask(now, view, leases, &live));
-                changes.extend(self.forget(now, view));
+                changes.extend(self.take_and_ask(read, view, leases, &live));
+                changes.extend(self.forget(read, view));
             }
             changes.truncate(CHANGES_PER_STEP);
             decisions.extend(changes.into_iter().map(Decision::Change));
@@ -294,18 +302,13 @@ impl Coordinator {
         lost
     }
 
-    fn beat(&self, view: &View, is_last: bool) -> Change {
+    fn beat(&mut self, view: &View, is_last: bool) -> Change {
         let seen = view.workers.get(&self.me).copied();
-        let new = match (self.session, seen) {
-            (Some(session), Some(seen)) => Beat {
-                session,
-                count: seen.count + 1,
-            },
-            (_, seen) => Beat {
-                session: seen.map_or(1, |seen| seen.session + 1),
-                count: 0,
-            },
+        let new = Beat {
+            session: self.nonce,
+            count: self.beats,
         };
+        self.beats += 1;
         Change::Worker {
             id: self.me.clone(),
             seen,
@@ -318,10 +321,10 @@ impl Coordinator {
         rows.any(|row| row.owner.as_ref() == Some(&self.me))
     }
 
-    fn live<'v>(&self, now: Duration, view: &'v View) -> BTreeSet<&'v WorkerId> {
+    fn live<'v>(&self, read: Duration, view: &'v View) -> BTreeSet<&'v WorkerId> {
         view.workers
             .keys()
-            .filter(|worker| **worker == self.me || !self.is_dead(worker, now))
+            .filter(|worker| **worker == self.me || !self.is_dead(worker, read))
             .collect()
     }
 
@@ -376,7 +379,7 @@ impl Coordinator {
 
     fn take_and_ask(
         &self,
-        now: Duration,
+        read: Duration,
         view: &View,
         leases: &BTreeSet<LeaseId>,
         live: &BTreeSet<&WorkerId>,
@@ -386,7 +389,7 @@ impl Coordinator {
         for lease in leases {
             let row = view.leases.get(lease);
             let owner = row.and_then(|row| row.owner.as_ref());
-            if owner.is_some_and(|owner| *owner == self.me || !self.is_dead(owner, now)) {
+            if owner.is_some_and(|owner| *owner == self.me || !self.is_dead(owner, read)) {
                 continue;
             }
             match row {
@@ -410,9 +413,9 @@ impl Coordinator {
     }
 
     /// True for a worker whose row did not change, or was missing, for long enough.
-    fn is_dead(&self, worker: &WorkerId, now: Duration) -> bool {
+    fn is_dead(&self, worker: &WorkerId, read: Duration) -> bool {
         let sighting = self.seen.get(worker);
-        sighting.is_some_and(|seen| now >= seen.since + self.settings.lease_duration())
+        sighting.is_some_and(|seen| read >= seen.since + self.settings.lease_duration())
     }
 
     fn ask(
@@ -462,7 +465,7 @@ impl Coordinator {
     }
 
     /// Removes rows of workers that are long dead and own nothing.
-    fn forget(&self, now: Duration, view: &View) -> Vec<Change> {
+    fn forget(&self, read: Duration, view: &View) -> Vec<Change> {
         let long = self.settings.lease_duration() * FORGET_AFTER;
         let named: BTreeSet<&WorkerId> = view
             .leases
@@ -473,7 +476,7 @@ impl Coordinator {
         rows.filter(|(id, _)| **id != self.me && !named.contains(id))
             .filter(|(id, _)| {
                 let seen = self.seen.get(id);
-                seen.is_some_and(|seen| now >= seen.since + long)
+                seen.is_some_and(|seen| read >= seen.since + long)
             })
             .map(|(id, beat)| Change::Worker {
                 id: id.clone(),

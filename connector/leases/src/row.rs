@@ -43,7 +43,7 @@ id!(
 /// The row of a worker: it changes at every beat.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Beat {
-    /// Raised by every process that starts with this id.
+    /// Another random number for every process that starts with this id.
     pub session: u64,
     /// Raised by every beat of that process.
     pub count: u64,

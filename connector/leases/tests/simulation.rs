@@ -22,7 +22,7 @@ enum Due {
     /// Reads the view.
     Step,
     /// Decides on what was read.
-    Decide(View),
+    Decide(View, Ms),
     /// Sends the next change.
     Send,
     /// Arrives at the store, though its sender may be gone.
@@ -103,7 +103,11 @@ impl Simulation {
         self.started += 1;
         let process = Process {
             id: id.to_owned(),
-            coordinator: Coordinator::new(WorkerId::new(id), Settings::default()),
+            coordinator: Coordinator::new(
+                WorkerId::new(id),
+                Settings::default(),
+                self.random.random(),
+            ),
             rate: self.random.random_range(0.9..1.1),
             paused_until: 0,
             queue: VecDeque::new(),
@@ -191,13 +195,15 @@ impl Simulation {
         let clock = self.clock(&process);
         match what {
             Due::Step => {
+                let asked = self.now;
                 let view = self.store.snapshot();
                 let after = self.latency();
-                self.later(number, after, Due::Decide(view));
+                self.later(number, after, Due::Decide(view, asked));
             }
-            Due::Decide(view) => {
+            Due::Decide(view, asked) => {
+                let read = Duration::from_secs_f64(asked as f64 * process.rate / 1_000.0);
                 process.is_eager = !process.coordinator.is_live(clock);
-                for decision in process.coordinator.decide(clock, &view, &self.leases) {
+                for decision in process.coordinator.decide(read, clock, &view, &self.leases) {
                     match decision {
                         Decision::Change(change) => {
                             process.is_eager |= matches!(change, Change::Lease { .. });

@@ -159,14 +159,14 @@ async fn assert_rules(store: &dyn LeaseStore, other_pipeline: &dyn LeaseStore) {
 async fn assert_two_share(store: &dyn LeaseStore) {
     let leases = (0..8).map(|index| LeaseId::new(index.to_string()));
     let leases = leases.collect();
-    let worker = |id: &str| Coordinator::new(WorkerId::new(id), Settings::default());
+    let worker = |id: &str| Coordinator::new(WorkerId::new(id), Settings::default(), 7);
     let mut workers = [worker("a"), worker("b")];
     let mut now = Duration::ZERO;
     for round in 0..12 {
         for coordinator in &mut workers[..if round < 4 { 1 } else { 2 }] {
             now += Duration::from_millis(300);
             let view = store.view().await.expect("view");
-            for decision in coordinator.decide(now, &view, &leases) {
+            for decision in coordinator.decide(now, now, &view, &leases) {
                 let change = match decision {
                     Decision::Change(change) => change,
                     Decision::HandOver(lease) => coordinator.hand_over(&lease).expect("held"),
