@@ -490,7 +490,7 @@ fn judge(
                 base_offset,
                 last_offset,
                 chain,
-                highest: mark.highest.clone(),
+                highest: mark.highest,
             }));
         };
         match cutoff.checked_sub(1) {
