@@ -192,7 +192,7 @@ fn image_and_pod_agree() {
             "{package}"
         );
         let program = format!("/usr/local/bin/{binary}");
-        assert_eq!(image.entrypoint, [program.clone()]);
+        assert_eq!(image.entrypoint, std::slice::from_ref(&program));
         let version = env!("CARGO_PKG_VERSION");
         let name = format!("millpond/{connector}:{version}");
         assert_eq!(deployed.container().image.as_deref(), Some(name.as_str()));
