@@ -73,6 +73,8 @@ pub struct Metrics {
     pub duplicates_dropped: Counter,
     /// Ledger commits.
     pub commits: Counter,
+    /// Topic partitions that stopped because of what is in them.
+    pub partitions_halted: Counter,
     written_hook: Mutex<Option<WrittenHook>>,
 }
 

@@ -17,13 +17,14 @@ use millpond_connector::topic::Transform;
 use millpond_connector::units::{ByteSize, HumanDuration};
 use millpond_format::keys::is_pipeline_name;
 use millpond_format::limits::{MAX_ITEM_BYTES, MIN_ITEM_BYTES};
+use millpond_sink::sink::{self, SinkSettings, StoreSink};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
 use crate::row::{KeyNames, names};
-use crate::sink::DynamoSink;
+use crate::store::TableSettings;
 
 /// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
 /// read 2026-11-23).
@@ -379,10 +380,46 @@ impl ValidConnector for SinkConfig {
             DeadLetterTarget::Table(name) => Some(table(name)),
             DeadLetterTarget::Default | DeadLetterTarget::File(_) => None,
         };
-        Ok(BuiltConnector::Sink(Box::new(DynamoSink::new(
-            *self,
-            data,
+        Ok(BuiltConnector::Sink(Box::new(
+            self.sink(data, dead_letters),
+        )))
+    }
+}
+
+impl SinkConfig {
+    /// The sink on these tables, the second one for dead letters.
+    #[must_use]
+    pub fn sink(
+        self,
+        table: Arc<dyn TableApi>,
+        dead_letters: Option<Arc<dyn TableApi>>,
+    ) -> StoreSink {
+        let fingerprint = vec![
+            self.keys.partition.clone(),
+            self.keys.sort.clone(),
+            self.max_item_bytes.to_string(),
+        ];
+        let settings = SinkSettings {
+            pipeline: self.pipeline,
+            max_age: self.max_age,
+            dead_letters: match self.dead_letters {
+                DeadLetterTarget::Default => sink::DeadLetterTarget::Default,
+                DeadLetterTarget::File(path) => sink::DeadLetterTarget::File(path),
+                DeadLetterTarget::Table(_) => sink::DeadLetterTarget::Store,
+            },
+            partitions: self.partitions,
+            transforms: self.transforms,
+            digests: self.digests,
+            fingerprint,
+        };
+        let table = TableSettings {
+            table,
             dead_letters,
-        ))))
+            create: self.create,
+            keys: self.keys,
+            max_item_bytes: self.max_item_bytes,
+            max_write_units_per_second: self.max_write_units_per_second,
+        };
+        StoreSink::new(settings, Box::new(table))
     }
 }

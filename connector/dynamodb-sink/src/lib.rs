@@ -1,29 +1,22 @@
 //! The DynamoDB sink: few large items, at a pace that the table takes, each event once.
 //!
-//! Pure modules decide ([`contiguity`], [`dedup`], [`plan`], [`ledger`], [`pacing`], [`batch`],
-//! [`mod@client::classify`]), [`client`] talks to the service, [`writer`] is the one place that
-//! retries and paces, and [`partition`] is the loop over one topic partition.
+//! What does not depend on DynamoDB is `millpond-sink`. Here, pure modules decide ([`mod@plan`], [`pacing`],
+//! [`batch`], [`mod@client::classify`]), [`client`] talks to the service, [`writer`] is the one
+//! place that retries and paces, and [`store`] puts them together.
 
 pub mod batch;
 pub mod chain;
 pub mod client;
 pub mod config;
-pub mod contiguity;
-pub mod dead_letters;
-pub mod dedup;
 pub mod error;
-pub mod fingerprint;
-pub mod flush;
-pub mod ledger;
-pub mod letter_queue;
+pub mod ledger_row;
+pub mod letter_rows;
 pub mod limits;
-pub mod marks;
-pub mod origins;
 pub mod pacing;
-pub mod partition;
 pub mod plan;
+pub mod plan_writer;
 pub mod row;
-pub mod sink;
+pub mod store;
 pub mod table;
 pub mod writer;
 

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_format::keys;
+use millpond_sink::registration::Registration;
 use tokio::time::{Instant, sleep};
 use tracing::info;
 
 use crate::client::{Capacity, Condition, TableDescription};
-use crate::error::SinkError;
+use crate::error::DynamoError;
 use crate::limits::TABLE_ACTIVE_WITHIN;
 use crate::row::{Key, KeyNames, Row, Value, names};
 use crate::writer::TableWriter;
@@ -19,8 +20,8 @@ pub const LAYOUT_VERSION: i64 = 1;
 /// Makes the table if need be (`create`), waits until it is active and checks its keys.
 ///
 /// # Errors
-/// [`SinkError::Schema`] for a table that is missing, never becomes active, or has other keys.
-pub async fn prepare(table: &TableWriter, create: Option<Capacity>) -> Result<(), SinkError> {
+/// [`DynamoError::Schema`] for a table that is missing, never becomes active, or has other keys.
+pub async fn prepare(table: &TableWriter, create: Option<Capacity>) -> Result<(), DynamoError> {
     let mut backoff = Backoff::new(BackoffPolicy::endless(
         Duration::from_millis(100),
         Duration::from_secs(3),
@@ -44,7 +45,7 @@ pub async fn prepare(table: &TableWriter, create: Option<Capacity>) -> Result<()
                 }
                 Some(_) => "not listed yet".to_owned(),
                 None => {
-                    return Err(SinkError::Schema(format!(
+                    return Err(DynamoError::Schema(format!(
                         "table `{}` does not exist: create it with partition key `{}` and sort key \
                          `{}`, both strings, or set `create-table: true`",
                         table.name(),
@@ -55,7 +56,7 @@ pub async fn prepare(table: &TableWriter, create: Option<Capacity>) -> Result<()
             },
         };
         if begun.elapsed() > TABLE_ACTIVE_WITHIN {
-            return Err(SinkError::Schema(format!(
+            return Err(DynamoError::Schema(format!(
                 "table `{}` is `{status}` after {} s: look at it in the AWS console",
                 table.name(),
                 TABLE_ACTIVE_WITHIN.as_secs(),
@@ -65,10 +66,10 @@ pub async fn prepare(table: &TableWriter, create: Option<Capacity>) -> Result<()
     }
 }
 
-fn check_keys(table: &TableWriter, found: &TableDescription) -> Result<(), SinkError> {
+fn check_keys(table: &TableWriter, found: &TableDescription) -> Result<(), DynamoError> {
     match key_problem(table.keys(), found) {
         None => Ok(()),
-        Some(problem) => Err(SinkError::Schema(format!(
+        Some(problem) => Err(DynamoError::Schema(format!(
             "table `{}` {problem}; set `partition-key` and `sort-key` to its names, or use another table",
             table.name(),
         ))),
@@ -97,62 +98,62 @@ pub fn key_problem(keys: &KeyNames, found: &TableDescription) -> Option<String> 
     ))
 }
 
-/// Registers the pipeline, or checks that it is registered for the same topic.
+/// Registers the pipeline; answers the registration that was there before.
 ///
 /// # Errors
-/// [`SinkError::Registry`] for a pipeline of another topic, partition count or layout.
+/// [`DynamoError::Registry`] for a registration of another layout.
 pub async fn register(
     table: &TableWriter,
     pipeline: &str,
-    topic: &str,
-    partitions: u32,
-    fingerprint: &str,
-) -> Result<(), SinkError> {
+    registration: &Registration,
+) -> Result<Option<Registration>, DynamoError> {
     let key = Key {
         pk: keys::PIPELINES_PK.to_owned(),
         sk: pipeline.to_owned(),
     };
     let row = Row::new(key)
         .with(names::VERSION, Value::N(LAYOUT_VERSION))
-        .with(names::TOPIC, Value::S(topic.to_owned()))
-        .with(names::PARTITIONS, Value::N(partitions.into()))
-        .with(names::FINGERPRINT, Value::S(fingerprint.to_owned()));
+        .with(names::TOPIC, Value::S(registration.topic.clone()))
+        .with(names::PARTITIONS, Value::N(registration.partitions.into()))
+        .with(
+            names::FINGERPRINT,
+            Value::S(registration.fingerprint.clone()),
+        );
     if table.put(&row, &Condition::Absent).await? {
-        return Ok(());
+        return Ok(None);
     }
-    let Some(found) = table.get(&row.key).await? else {
-        return Err(SinkError::Registry(format!(
-            "the registry row of pipeline `{pipeline}` in table `{}` was removed under way",
-            table.name(),
-        )));
-    };
-    let table = table.name();
     let refuse = |what: String| {
-        Err(SinkError::Registry(format!(
-            "pipeline `{pipeline}` in table `{table}` {what}; use another name under `pipeline`"
+        Err(DynamoError::Registry(format!(
+            "pipeline `{pipeline}` in table `{}` {what}",
+            table.name(),
         )))
+    };
+    let Some(found) = table.get(&row.key).await? else {
+        return refuse("lost its registration under way: start again".to_owned());
     };
     match found.integer(names::VERSION) {
         Some(LAYOUT_VERSION) => {}
         Some(newer) if newer > LAYOUT_VERSION => {
             return refuse(format!(
-                "has layout version {newer}, newer than {LAYOUT_VERSION}, the newest known here: upgrade Millpond"
+                "has layout version {newer}, newer than {LAYOUT_VERSION}, the newest known here: \
+                 upgrade Millpond or use another name under `pipeline`"
             ));
         }
-        _ => return refuse("was not registered by Millpond".to_owned()),
+        _ => {
+            return refuse(
+                "was not registered by Millpond; use another name under `pipeline`".to_owned(),
+            );
+        }
     }
-    let known = found.string(names::TOPIC).unwrap_or_default();
-    if known != topic {
-        return refuse(format!("is fed from topic `{known}`, not from `{topic}`"));
-    }
-    let known = found.integer(names::PARTITIONS).unwrap_or_default();
-    if known != i64::from(partitions) {
-        return refuse(format!(
-            "is fed from {known} topic partitions, and topic `{topic}` has {partitions}: events of \
-             one key would be spread over both layouts"
-        ));
-    }
-    Ok(())
+    let partitions = found.integer(names::PARTITIONS);
+    Ok(Some(Registration {
+        topic: found.string(names::TOPIC).unwrap_or_default().to_owned(),
+        partitions: partitions.and_then(|n| n.try_into().ok()).unwrap_or(0),
+        fingerprint: found
+            .string(names::FINGERPRINT)
+            .unwrap_or_default()
+            .to_owned(),
+    }))
 }
 
 #[cfg(test)]

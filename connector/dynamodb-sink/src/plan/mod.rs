@@ -14,9 +14,9 @@ use millpond_format::limits::MAX_GROUP_BYTES;
 use millpond_format::sizing::ItemSize;
 
 use crate::chain::ChainState;
-use crate::dead_letters::DeadLetter;
-use crate::dedup::{Admitted, Workbench};
 use crate::row::{KeyNames, Row, names};
+use millpond_sink::dead_letters::DeadLetter;
+use millpond_sink::dedup::{Admitted, Workbench};
 use planner::Planner;
 
 /// Highest envelope index that a sort key holds in order.

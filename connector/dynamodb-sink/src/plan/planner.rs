@@ -14,10 +14,10 @@ use millpond_format::sizing::ItemSize;
 
 use super::{MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES};
 use crate::chain::ChainState;
-use crate::contiguity::{Envelope, PlainRecord};
-use crate::dead_letters::{DeadLetter, Payload};
-use crate::dedup::Workbench;
 use crate::row::{Key, Pieces, Row, Value, names};
+use millpond_sink::contiguity::{Envelope, PlainRecord};
+use millpond_sink::dead_letters::{DeadLetter, Payload};
+use millpond_sink::dedup::Workbench;
 
 /// An item that still takes envelopes.
 struct OpenItem {

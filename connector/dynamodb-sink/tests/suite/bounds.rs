@@ -9,9 +9,10 @@ use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::client::{
     ApiFailure, BatchOutcome, Capacity, Condition, PutOutcome, TableApi, TableDescription, TailPage,
 };
-use millpond_dynamodb_sink::limits::{MAX_BATCH_BYTES, MAX_IN_FLIGHT_REQUESTS, plan_bytes};
-use millpond_dynamodb_sink::partition;
+use millpond_dynamodb_sink::limits::{MAX_BATCH_BYTES, MAX_IN_FLIGHT_REQUESTS};
 use millpond_dynamodb_sink::row::{Key, KeyNames, Row, names};
+use millpond_sink::limits::plan_bytes;
+use millpond_sink::partition;
 
 use crate::harness::{draining, shared};
 use crate::topic::MemoryTopic;

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::client::{Throttle, Verdict};
-use millpond_dynamodb_sink::error::SinkError;
-use millpond_dynamodb_sink::ledger::LedgerError;
-use millpond_dynamodb_sink::partition;
 use millpond_dynamodb_sink::row::names;
+use millpond_sink::error::SinkError;
+use millpond_sink::ledger::LedgerError;
+use millpond_sink::partition;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinHandle;

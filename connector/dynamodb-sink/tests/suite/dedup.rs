@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use millpond_connector::topic::ConsumedRecord;
-use millpond_dynamodb_sink::contiguity::{Entry, PlainRecord, units};
-use millpond_dynamodb_sink::dedup::{Admitted, DedupError, Outcome, Workbench, admit};
-use millpond_dynamodb_sink::marks::Marks;
-use millpond_dynamodb_sink::origins::Cutoffs;
 use millpond_format::record::BatchBuilder;
 use millpond_pack::{Packer, Params};
+use millpond_sink::contiguity::{Entry, PlainRecord, units};
+use millpond_sink::dedup::{Admitted, DedupError, Outcome, Workbench, admit};
+use millpond_sink::marks::Marks;
+use millpond_sink::origins::Cutoffs;
 
 /// A run of one shard: numbering, first ordinal, first sequence number, events.
 #[derive(Clone, Copy)]

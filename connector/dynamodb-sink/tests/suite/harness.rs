@@ -6,13 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_connector::metrics::Metrics;
-use millpond_connector::topic::Transform;
+use millpond_connector::topic::{Topic, Transform};
 use millpond_dynamodb_sink::client::TableApi;
-use millpond_dynamodb_sink::dead_letters::DeadLetterFile;
-use millpond_dynamodb_sink::flush::Shared;
-use millpond_dynamodb_sink::letter_queue::DeadLetters;
 use millpond_dynamodb_sink::row::KeyNames;
+use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
+use millpond_sink::dead_letters::DeadLetterFile;
+use millpond_sink::flush::Shared;
+use millpond_sink::letter_queue::DeadLetters;
+use millpond_sink::store::Place;
 use tokio_util::sync::CancellationToken;
 
 use crate::topic::MemoryTopic;
@@ -41,15 +43,23 @@ pub fn shared(
     folder: &Path,
 ) -> Shared {
     let metrics = Arc::new(Metrics::default());
-    Shared {
+    let store = TableStore {
         table: TableWriter::new(table, KeyNames::default(), None, metrics.clone()),
+        dead_letters: None,
+        max_item_bytes: MAX_ITEM_BYTES,
+        place: Place {
+            pipeline: "p".into(),
+            topic: topic.name().to_owned(),
+            metrics: metrics.clone(),
+        },
+    };
+    Shared {
+        store: Arc::new(store),
         topic: Arc::new(topic.clone()),
         transforms,
         metrics,
         dead_letters: DeadLetters::File(DeadLetterFile::new(folder.join("dead.jsonl"))),
         pipeline: "p".into(),
-        keys: KeyNames::default(),
-        max_item_bytes: MAX_ITEM_BYTES,
         max_age: Duration::from_millis(300),
         plan_bytes: 8 << 20,
         owner: owner.to_owned(),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
-use millpond_dynamodb_sink::error::SinkError;
-use millpond_dynamodb_sink::partition;
+use millpond_sink::error::SinkError;
+use millpond_sink::partition;
 
 use crate::checker::{check, read_letters};
 use crate::harness::{MAX_ITEM_BYTES, draining, pack, shared};

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use millpond_connector::topic::ConsumedRecord;
 use millpond_dynamodb_sink::chain::ChainState;
-use millpond_dynamodb_sink::contiguity::{Entry, units};
-use millpond_dynamodb_sink::dedup::{Admission, Outcome, Workbench, admit};
-use millpond_dynamodb_sink::marks::Marks;
-use millpond_dynamodb_sink::origins::Cutoffs;
 use millpond_dynamodb_sink::plan::{Plan, PlanConfig, PlanError, groups, plan};
 use millpond_dynamodb_sink::row::{KeyNames, Row, Value, names};
 use millpond_format::keys;
 use millpond_format::record::BatchBuilder;
 use millpond_pack::{Packer, Params};
+use millpond_sink::contiguity::{Entry, units};
+use millpond_sink::dedup::{Admission, Outcome, Workbench, admit};
+use millpond_sink::marks::Marks;
+use millpond_sink::origins::Cutoffs;
 use proptest::prelude::*;
 
 use crate::checker::read_table;

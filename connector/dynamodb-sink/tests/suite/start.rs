@@ -12,9 +12,8 @@ use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::client::{Capacity, Verdict};
 use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
-use millpond_dynamodb_sink::partition;
 use millpond_dynamodb_sink::row::{KeyNames, names};
-use millpond_dynamodb_sink::sink::DynamoSink;
+use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
@@ -53,7 +52,7 @@ async fn run(
         drain: draining(),
         metrics: metrics.clone(),
     };
-    let sink = Box::new(DynamoSink::new(config, Arc::new(table.clone()), None));
+    let sink = Box::new(config.sink(Arc::new(table.clone()), None));
     let result = sink.run(context).await;
     result
         .map(|()| metrics)

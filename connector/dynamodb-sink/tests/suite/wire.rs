@@ -9,9 +9,10 @@ use dynoxide::Database;
 use millpond_connector::aws::AwsSettings;
 use millpond_dynamodb_sink::client::aws::AwsTable;
 use millpond_dynamodb_sink::client::{Capacity, TableApi};
-use millpond_dynamodb_sink::partition;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::table::prepare;
+use millpond_dynamodb_sink::writer::TableWriter;
+use millpond_sink::partition;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -88,7 +89,8 @@ async fn what_the_server_bills_is_what_we_compute_and_every_event_is_there() {
     let topic = MemoryTopic::new(1);
     let mut workload = Workload::new(1, Shape::default());
     let process = Arc::new(shared("o", api.clone(), &topic, pack(), folder.path()));
-    prepare(&process.table, Some(Capacity::OnDemand))
+    let writer = TableWriter::new(api.clone(), KeyNames::default(), None, Arc::default());
+    prepare(&writer, Some(Capacity::OnDemand))
         .await
         .expect("table");
     for _ in 0..2 {

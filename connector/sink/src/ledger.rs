@@ -1,17 +1,12 @@
 //! The ledger of one topic partition: what is in the table, what is being written, and by whom.
 //!
-//! A pure state machine. Every step is one conditional put of the whole row; the condition is on
-//! the fencing epoch and the plan number, so a process that lost its partition can change nothing
+//! A pure state machine. Every step replaces the row that was seen by another, and only that one:
+//! epoch and plan number tell rows apart, so a process that lost its partition can change nothing
 //! (I11). Recording the intent of plan n commits plan n-1 in the same write.
 
 use millpond_connector::topic::{Offset, OffsetBounds};
 
-use crate::client::Condition;
-use crate::marks::{Marks, MarksError};
-use crate::row::{Key, Row, Value, names};
-
-/// Layout version of a ledger row.
-const VERSION: i64 = 1;
+use crate::marks::Marks;
 
 /// A plan that was begun: everything in these offsets is being written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,21 +97,15 @@ pub enum LedgerError {
         /// One past the last stored offset.
         end: Offset,
     },
-    /// The row could not be read.
-    #[error("ledger row is not one of this version: {0}")]
-    Row(&'static str),
-    /// Its marks could not be read or written.
-    #[error("ledger row: {0}")]
-    Marks(#[from] MarksError),
 }
 
-/// A change of the row, to be put under its condition.
+/// A change of the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
     /// The row as it will be.
     pub row: LedgerRow,
-    /// What must hold of the row as it is.
-    pub condition: Condition,
+    /// The row that it replaces; `None` when there is none.
+    pub seen: Option<LedgerRow>,
 }
 
 /// What a finished plan leaves.
@@ -160,7 +149,7 @@ impl LedgerRow {
                     intent: None,
                     marks: Marks::default(),
                 },
-                condition: Condition::Absent,
+                seen: None,
             },
             Some(found) => Step {
                 row: Self {
@@ -168,16 +157,9 @@ impl LedgerRow {
                     owner: owner.to_owned(),
                     ..found.clone()
                 },
-                condition: found.unchanged(),
+                seen: Some(found.clone()),
             },
         }
-    }
-
-    fn unchanged(&self) -> Condition {
-        Condition::Equals(vec![
-            (names::EPOCH, signed(self.epoch)),
-            (names::PLAN, signed(self.plan)),
-        ])
     }
 
     /// Where to go on.
@@ -243,72 +225,16 @@ impl LedgerRow {
         }
         Step {
             row,
-            condition: self.unchanged(),
+            seen: Some(self.clone()),
         }
     }
 
-    /// The row for the table.
-    ///
-    /// # Errors
-    /// [`LedgerError::Marks`] when there are too many.
-    pub fn encode(&self, key: Key) -> Result<Row, LedgerError> {
-        let mut row = Row::new(key)
-            .with(names::VERSION, Value::N(VERSION))
-            .with(names::EPOCH, Value::N(signed(self.epoch)))
-            .with(names::OWNER, Value::S(self.owner.clone()))
-            .with(names::PLAN, Value::N(signed(self.plan)))
-            .with(names::COMMITTED, Value::N(signed(self.committed)))
-            .with(names::START, Value::N(signed(self.start)))
-            .with(names::MARKS, Value::B(self.marks.encode()?.into()));
-        if let Some(intent) = &self.intent {
-            let text = format!("{}/{}/{}", intent.from, intent.to, intent.fingerprint);
-            row = row.with(names::INTENT, Value::S(text));
-        }
-        Ok(row)
-    }
-
-    /// Reads a row of the table.
-    ///
-    /// # Errors
-    /// [`LedgerError::Row`] names what is missing or not as it should be.
-    pub fn decode(row: &Row) -> Result<Self, LedgerError> {
-        if row.integer(names::VERSION) != Some(VERSION) {
-            return Err(LedgerError::Row("unknown `version`"));
-        }
-        let number = |name, what| {
-            let value = row
-                .integer(name)
-                .and_then(|value| u64::try_from(value).ok());
-            value.ok_or(LedgerError::Row(what))
-        };
-        let marks = row
-            .binary(names::MARKS)
-            .ok_or(LedgerError::Row("no `marks`"))?;
-        let intent = match row.attributes.get(names::INTENT) {
-            None => None,
-            Some(Value::S(text)) => {
-                Some(parse_intent(text).ok_or(LedgerError::Row("malformed `intent`"))?)
-            }
-            Some(_) => return Err(LedgerError::Row("malformed `intent`")),
-        };
-        let decoded = Self {
-            epoch: number(names::EPOCH, "no `epoch`")?,
-            owner: row
-                .string(names::OWNER)
-                .ok_or(LedgerError::Row("no `owner`"))?
-                .to_owned(),
-            plan: number(names::PLAN, "no `plan`")?,
-            committed: number(names::COMMITTED, "no `committed`")?,
-            start: number(names::START, "no `start`")?,
-            intent,
-            marks: Marks::decode(&marks.concat())?,
-        };
-        let consistent =
-            |intent: &Intent| intent.from == decoded.committed && intent.to > intent.from;
-        if !decoded.intent.as_ref().is_none_or(consistent) {
-            return Err(LedgerError::Row("`intent` does not follow `committed`"));
-        }
-        Ok(decoded)
+    /// What makes no sense in a row, to be asked by whoever reads one from a store.
+    #[must_use]
+    pub fn problem(&self) -> Option<&'static str> {
+        let consistent = |intent: &Intent| intent.from == self.committed && intent.to > intent.from;
+        let is_sound = self.intent.as_ref().is_none_or(consistent);
+        (!is_sound).then_some("`intent` does not follow `committed`")
     }
 }
 
@@ -333,19 +259,24 @@ impl Step {
     }
 }
 
-fn parse_intent(text: &str) -> Option<Intent> {
-    let (from, rest) = text.split_once('/')?;
-    let (to, fingerprint) = rest.split_once('/')?;
-    Some(Intent {
-        from: from.parse().ok()?,
-        to: to.parse().ok()?,
-        fingerprint: fingerprint.to_owned(),
-    })
-}
+impl Intent {
+    /// `<from>/<to>/<fingerprint>`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}/{}/{}", self.from, self.to, self.fingerprint)
+    }
 
-/// Offsets and counters stay far below 2^63.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
+    /// Reads what [`Self::text`] wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (from, rest) = text.split_once('/')?;
+        let (to, fingerprint) = rest.split_once('/')?;
+        Some(Self {
+            from: from.parse().ok()?,
+            to: to.parse().ok()?,
+            fingerprint: fingerprint.to_owned(),
+        })
+    }
 }
 
 #[cfg(test)]
@@ -368,13 +299,6 @@ mod tests {
         }
     }
 
-    fn key() -> Key {
-        Key {
-            pk: "p".into(),
-            sk: "s".into(),
-        }
-    }
-
     #[test]
     fn a_plan_commits_the_one_before() {
         let first = row().begin(None, 20, "f");
@@ -383,10 +307,7 @@ mod tests {
         assert_eq!((second.row.plan, second.row.committed), (2, 20));
         let intent = second.row.intent.clone().expect("open");
         assert_eq!((intent.from, intent.to), (20, 35));
-        assert_eq!(
-            second.condition,
-            Condition::Equals(vec![(names::EPOCH, 1), (names::PLAN, 1)])
-        );
+        assert_eq!(second.seen, Some(first.row));
         let last = second.row.commit(Some(&done(35)));
         assert_eq!(
             (last.row.plan, last.row.committed, last.row.intent),
@@ -395,20 +316,16 @@ mod tests {
     }
 
     #[test]
-    fn rows_survive_the_table() {
-        for row in [row(), row().begin(None, 20, "f/with/slashes").row] {
-            let stored = row.encode(key()).expect("encodes");
-            assert_eq!(LedgerRow::decode(&stored), Ok(row));
-            for name in stored.attributes.keys() {
-                let mut damaged = stored.clone();
-                damaged
-                    .attributes
-                    .insert(name.clone(), Value::S("?".into()));
-                if name != names::OWNER {
-                    assert!(LedgerRow::decode(&damaged).is_err(), "{name}");
-                }
-            }
+    fn an_intent_survives_its_text_and_follows_what_is_committed() {
+        let mut open = row().begin(None, 20, "f/with/slashes").row;
+        let intent = open.intent.clone().expect("open");
+        assert_eq!(Intent::parse(&intent.text()), Some(intent));
+        for text in ["", "1", "1/2", "a/2/f", "1/b/f"] {
+            assert_eq!(Intent::parse(text), None, "{text}");
         }
+        assert_eq!((row().problem(), open.problem()), (None, None));
+        open.committed += 1;
+        assert!(open.problem().is_some());
     }
 
     #[test]

@@ -17,11 +17,7 @@ use millpond_connector::topic::Offset;
 use millpond_format::frame::FrameDecoder;
 use millpond_format::header::Header;
 use millpond_format::keys;
-use millpond_format::limits::MAX_RECORD_KEY_BYTES;
 use serde::{Deserialize, Serialize};
-
-use crate::limits::DEAD_LETTER_ROW_BYTES;
-use crate::row::{Key, Row, Value, names};
 
 /// Where the bytes of an event are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,12 +100,24 @@ struct LineId {
 }
 
 impl DeadLetter {
-    fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
+    /// Its bytes as they were produced, and what was wrong. Frames that cannot be read are given
+    /// as they are, and the text says so.
+    #[must_use]
+    pub fn content(&self) -> (Vec<u8>, String) {
         let (bytes, damage) = self.payload.bytes();
         let detail = match &damage {
             Some(damage) => format!("{}; frames kept as they are: {damage}", self.detail),
             None => self.detail.clone(),
         };
+        (bytes, detail)
+    }
+
+    /// One line of JSON, as in a dead-letter file.
+    ///
+    /// # Errors
+    /// [`serde_json::Error`], which no entry is known to cause.
+    pub fn line(&self) -> Result<Vec<u8>, serde_json::Error> {
+        let (bytes, detail) = self.content();
         let mut line = serde_json::to_vec(&Line {
             id: &self.id,
             time: keys::time_text(self.time_ms),
@@ -123,41 +131,6 @@ impl DeadLetter {
         })?;
         line.push(b'\n');
         Ok(line)
-    }
-
-    /// The rows of a dead-letter table: one, or several for an event that one cannot hold.
-    #[must_use]
-    pub fn rows(&self, pipeline: &str) -> Vec<Row> {
-        let (bytes, damage) = self.payload.bytes();
-        let detail = match &damage {
-            Some(damage) => format!("{}; frames kept as they are: {damage}", self.detail),
-            None => self.detail.clone(),
-        };
-        let bytes = Bytes::from(bytes);
-        let count = bytes.len().div_ceil(DEAD_LETTER_ROW_BYTES).max(1);
-        let rows = (0..count).map(|number| {
-            let start = number * DEAD_LETTER_ROW_BYTES;
-            let end = (start + DEAD_LETTER_ROW_BYTES).min(bytes.len());
-            let key = Key {
-                pk: format!("millpond:dead-letters/{pipeline}"),
-                sk: format!("{}/{}/{number:05}", keys::time_text(self.time_ms), self.id),
-            };
-            let mut row = Row::new(key)
-                .with(names::REASON, Value::S(self.reason.clone()))
-                .with(names::DETAIL, Value::S(detail.clone()))
-                .with(names::FIRST_TIME, Value::N(self.time_ms))
-                .with(names::VALUE, Value::B(bytes.slice(start..end).into()));
-            if let Some(group) = &self.group {
-                row = row.with(names::GROUP, Value::S(group.clone()));
-            }
-            if let Some(key) = &self.record_key {
-                let kept = &key[..key.len().min(MAX_RECORD_KEY_BYTES)];
-                let text = String::from_utf8_lossy(kept).into_owned();
-                row = row.with(names::ORIGIN, Value::S(text));
-            }
-            row
-        });
-        rows.collect()
     }
 }
 
@@ -335,20 +308,5 @@ mod tests {
         let folder = tempfile::tempdir().expect("tempdir");
         let file = DeadLetterFile::new(folder.path().to_owned());
         assert!(file.append(&[letter(1, b"x")], false).is_err());
-    }
-
-    #[test]
-    fn a_large_event_takes_several_rows_of_a_table() {
-        let value = vec![7u8; 2 * DEAD_LETTER_ROW_BYTES + 1];
-        let rows = letter(9, &value).rows("p");
-        assert_eq!(rows.len(), 3);
-        let mut together = Vec::new();
-        for row in &rows {
-            assert!(row.size(&crate::row::KeyNames::default()).bytes() < 409_600);
-            together.extend(row.binary(names::VALUE).expect("value").concat());
-        }
-        assert_eq!(together, value);
-        assert!(rows.windows(2).all(|pair| pair[0].key < pair[1].key));
-        assert_eq!(letter(9, b"").rows("p").len(), 1);
     }
 }

@@ -4,23 +4,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
-use millpond_format::keys;
 use tokio::time::sleep;
 use tracing::error;
 
-use crate::dead_letters::{DeadLetter, DeadLetterFile, Payload};
+use crate::dead_letters::{DeadLetter, DeadLetterFile};
 use crate::error::SinkError;
-use crate::plan::PlanConfig;
-use crate::row::{Pieces, Row, names};
-use crate::writer::TableWriter;
+use crate::store::{Store, StoreError};
 
 /// Where dead letters go.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum DeadLetters {
     /// A file of JSON lines.
     File(DeadLetterFile),
-    /// A table.
-    Table(TableWriter),
+    /// The store's own place for them.
+    Store(Arc<dyn Store>),
 }
 
 impl DeadLetters {
@@ -29,50 +26,21 @@ impl DeadLetters {
     ///
     /// # Errors
     /// [`SinkError`] when no try can succeed.
-    pub async fn put_away(
-        &self,
-        letters: Vec<DeadLetter>,
-        pipeline: &str,
-        replay: bool,
-    ) -> Result<(), SinkError> {
+    pub async fn put_away(&self, letters: Vec<DeadLetter>, replay: bool) -> Result<(), SinkError> {
+        if letters.is_empty() {
+            return Ok(());
+        }
         match self {
-            Self::Table(table) => {
-                for letter in &letters {
-                    table.write_rows(letter.rows(pipeline)).await?;
-                }
-                Ok(())
+            Self::Store(store) => {
+                let put = store.put_dead_letters(&letters).await;
+                put.map_err(|error| match error {
+                    StoreError::Plan(source) | StoreError::Refused(source) => {
+                        SinkError::Store(source)
+                    }
+                })
             }
-            Self::File(_) if letters.is_empty() => Ok(()),
             Self::File(file) => append(file.clone(), Arc::new(letters), replay).await,
         }
-    }
-}
-
-/// The dead letter of an item that the table refuses.
-#[must_use]
-pub fn refused_item(row: &Row, message: String, config: &PlanConfig) -> DeadLetter {
-    let key = keys::SortKey::parse(&row.key.sk);
-    let offset = key.map_or(0, |key| key.base_offset);
-    let index = key.map_or(0, |key| key.envelope_index);
-    let mut bytes = Vec::new();
-    for name in [names::HEADER, names::FRAMES, names::VALUE] {
-        bytes.extend(row.binary(name).map(Pieces::concat).unwrap_or_default());
-    }
-    let origin = row
-        .string(names::ORIGIN)
-        .map(|origin| origin.to_owned().into_bytes().into());
-    DeadLetter {
-        id: format!(
-            "{}/{}/{}/{offset}/{index}/item",
-            config.pipeline, config.topic, config.partition
-        ),
-        offset,
-        time_ms: row.integer(names::FIRST_TIME).unwrap_or_default(),
-        reason: "item-refused".into(),
-        detail: message,
-        group: keys::parse_chain_pk(&row.key.pk).map(|(_, group, _)| group.to_owned()),
-        record_key: origin,
-        payload: Payload::Raw(bytes.into()),
     }
 }
 

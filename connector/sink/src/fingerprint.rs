@@ -11,10 +11,8 @@ const PLANNER_VERSION: u64 = 1;
 pub struct Ingredients<'a> {
     /// Pipeline name.
     pub pipeline: &'a str,
-    /// Key attribute names.
-    pub keys: [&'a str; 2],
-    /// Largest item.
-    pub max_item_bytes: usize,
+    /// Settings of the store that decide names or bytes of what it writes.
+    pub store: &'a [String],
     /// The transform chain as configured.
     pub transforms: &'a [Transform],
     /// Digests of the SmartModules, where they are known.
@@ -32,8 +30,8 @@ pub fn fingerprint(of: Ingredients<'_>) -> String {
     };
     text(&PLANNER_VERSION.to_string());
     text(of.pipeline);
-    of.keys.iter().for_each(|key| text(key));
-    text(&of.max_item_bytes.to_string());
+    text(&of.store.len().to_string());
+    of.store.iter().for_each(|setting| text(setting));
     for transform in of.transforms {
         text("uses");
         text(&transform.uses);
@@ -71,11 +69,10 @@ mod tests {
         for transforms in &transforms {
             for pipeline in ["p", "q"] {
                 for digests in [vec![], vec!["a".to_owned()]] {
-                    for max_item_bytes in [409_600, 100_000] {
+                    for max_item_bytes in [409_600, 100_000_u32] {
                         seen.insert(fingerprint(Ingredients {
                             pipeline,
-                            keys: ["pk", "sk"],
-                            max_item_bytes,
+                            store: &["pk".into(), "sk".into(), max_item_bytes.to_string()],
                             transforms,
                             digests: &digests,
                         }));

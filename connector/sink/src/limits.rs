@@ -1,0 +1,33 @@
+//! Limits of a sink, in one place.
+
+use std::time::Duration;
+
+/// Buffered packed bytes of one topic partition that make a plan, and at which reading pauses.
+/// One plan may be under way while the next is being read, so a partition holds twice this.
+pub const PLAN_BYTES: usize = 8 << 20;
+
+/// What the plans of all topic partitions of a sink may hold together: with more than four of them
+/// each gets less.
+pub const ALL_PLANS_BYTES: usize = 32 << 20;
+
+/// A plan is not made smaller than this for lack of memory: items would not get full.
+pub const MIN_PLAN_BYTES: usize = 1 << 20;
+
+/// Buffered packed bytes that make a plan, for a sink with this many topic partitions.
+#[must_use]
+pub fn plan_bytes(partitions: usize) -> usize {
+    (ALL_PLANS_BYTES / partitions.max(1)).clamp(MIN_PLAN_BYTES, PLAN_BYTES)
+}
+
+/// Buffered records of one topic partition that make a plan: bounds headers and plain records,
+/// which are small but not free.
+pub const PLAN_RECORDS: usize = 100_000;
+
+/// A plan is committed without waiting for the next one after this long without data.
+pub const IDLE_COMMIT: Duration = Duration::from_millis(500);
+
+/// Longest wait for data in one read of the topic.
+pub const READ_WAIT: Duration = Duration::from_secs(1);
+
+/// Shards that one ledger row can mark (1,000 shards and many generations of reshards).
+pub const MAX_MARKS: usize = 8_192;

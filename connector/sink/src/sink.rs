@@ -1,0 +1,173 @@
+//! The sink: its store is opened, then every topic partition runs on its own.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use async_trait::async_trait;
+use millpond_connector::connector::{ConnectorContext, Sink};
+use millpond_connector::meta::PartitionChoice;
+use millpond_connector::topic::{PartitionId, Transform};
+use tokio::task::JoinSet;
+use tracing::{error, info};
+
+use crate::dead_letters::DeadLetterFile;
+use crate::error::SinkError;
+use crate::fingerprint::{Ingredients, fingerprint};
+use crate::flush::Shared;
+use crate::letter_queue::DeadLetters;
+use crate::limits::plan_bytes;
+use crate::partition;
+use crate::registration::Registration;
+use crate::store::{OpenStore, Place, StoreError};
+
+/// Name of the dead-letter file in the data directory.
+const DEAD_LETTER_FILE: &str = "dead-letters.jsonl";
+
+/// Where dead letters go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeadLetterTarget {
+    /// `dead-letters.jsonl` in the data directory.
+    Default,
+    /// This file.
+    File(PathBuf),
+    /// The store's own place for them.
+    Store,
+}
+
+/// What any sink is told.
+#[derive(Debug, Clone)]
+pub struct SinkSettings {
+    /// Pipeline name.
+    pub pipeline: String,
+    /// Longest wait for more data.
+    pub max_age: Duration,
+    /// Where dead letters go.
+    pub dead_letters: DeadLetterTarget,
+    /// Topic partitions to consume.
+    pub partitions: PartitionChoice,
+    /// Transform chain.
+    pub transforms: Vec<Transform>,
+    /// Digests of the SmartModules, where they are known.
+    pub digests: Vec<String>,
+    /// Settings of the store that decide names or bytes of what it writes.
+    pub fingerprint: Vec<String>,
+}
+
+/// A sink on any store, ready to run.
+pub struct StoreSink {
+    settings: SinkSettings,
+    store: Box<dyn OpenStore>,
+}
+
+impl StoreSink {
+    /// A sink on a store.
+    #[must_use]
+    pub fn new(settings: SinkSettings, store: Box<dyn OpenStore>) -> Self {
+        Self { settings, store }
+    }
+
+    /// Opens the store and registers the pipeline.
+    async fn open(self, context: &ConnectorContext) -> Result<Arc<Shared>, SinkError> {
+        let settings = self.settings;
+        let topic = context.topic.clone();
+        let place = Place {
+            pipeline: settings.pipeline.clone(),
+            topic: topic.name().to_owned(),
+            metrics: context.metrics.clone(),
+        };
+        let refused = |error| match error {
+            StoreError::Plan(source) | StoreError::Refused(source) => SinkError::Store(source),
+        };
+        let store = self.store.open(place).await.map_err(refused)?;
+        let dead_letters = match settings.dead_letters {
+            DeadLetterTarget::Store => DeadLetters::Store(store.clone()),
+            DeadLetterTarget::File(path) => DeadLetters::File(DeadLetterFile::new(path)),
+            DeadLetterTarget::Default => {
+                let path = context.data_dir.join(DEAD_LETTER_FILE);
+                DeadLetters::File(DeadLetterFile::new(path))
+            }
+        };
+        let registration = Registration {
+            topic: topic.name().to_owned(),
+            partitions: topic.partition_count(),
+            fingerprint: fingerprint(Ingredients {
+                pipeline: &settings.pipeline,
+                store: &settings.fingerprint,
+                transforms: &settings.transforms,
+                digests: &settings.digests,
+            }),
+        };
+        if let Some(found) = store.register(&registration).await.map_err(refused)? {
+            registration.check(&found, &settings.pipeline, &store.name())?;
+        }
+        let consumed = chosen(&settings.partitions, topic.partition_count()).len();
+        Ok(Arc::new(Shared {
+            store,
+            topic,
+            transforms: settings.transforms,
+            metrics: context.metrics.clone(),
+            dead_letters,
+            pipeline: settings.pipeline,
+            max_age: settings.max_age,
+            plan_bytes: plan_bytes(consumed),
+            owner: format!("{}/{:016x}", context.name, rand::random::<u64>()),
+            fingerprint: registration.fingerprint,
+        }))
+    }
+}
+
+fn chosen(choice: &PartitionChoice, count: u32) -> Vec<PartitionId> {
+    match choice {
+        PartitionChoice::All => (0..count).collect(),
+        PartitionChoice::Some(some) => some.clone(),
+    }
+}
+
+#[async_trait]
+impl Sink for StoreSink {
+    async fn run(self: Box<Self>, context: ConnectorContext) -> anyhow::Result<()> {
+        let partitions = chosen(&self.settings.partitions, context.topic.partition_count());
+        let name = context.name.clone();
+        let shared = self
+            .open(&context)
+            .await
+            .with_context(|| format!("sink `{name}`"))?;
+        info!(
+            sink = name,
+            store = shared.store.name(),
+            pipeline = shared.pipeline,
+            partitions = partitions.len(),
+            "sink is ready"
+        );
+        let mut running = JoinSet::new();
+        for partition in partitions {
+            let (shared, drain) = (shared.clone(), context.drain.clone());
+            running
+                .spawn(async move { (partition, partition::run(shared, partition, drain).await) });
+        }
+        let mut halted = BTreeMap::new();
+        while let Some(ended) = running.join_next().await {
+            match ended.context("a topic partition's task")? {
+                (_, Ok(())) => {}
+                (partition, Err(failure)) if failure.is_of_the_records() => {
+                    error!(sink = name, partition, error = %failure, "topic partition halts");
+                    shared.metrics.partitions_halted.add(1);
+                    halted.insert(partition, failure);
+                }
+                (_, Err(failure)) => {
+                    // Ledgers say where each partition stands; dropping the set stops the others.
+                    error!(sink = name, error = %failure, "sink stops");
+                    return Err(failure).with_context(|| format!("sink `{name}`"));
+                }
+            }
+        }
+        if halted.is_empty() {
+            return Ok(());
+        }
+        let failures: Vec<String> = halted.values().map(ToString::to_string).collect();
+        bail!("sink `{name}`: {}", failures.join("; "))
+    }
+}

@@ -1,0 +1,130 @@
+//! What a place to write to must be able to do.
+//!
+//! The sink asks for three things, and builds everything else on them: a *ledger* that changes only
+//! by compare-and-set, one row per topic partition; *plans* that can be written any number of times
+//! with the same result; and a registration that tells two pipelines apart. Retries of calls that
+//! may succeed later belong into the store: what it answers here is final.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::{Offset, PartitionId};
+
+use crate::dead_letters::DeadLetter;
+use crate::dedup::{Admitted, Workbench};
+use crate::ledger::LedgerRow;
+use crate::registration::Registration;
+
+/// Why a store says no for good.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// No plan can be made of these entries; other topic partitions go on.
+    #[error(transparent)]
+    Plan(Box<dyn std::error::Error + Send + Sync>),
+    /// The store itself refuses; the sink ends.
+    #[error(transparent)]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Whose rows these are, and where their counters go.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Pipeline name: sets its rows apart from those of others in the same store.
+    pub pipeline: String,
+    /// Topic name.
+    pub topic: String,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+}
+
+/// A store that is not open yet.
+#[async_trait]
+pub trait OpenStore: Send {
+    /// Makes and checks what must exist, and opens it for one pipeline.
+    ///
+    /// # Errors
+    /// [`StoreError`] when it cannot be used as it is.
+    async fn open(self: Box<Self>, place: Place) -> Result<Arc<dyn Store>, StoreError>;
+}
+
+/// Where a pipeline's events go, and the ledger that says how far they are there.
+#[async_trait]
+pub trait Store: Send + Sync {
+    /// Names it in messages, for example "table `events`".
+    fn name(&self) -> String;
+
+    /// Puts the registration if the pipeline has none; answers the one that was there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn register(
+        &self,
+        registration: &Registration,
+    ) -> Result<Option<Registration>, StoreError>;
+
+    /// The ledger row of a topic partition, strongly consistent.
+    ///
+    /// # Errors
+    /// [`StoreError`], also for a row that this version does not understand.
+    async fn ledger(&self, partition: PartitionId) -> Result<Option<LedgerRow>, StoreError>;
+
+    /// Replaces the row `seen` (`None`: there is none) by `row`, in one step that no other writer
+    /// can come between (I11); epoch and plan number tell rows apart. False when another row is
+    /// there, which may be `row` itself if an earlier try took effect and its answer was lost.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the row may have been replaced.
+    async fn put_ledger(
+        &self,
+        partition: PartitionId,
+        row: &LedgerRow,
+        seen: Option<&LedgerRow>,
+    ) -> Result<bool, StoreError>;
+
+    /// A writer of plans for a topic partition that has been claimed.
+    fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter>;
+
+    /// Puts dead letters away durably; those with ids that are there already change nothing.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), StoreError>;
+}
+
+/// What a plan is made of.
+pub struct PlanInput<'a> {
+    /// First topic offset.
+    pub from: Offset,
+    /// Last topic offset, exclusive.
+    pub to: Offset,
+    /// What is to be written, in the order of the topic; nothing in it was delivered before.
+    pub entries: &'a [Admitted<'a>],
+    /// No plan of this pipeline came before: there is nothing in the store to continue.
+    pub is_first: bool,
+    /// Decoder and packer, for entries that must be taken apart.
+    pub tools: &'a mut Workbench,
+}
+
+/// Writes the plans of one topic partition, one after the other.
+///
+/// Planning and writing are two calls because the ledger records the intent between them: what
+/// cannot be planned must not leave an intent open that nobody could ever finish.
+#[async_trait]
+pub trait PlanWriter: Send + Sync {
+    /// Makes the plan of `input` and keeps it, in place of one that was kept; writes nothing.
+    ///
+    /// A pure function of the input, the configuration and what the store holds from before
+    /// `input.from`: after a crash the same call makes the same names and bytes (I2).
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn plan(&mut self, input: PlanInput<'_>) -> Result<(), StoreError>;
+
+    /// Writes the plan that is kept. Answers what cannot be written, for the dead-letter queue.
+    /// To be repeatable: a stale owner, or a replay, writes the same bytes under the same names.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some of the plan may be written.
+    async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError>;
+}
