@@ -5,9 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_connector::aws::AwsSettings;
+use millpond_connector::meta::PartitionChoice;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::{Topic, Transform};
-use millpond_dynamodb_sink::client::TableApi;
+use millpond_dynamodb_sink::client::{Capacity, TableApi};
+use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
@@ -32,6 +35,24 @@ pub fn pack() -> Vec<Transform> {
         uses: "millpond/pack@0.1.0".into(),
         with,
     }]
+}
+
+/// A configuration; `create` says how to create a missing table.
+pub fn config(create: Option<Capacity>) -> SinkConfig {
+    SinkConfig {
+        table: "t".into(),
+        aws: AwsSettings::default(),
+        create,
+        keys: KeyNames::default(),
+        pipeline: "p".into(),
+        max_item_bytes: MAX_ITEM_BYTES,
+        max_age: Duration::from_millis(200),
+        max_write_units_per_second: None,
+        dead_letters: DeadLetterTarget::Default,
+        partitions: PartitionChoice::All,
+        transforms: pack(),
+        digests: Vec::new(),
+    }
 }
 
 /// What a process shares among its partitions.

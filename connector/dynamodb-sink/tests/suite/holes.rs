@@ -1,14 +1,24 @@
 //! Missing records: read once more, and an error if they stay missing; never skipped.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
-use millpond_connector::topic::Transform;
+use async_trait::async_trait;
+use millpond_connector::connector::{ConnectorContext, Sink};
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::{
+    Offset, OffsetBounds, PartitionId, PartitionReader, StoredBatch, Topic, TopicError, Transform,
+};
 use millpond_dynamodb_sink::client::memory::MemoryTable;
+use millpond_dynamodb_sink::row::names;
 use millpond_sink::error::SinkError;
 use millpond_sink::partition;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -109,6 +119,101 @@ async fn a_break_in_a_shards_chain_stops_the_partition() {
     ] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+/// Two topic partitions.
+struct Pair([MemoryTopic; 2]);
+
+#[async_trait]
+impl Topic for Pair {
+    fn name(&self) -> &str {
+        self.0[0].name()
+    }
+
+    fn partition_count(&self) -> u32 {
+        2
+    }
+
+    async fn append(
+        &self,
+        partition: PartitionId,
+        batch: StoredBatch,
+    ) -> Result<Range<Offset>, TopicError> {
+        self.0[partition as usize].append(0, batch).await
+    }
+
+    async fn reader(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        transforms: &[Transform],
+    ) -> Result<Box<dyn PartitionReader>, TopicError> {
+        self.0[partition as usize].reader(0, from, transforms).await
+    }
+
+    async fn bounds(&self, partition: PartitionId) -> Result<OffsetBounds, TopicError> {
+        self.0[partition as usize].bounds(0).await
+    }
+
+    async fn release(
+        &self,
+        partition: PartitionId,
+        consumer: &str,
+        offset: Offset,
+    ) -> Result<(), TopicError> {
+        self.0[partition as usize]
+            .release(0, consumer, offset)
+            .await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_cannot_go_on_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let table = MemoryTable::new("t");
+    let record = |shard: u32, ordinal: u64| {
+        let position = 100 + ordinal;
+        let key = format!("mp1/s/shardId-00000000000{shard}/{position}/0/1/1.{ordinal}/k");
+        let value = format!("{{\"job\":\"j{shard}\",\"n\":{ordinal}}}");
+        (key, value.into_bytes())
+    };
+    let (broken, sound) = (MemoryTopic::new(1), MemoryTopic::new(2));
+    broken.push(&[record(0, 0)]);
+    broken.push(&[record(0, 2)]);
+    let metrics = Arc::new(Metrics::default());
+    let drain = CancellationToken::new();
+    let context = ConnectorContext {
+        name: "sink".into(),
+        topic: Arc::new(Pair([broken, sound.clone()])),
+        data_dir: folder.path().to_owned(),
+        drain: drain.clone(),
+        metrics: metrics.clone(),
+    };
+    let sink = Box::new(config(None).sink(Arc::new(table.clone()), None));
+    let running = tokio::spawn(sink.run(context));
+    let reached = async |what: &str, is_reached: &dyn Fn() -> bool| {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !is_reached() {
+            assert!(Instant::now() < deadline, "{what}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    reached("halts", &|| metrics.partitions_halted.get() == 1).await;
+    sound.push(&[record(1, 0), record(1, 1)]);
+    reached("goes on", &|| metrics.sink_events.get() == 2).await;
+    drain.cancel();
+    let error = running.await.expect("no panic").expect_err("halted");
+    let text = format!("{error:#}");
+    assert!(
+        text.contains("sink `sink`: topic partition 0") && text.contains("expected ordinal 1"),
+        "{text}"
+    );
+    let rows = table.scan();
+    let ledgers = rows
+        .iter()
+        .filter(|row| row.key.pk.starts_with("millpond:ledger/"));
+    let committed: Vec<_> = ledgers.map(|row| row.integer(names::COMMITTED)).collect();
+    assert_eq!(committed, [Some(0), Some(2)]);
 }
 
 /// A SmartModule that drops events before the packer.

@@ -4,39 +4,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_connector::aws::AwsSettings;
 use millpond_connector::connector::{ConnectorContext, Sink};
-use millpond_connector::meta::PartitionChoice;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::client::{Capacity, Verdict};
-use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
-use millpond_dynamodb_sink::row::{KeyNames, names};
+use millpond_dynamodb_sink::config::SinkConfig;
+use millpond_dynamodb_sink::row::names;
 use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
-
-fn config(create: Option<Capacity>) -> SinkConfig {
-    SinkConfig {
-        table: "t".into(),
-        aws: AwsSettings::default(),
-        create,
-        keys: KeyNames::default(),
-        pipeline: "p".into(),
-        max_item_bytes: MAX_ITEM_BYTES,
-        max_age: Duration::from_millis(200),
-        max_write_units_per_second: None,
-        dead_letters: DeadLetterTarget::Default,
-        partitions: PartitionChoice::All,
-        transforms: pack(),
-        digests: Vec::new(),
-    }
-}
 
 async fn run(
     config: SinkConfig,
