@@ -6,14 +6,18 @@ use std::collections::HashMap;
 
 use millpond_format::header::RejectReason;
 use millpond_format::limits;
-use millpond_format::origin::Origin;
+use millpond_format::origin::{ChainLink, Origin, OriginError};
 use millpond_format::record::{Record, RecordError, Records};
+use millpond_format::sequence::SequenceNumber;
 
-use crate::params::Params;
+use crate::params::{GroupBy, OnMissingOrigin, Params};
 use crate::route::{Rejection, route};
 
 /// Marks the end of a group's list of events.
 const NONE: u32 = u32::MAX;
+
+/// Sequence number of a record that has its topic offset for an origin.
+const NO_SEQUENCE: &str = "0";
 
 /// A shard and numbering that events of the batch came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,6 +72,8 @@ pub struct Batch<'a> {
     pub rejected: Vec<Rejected<'a>>,
     /// Records in the batch.
     pub record_count: u32,
+    /// Offset delta of the record before.
+    last_delta: Option<i64>,
 }
 
 impl<'a> Batch<'a> {
@@ -90,19 +96,40 @@ impl<'a> Batch<'a> {
             chains: Vec::new(),
             rejected: Vec::new(),
             record_count: 0,
+            last_delta: None,
         };
         for record in records {
-            batch.take(&record?);
+            let record = record?;
+            batch.take(&record);
             batch.record_count += 1;
+            batch.last_delta = Some(record.offset_delta);
         }
         Ok(batch)
     }
 
     fn take(&mut self, record: &Record<'a>) {
-        let origin = match Origin::parse(record.key.unwrap_or_default()) {
-            Ok(origin) => origin,
-            Err(error) => return self.take_foreign(record, error.to_string()),
-        };
+        let key = record.key.unwrap_or_default();
+        match Origin::parse(key) {
+            Ok(origin) => self.take_event(record, &origin),
+            Err(error) => {
+                let accepts = self.params.on_missing_origin == OnMissingOrigin::TopicOffset;
+                let origin = if accepts && !claims_origin(key) {
+                    self.topic_origin(record)
+                } else {
+                    Err(Rejection {
+                        reason: RejectReason::OriginInvalid,
+                        detail: no_origin(record.key, error, accepts),
+                    })
+                };
+                match origin {
+                    Ok(origin) => self.take_event(record, &origin),
+                    Err(rejection) => self.reject_foreign(record, rejection),
+                }
+            }
+        }
+    }
+
+    fn take_event(&mut self, record: &Record<'a>, origin: &Origin<'a>) {
         let mut event = Event {
             value: record.value,
             time_ms: 0,
@@ -116,7 +143,7 @@ impl<'a> Batch<'a> {
             sub_sequence: origin.sub_sequence,
             next: NONE,
         };
-        match route(self.params, &origin, record.value) {
+        match route(self.params, origin, record.value) {
             Ok(route) => {
                 event.time_ms = route.time_ms;
                 self.append(event, route.group);
@@ -132,36 +159,80 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// The origin of another producer's record: without stream and shard, its topic offset for an
+    /// ordinal, its key in the place of the Kinesis partition key.
+    fn topic_origin(&self, record: &Record<'a>) -> Result<Origin<'a>, Rejection> {
+        let Some(ordinal) = self.offset(record) else {
+            let detail = "a SmartModule before the packer made this record anew (as an `array_map` \
+                          does): nothing says which topic offset it had";
+            return Err(Rejection {
+                reason: RejectReason::OriginInvalid,
+                detail: detail.to_owned(),
+            });
+        };
+        let partition_key = match std::str::from_utf8(record.key.unwrap_or_default()) {
+            Ok(key) => key,
+            Err(_) if self.params.group_by != GroupBy::PartitionKey => "",
+            Err(_) => {
+                return Err(Rejection {
+                    reason: RejectReason::GroupInvalid,
+                    detail: "the record key is not UTF-8 text".to_owned(),
+                });
+            }
+        };
+        let sequence = SequenceNumber::parse(NO_SEQUENCE).ok_or_else(|| Rejection {
+            reason: RejectReason::OriginInvalid,
+            detail: String::new(),
+        })?;
+        Ok(Origin {
+            stream: "",
+            shard: "",
+            sequence,
+            sub_sequence: 0,
+            arrival_ms: self.time_ms(record),
+            chain: ChainLink { epoch: 0, ordinal },
+            partition_key,
+        })
+    }
+
+    /// Offset of a stored record, which keeps its place in the stored batch when others before it
+    /// were removed; `None` when it has none of its own.
+    fn offset(&self, record: &Record<'_>) -> Option<u64> {
+        let follows = self
+            .last_delta
+            .is_none_or(|last| record.offset_delta > last);
+        let delta = u64::try_from(record.offset_delta)
+            .ok()
+            .filter(|_| follows)?;
+        self.base_offset.checked_add(delta)
+    }
+
+    fn time_ms(&self, record: &Record<'_>) -> i64 {
+        self.base_timestamp_ms
+            .saturating_add(record.timestamp_delta_ms)
+    }
+
     /// A record without an origin: its source has no stream and no shard, and its topic offset
     /// for an ordinal, so that it is still counted and told apart from every other.
-    fn take_foreign(&mut self, record: &Record<'a>, error: String) {
-        let detail = match record.key {
-            Some(_) => error,
-            None => "the record has no key".to_owned(),
-        };
-        let time_ms = self
-            .base_timestamp_ms
-            .saturating_add(record.timestamp_delta_ms);
+    fn reject_foreign(&mut self, record: &Record<'a>, rejection: Rejection) {
+        let index = self.base_offset.saturating_add(self.record_count.into());
         let event = Event {
             value: record.value,
-            time_ms: time_ms.clamp(0, limits::MAX_TIME_MS),
+            time_ms: self.time_ms(record).clamp(0, limits::MAX_TIME_MS),
             chain: self.chain(Chain {
                 stream: "",
                 shard: "",
                 epoch: 0,
             }),
-            ordinal: self.base_offset.saturating_add(self.record_count.into()),
-            sequence: "0",
+            ordinal: self.offset(record).unwrap_or(index),
+            sequence: NO_SEQUENCE,
             sub_sequence: 0,
             next: NONE,
         };
         self.rejected.push(Rejected {
             event,
             record_key: record.key,
-            rejection: Rejection {
-                reason: RejectReason::OriginInvalid,
-                detail,
-            },
+            rejection,
         });
     }
 
@@ -208,6 +279,30 @@ impl<'a> Batch<'a> {
             (group.key.as_ref(), events)
         })
     }
+}
+
+/// True for a key that begins like an origin of this or a later version (`mp1/`): whoever wrote
+/// it meant one.
+fn claims_origin(key: &[u8]) -> bool {
+    let Some(rest) = key.strip_prefix(b"mp") else {
+        return false;
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    digits > 0 && rest.get(digits) == Some(&b'/')
+}
+
+fn no_origin(key: Option<&[u8]>, error: OriginError, accepts: bool) -> String {
+    let what = match key {
+        Some(_) => error.to_string(),
+        None => "the record has no key".to_owned(),
+    };
+    if accepts {
+        return what;
+    }
+    format!(
+        "{what}: a SmartModule before the packer must keep the keys of events from Kinesis; for a \
+         topic that other producers fill set `on-missing-origin: topic-offset`"
+    )
 }
 
 /// Events of one group in order.

@@ -21,8 +21,8 @@ mod wire;
 
 pub use packer::{PackError, PackedRecord, Packer};
 pub use params::{
-    EventTime, GroupBy, MAX_LEVEL, MIN_LEVEL, OnMissingGroup, PARAMETERS, ParamProblem, Params,
-    ParamsError,
+    EventTime, GroupBy, MAX_LEVEL, MIN_LEVEL, OnMissingGroup, OnMissingOrigin, PARAMETERS,
+    ParamProblem, Params, ParamsError,
 };
 pub use pointer::{Pointer, PointerError};
 

@@ -8,12 +8,13 @@ use millpond_format::limits;
 use crate::pointer::Pointer;
 
 /// Names of all parameters.
-pub const PARAMETERS: [&str; 5] = [
+pub const PARAMETERS: [&str; 6] = [
     "group-by",
     "event-time",
     "level",
     "max-item-bytes",
     "on-missing-group",
+    "on-missing-origin",
 ];
 
 /// Lowest zstd level: zstd's negative levels pack so much worse that write units cost more
@@ -52,6 +53,16 @@ pub enum OnMissingGroup {
     Group(String),
 }
 
+/// What becomes of a record whose key is no origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnMissingOrigin {
+    /// It is rejected: where every event comes from Kinesis, somebody has changed its key.
+    DeadLetter,
+    /// Its origin is its topic offset, and its key takes the place of the Kinesis partition key:
+    /// for topics that other producers fill.
+    TopicOffset,
+}
+
 /// Checked parameters of the packer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Params {
@@ -65,6 +76,8 @@ pub struct Params {
     pub max_item_bytes: usize,
     /// What becomes of an event without a group key.
     pub on_missing_group: OnMissingGroup,
+    /// What becomes of a record without an origin.
+    pub on_missing_origin: OnMissingOrigin,
 }
 
 impl Default for Params {
@@ -75,6 +88,7 @@ impl Default for Params {
             level: 1,
             max_item_bytes: limits::MAX_ITEM_BYTES,
             on_missing_group: OnMissingGroup::DeadLetter,
+            on_missing_origin: OnMissingOrigin::DeadLetter,
         }
     }
 }
@@ -148,6 +162,7 @@ impl Params {
                     within(value, limits::MIN_ITEM_BYTES, limits::MAX_ITEM_BYTES)?;
             }
             "on-missing-group" => self.on_missing_group = on_missing_group(value)?,
+            "on-missing-origin" => self.on_missing_origin = on_missing_origin(value)?,
             _ => return Err(unknown(name)),
         }
         Ok(())
@@ -216,6 +231,16 @@ fn on_missing_group(value: &str) -> Result<OnMissingGroup, String> {
     }
 }
 
+fn on_missing_origin(value: &str) -> Result<OnMissingOrigin, String> {
+    match value {
+        "dead-letter" => Ok(OnMissingOrigin::DeadLetter),
+        "topic-offset" => Ok(OnMissingOrigin::TopicOffset),
+        _ => Err(format!(
+            "`{value}` is neither `dead-letter` nor `topic-offset`"
+        )),
+    }
+}
+
 fn pointer(value: &str) -> Result<Pointer, String> {
     Pointer::parse(value).map_err(|error| format!("`{value}`: {error}"))
 }
@@ -252,6 +277,7 @@ mod tests {
             ("level", "3"),
             ("max-item-bytes", "8192"),
             ("on-missing-group", "group:rest"),
+            ("on-missing-origin", "topic-offset"),
         ])
         .expect("valid");
         assert_eq!(
@@ -264,6 +290,7 @@ mod tests {
             params.on_missing_group,
             OnMissingGroup::Group("rest".into())
         );
+        assert_eq!(params.on_missing_origin, OnMissingOrigin::TopicOffset);
         assert_eq!(
             read(&[("group-by", "constant:all")]).map(|params| params.group_by),
             Ok(GroupBy::Constant("all".into()))
@@ -318,11 +345,16 @@ mod tests {
                 "drop",
                 "`drop` is neither `dead-letter` nor `group:<name>`",
             ),
+            (
+                "on-missing-origin",
+                "keep",
+                "`keep` is neither `dead-letter` nor `topic-offset`",
+            ),
             ("groupby", "x", "unknown, did you mean `group-by`?"),
             (
                 "colour",
                 "x",
-                "unknown, known are `group-by`, `event-time`, `level`, `max-item-bytes`, `on-missing-group`",
+                "unknown, known are `group-by`, `event-time`, `level`, `max-item-bytes`, `on-missing-group`, `on-missing-origin`",
             ),
         ] {
             assert_eq!(

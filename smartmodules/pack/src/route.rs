@@ -73,7 +73,7 @@ pub fn route<'a>(
     let group = match (group, &params.on_missing_group) {
         (Some(group), _) => group,
         (None, OnMissingGroup::Group(name)) => Cow::Borrowed(name.as_str()),
-        (None, OnMissingGroup::DeadLetter) => return Err(missing_group(group_pointer)),
+        (None, OnMissingGroup::DeadLetter) => return Err(missing_group(group_pointer, origin)),
     };
     if group.len() > limits::MAX_GROUP_BYTES {
         let detail = format!(
@@ -94,9 +94,10 @@ fn non_empty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
 }
 
-fn missing_group(pointer: Option<&Pointer>) -> Rejection {
+fn missing_group(pointer: Option<&Pointer>, origin: &Origin<'_>) -> Rejection {
     let detail = match pointer {
         Some(pointer) => format!("the event has no value at `{pointer}`"),
+        None if origin.stream.is_empty() => "the record has no key".to_owned(),
         None => "the Kinesis partition key is empty".to_owned(),
     };
     reject(RejectReason::GroupMissing, detail)

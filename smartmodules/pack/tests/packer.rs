@@ -6,13 +6,13 @@ use std::collections::BTreeMap;
 
 use millpond_format::header::{Header, Kind, RejectReason};
 use millpond_format::limits;
-use millpond_format::record::{BatchBuilder, Records};
+use millpond_format::record::{BatchBuilder, Records, put_record};
 use millpond_pack::{PackError, PackedRecord};
 use proptest::prelude::*;
 use rand::rngs::SmallRng;
 use rand::{Rng, RngCore, SeedableRng};
 
-use support::unpack::{Event, Unpacked, unpack};
+use support::unpack::{self, Event, Unpacked, unpack};
 use support::{BASE_OFFSET, START_MS, json_batch, json_event, origin_key, packer};
 
 /// An event of a made-up batch: shard, group and value.
@@ -279,28 +279,24 @@ fn a_record_without_an_origin_is_rejected_and_still_counted() {
     batch.push(Some(&[b'k'; 5_000]), b"long key", START_MS);
     let unpacked = unpack(&pack(&[], &batch.finish()), 4);
     assert_eq!(unpacked.groups["g"].len(), 1);
-    let details: Vec<_> = unpacked
-        .rejects
-        .iter()
-        .map(|(reject, event)| {
-            (
-                reject.detail.as_str(),
-                event.ordinal,
-                event.time_ms - START_MS,
-            )
-        })
-        .collect();
-    assert_eq!(
-        details,
-        [
-            ("the record has no key", BASE_OFFSET + 1, 7),
-            ("record key is not UTF-8 text", BASE_OFFSET + 2, 0),
-            (
-                "record key does not start with `mp1/`; record key cut from 5000 bytes",
-                BASE_OFFSET + 3,
-                0
-            ),
-        ]
+    let expected = [
+        ("the record has no key: a SmartModule", 7),
+        ("record key is not UTF-8 text: ", 0),
+        ("record key does not start with `mp1/`: ", 0),
+    ];
+    assert_eq!(unpacked.rejects.len(), expected.len());
+    for (at, ((reject, event), (detail, time))) in (1..).zip(unpacked.rejects.iter().zip(expected))
+    {
+        assert!(reject.detail.starts_with(detail), "{}", reject.detail);
+        assert!(reject.detail.contains("on-missing-origin"));
+        assert_eq!(event.ordinal, BASE_OFFSET + at);
+        assert_eq!(event.time_ms - START_MS, time);
+    }
+    assert!(
+        unpacked.rejects[2]
+            .0
+            .detail
+            .ends_with("; record key cut from 5000 bytes")
     );
     assert!(unpacked.rejects.iter().all(|(reject, event)| {
         reject.reason == RejectReason::OriginInvalid && event.shard.is_empty()
@@ -309,6 +305,92 @@ fn a_record_without_an_origin_is_rejected_and_still_counted() {
         unpacked.rejects[2].0.record_key.as_ref().map(Vec::len),
         Some(4_096)
     );
+}
+
+/// A batch as another SmartModule leaves it: records that keep their place among those removed.
+fn thinned(records: &[(i64, Option<&[u8]>, &[u8])]) -> Vec<u8> {
+    let mut raw = (records.len() as u32).to_be_bytes().to_vec();
+    for (delta, key, value) in records {
+        put_record(&mut raw, 10 * delta, *delta, *key, value);
+    }
+    raw
+}
+
+#[test]
+fn the_records_of_another_producer_have_their_topic_offset_for_an_origin() {
+    let ours = origin_key(0, 9, "g");
+    let raw = thinned(&[
+        (2, Some(b"k"), b"{\"j\":1}"),
+        (3, None, b"{\"j\":2}"),
+        (5, Some(ours.as_bytes()), b"{\"j\":1}"),
+        (6, Some(b""), b"{}"),
+        (7, Some(b"\xff"), b"{\"j\":1}"),
+        (8, Some(b"mp1/broken"), b"{\"j\":1}"),
+        (9, Some(b"mp2/later"), b"{\"j\":1}"),
+        (10, Some(b"mp/free"), b"{\"j\":1}"),
+    ]);
+    let accept = ("on-missing-origin", "topic-offset");
+    let at = |event: &unpack::Event| (event.shard.clone(), event.ordinal, event.time_ms);
+    let foreign = |delta: i64| {
+        (
+            String::new(),
+            BASE_OFFSET + delta as u64,
+            START_MS + 10 * delta,
+        )
+    };
+
+    // By the key, as events of Kinesis are by their partition key.
+    let unpacked = unpack(&pack(&[accept], &raw), 8);
+    assert_eq!(unpacked.order, ["k", "g", "mp/free"]);
+    assert_eq!(at(&unpacked.groups["k"][0]), foreign(2));
+    assert_eq!(at(&unpacked.groups["mp/free"][0]), foreign(10));
+    assert_eq!(unpacked.groups["g"][0].ordinal, 9);
+    let reasons: Vec<_> = unpacked
+        .rejects
+        .iter()
+        .map(|(reject, event)| (reject.reason.name(), event.ordinal - BASE_OFFSET))
+        .collect();
+    let expected = [
+        ("group-missing", 3),
+        ("group-missing", 6),
+        ("group-invalid", 7),
+        ("origin-invalid", 8),
+        ("origin-invalid", 9),
+    ];
+    assert_eq!(reasons, expected);
+    assert_eq!(unpacked.rejects[0].0.detail, "the record has no key");
+
+    // By what is in it: then keys do not matter.
+    let by_value = [
+        accept,
+        ("group-by", "/j"),
+        ("on-missing-group", "group:rest"),
+    ];
+    let unpacked = unpack(&pack(&by_value, &raw), 8);
+    let groups: Vec<_> = unpacked
+        .groups
+        .iter()
+        .map(|(group, events)| (group.as_str(), events.len()))
+        .collect();
+    assert_eq!(groups, [("1", 4), ("2", 1), ("rest", 1)]);
+    assert_eq!(at(&unpacked.groups["2"][0]), foreign(3));
+    assert_eq!(unpacked.rejects.len(), 2);
+
+    // By default an event without an origin is one whose key was changed.
+    let unpacked = unpack(&pack(&[("group-by", "/j")], &raw), 8);
+    assert_eq!(unpacked.groups["1"].len(), 1);
+    assert_eq!(unpacked.rejects.len(), 7);
+    assert_eq!(unpacked.rejects[0].1.ordinal, BASE_OFFSET + 2);
+}
+
+#[test]
+fn records_made_anew_before_the_packer_have_no_offset() {
+    let raw = thinned(&[(0, Some(b"k"), b"a"), (0, Some(b"k"), b"b")]);
+    let unpacked = unpack(&pack(&[("on-missing-origin", "topic-offset")], &raw), 2);
+    assert_eq!(unpacked.groups["k"].len(), 1);
+    let (reject, _) = &unpacked.rejects[0];
+    assert_eq!(reject.reason, RejectReason::OriginInvalid);
+    assert!(reject.detail.contains("made this record anew"));
 }
 
 #[test]
