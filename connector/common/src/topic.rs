@@ -41,6 +41,9 @@ pub struct ConsumedRecord {
     pub key: Option<Bytes>,
     /// Record value.
     pub value: Bytes,
+    /// Time of the stored record, milliseconds since the Unix epoch; `None` when a transform
+    /// made this record.
+    pub timestamp_ms: Option<i64>,
 }
 
 /// What one or more whole stored batches became.

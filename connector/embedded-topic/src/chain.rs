@@ -79,6 +79,7 @@ impl Recipe {
             offset: None,
             key: record.key.as_deref().cloned(),
             value: Bytes::clone(&record.value),
+            timestamp_ms: None,
         });
         Ok(records.collect())
     }

@@ -374,7 +374,12 @@ impl Worker {
 
 /// Records of a batch from an offset on, as slices of the batch.
 fn plain_records(batch: ReadBatch, from: Offset) -> Result<Vec<ConsumedRecord>, String> {
-    let ReadBatch { base, end, raw, .. } = batch;
+    let ReadBatch {
+        base,
+        base_timestamp_ms,
+        end,
+        raw,
+    } = batch;
     let raw = Bytes::from(raw);
     let parsed = Records::new(&raw).map_err(|error| error.to_string())?;
     let mut records = Vec::with_capacity(usize::try_from(end - from).unwrap_or(0).min(raw.len()));
@@ -386,6 +391,7 @@ fn plain_records(batch: ReadBatch, from: Offset) -> Result<Vec<ConsumedRecord>, 
                 offset: Some(offset),
                 key: record.key.map(|key| raw.slice_ref(key)),
                 value: raw.slice_ref(record.value),
+                timestamp_ms: Some(base_timestamp_ms.saturating_add(record.timestamp_delta_ms)),
             });
         }
         offset += 1;

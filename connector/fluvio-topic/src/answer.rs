@@ -110,13 +110,18 @@ impl Position {
             if end <= next {
                 continue;
             }
+            let stored = |base, from| Stored {
+                base,
+                from,
+                base_timestamp_ms: batch.get_base_timestamp(),
+            };
             if base > next {
                 let reason = format!("the log goes on at {base}, offset {next} is missing");
                 return Meaning::Damaged(next, reason);
             }
             match decode(batch)
                 .map_err(|damage| damage.reason)
-                .and_then(|raw| take_records(&raw, Some((base, next)), &mut records))
+                .and_then(|raw| take_records(&raw, Some(stored(base, next)), &mut records))
             {
                 Ok(count) if count == end - base => {}
                 Ok(count) => {
@@ -183,24 +188,40 @@ impl Position {
     }
 }
 
-/// Records of a whole batch; with `(base, from)` only those stored from `from` on.
+/// Where the records of a stored batch are.
+struct Stored {
+    base: Offset,
+    /// Those before this offset are not wanted.
+    from: Offset,
+    base_timestamp_ms: i64,
+}
+
+/// Records of a whole batch; of a stored one only those from `from` on.
 fn take_records(
     raw: &Bytes,
-    stored: Option<(Offset, Offset)>,
+    stored: Option<Stored>,
     records: &mut Vec<ConsumedRecord>,
 ) -> Result<u64, String> {
     let mut count = 0;
     for record in Records::new(raw).map_err(|error| error.to_string())? {
         let record = record.map_err(|error| error.to_string())?;
-        let offset = stored.map(|(base, _)| base + count);
+        let offset = stored.as_ref().map(|stored| stored.base + count);
         count += 1;
-        if stored.is_some_and(|(_, from)| offset.is_some_and(|offset| offset < from)) {
+        if let Some(stored) = &stored
+            && offset.is_some_and(|offset| offset < stored.from)
+        {
             continue;
         }
+        let time = |stored: &Stored| {
+            stored
+                .base_timestamp_ms
+                .saturating_add(record.timestamp_delta_ms)
+        };
         records.push(ConsumedRecord {
             offset,
             key: record.key.map(|key| raw.slice_ref(key)),
             value: raw.slice_ref(record.value),
+            timestamp_ms: stored.as_ref().map(time),
         });
     }
     Ok(count)

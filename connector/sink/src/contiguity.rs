@@ -25,7 +25,7 @@ pub struct Envelope {
     pub frames: Bytes,
 }
 
-/// A record that no SmartModule touched.
+/// An event that is not packed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlainRecord {
     /// Its offset.
@@ -123,7 +123,7 @@ pub enum ContiguityError {
 pub struct Coverage<'a> {
     /// Whole batches and plain records, in order.
     pub units: Vec<Unit<'a>>,
-    /// Stored records that a SmartModule removed before the packer saw them.
+    /// Stored records that SmartModules removed, or took the origin from.
     pub removed: u64,
 }
 
@@ -132,7 +132,8 @@ pub struct Coverage<'a> {
 /// The packer counts what it is given from the base offset of the stored batch, so an envelope
 /// ends where its events would end if they had stood at the head of the batch: never beyond the
 /// batch. That `offsets` were all read is known from the chunks, which cover them without a
-/// hole; what they hold beyond the units was removed. A batch that is left empty has no unit.
+/// hole; what they hold beyond the units was removed. A batch that is left empty has no unit. A record
+/// whose key a SmartModule replaced is there, but its ordinal is not: it is counted as removed.
 ///
 /// # Errors
 /// [`ContiguityError`] for units that overlap, lie outside `offsets` or are not whole.
@@ -141,7 +142,23 @@ pub fn filtered_units(
     offsets: Range<Offset>,
 ) -> Result<Coverage<'_>, ContiguityError> {
     let (units, removed) = cover(entries, offsets, true)?;
-    Ok(Coverage { units, removed })
+    let nameless = entries.iter().map(without_origin).sum::<u64>();
+    Ok(Coverage {
+        units,
+        removed: removed.saturating_add(nameless),
+    })
+}
+
+/// Events of an envelope that have no origin; a slice of one counts with the last.
+fn without_origin(entry: &Entry) -> u64 {
+    let Entry::Envelope(envelope) = entry else {
+        return 0;
+    };
+    let sources = envelope.header.sources.iter();
+    sources
+        .filter(|source| source.stream.is_empty())
+        .map(|source| source.count)
+        .sum()
 }
 
 /// Groups entries into whole batches and checks that they cover `offsets` without a hole.

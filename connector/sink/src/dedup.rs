@@ -25,6 +25,7 @@ use millpond_format::sequence::Position;
 use crate::contiguity::{Envelope, PlainRecord, Unit};
 use crate::marks::{Mark, Marks};
 use crate::origins::{BatchChain, Cutoffs, OriginQuestion};
+use crate::placement::is_topic_origin;
 
 /// Zstd level of envelopes that had to be taken apart.
 pub const TRIM_LEVEL: i32 = 3;
@@ -242,6 +243,11 @@ fn admit_plain<'a>(
             return Ok(None);
         }
     };
+    if is_topic_origin(&origin, record.offset) {
+        // The topic itself counts these, and offsets were checked.
+        admission.entries.push(Admitted::Plain(record, origin));
+        return Ok(None);
+    }
     let position = Position::new(origin.sequence, origin.sub_sequence);
     let piece = Piece {
         stream: origin.stream,

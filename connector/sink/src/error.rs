@@ -6,6 +6,7 @@ use millpond_format::error::DecodeError;
 use crate::contiguity::ContiguityError;
 use crate::dedup::DedupError;
 use crate::ledger::LedgerError;
+use crate::placement::PlacementError;
 use crate::store::StoreError;
 
 /// Why a partition stops, and perhaps the sink with it. Nothing that it did is lost: the ledger
@@ -70,6 +71,18 @@ pub enum SinkError {
         /// The failed check.
         source: DecodeError,
     },
+    /// What the SmartModules left cannot be told apart.
+    #[error("topic partition {partition}: records of offsets {from} to {to}: {source}")]
+    Placement {
+        /// Topic partition.
+        partition: PartitionId,
+        /// First offset of the chunk.
+        from: Offset,
+        /// End of the chunk, exclusive.
+        to: Offset,
+        /// Why.
+        source: PlacementError,
+    },
     /// The dead-letter queue failed for good.
     #[error("dead-letter queue: {0}")]
     DeadLetters(String),
@@ -95,7 +108,8 @@ impl SinkError {
             Self::Contiguity { .. }
             | Self::Dedup { .. }
             | Self::Plan { .. }
-            | Self::Envelope { .. } => true,
+            | Self::Envelope { .. }
+            | Self::Placement { .. } => true,
             Self::Topic(error) => matches!(
                 error,
                 TopicError::Damaged { .. }

@@ -14,6 +14,7 @@ use crate::letter_queue::DeadLetters;
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
 use crate::partition::{Input, Reading};
+use crate::placement::is_packer;
 use crate::store::{PlanInput, PlanWriter, Store};
 
 /// What the topic partitions of a sink share.
@@ -190,8 +191,7 @@ impl Core {
         to: Offset,
     ) -> Result<(Marks, u64), SinkError> {
         let partition = self.partition;
-        // Only SmartModules before the packer can remove records unseen.
-        let covered = if self.shared.transforms.len() > 1 {
+        let covered = if may_remove(&self.shared.transforms, entries) {
             filtered_units(entries, from..to)
         } else {
             units(entries, from..to).map(|units| Coverage { units, removed: 0 })
@@ -293,6 +293,20 @@ impl Core {
         Reading::new(self.shared.clone(), self.partition, from)
             .entries_to(to)
             .await
+    }
+}
+
+/// True when SmartModules may have removed records unseen: any but the packer, which counts
+/// what it is given. A lone step under a name of the user's is a packer if it makes envelopes.
+fn may_remove(transforms: &[Transform], entries: &[Entry]) -> bool {
+    let is_packed = || {
+        let mut entries = entries.iter();
+        entries.any(|entry| matches!(entry, Entry::Envelope(_)))
+    };
+    match transforms {
+        [] => false,
+        [step] => !is_packer(step) && !is_packed(),
+        _ => true,
     }
 }
 

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod marks;
 pub mod origins;
 pub mod partition;
+pub mod placement;
 pub mod registration;
 pub mod sink;
 pub mod store;

@@ -17,6 +17,7 @@ use crate::contiguity::{ContiguityError, Entry};
 use crate::error::SinkError;
 use crate::flush::{Core, Shared};
 use crate::limits::{IDLE_COMMIT, PLAN_RECORDS, READ_WAIT};
+use crate::placement::{is_unplaced, locate, topic_origin};
 
 /// Records that make a plan.
 #[derive(Debug, Default)]
@@ -208,6 +209,8 @@ pub struct Reading {
     backoff: Backoff,
     /// A hole was seen at `next` and the reader opened anew.
     reopened: bool,
+    /// Read, and not handed on: the offsets of its records are being found out.
+    pending: Option<Chunk>,
 }
 
 impl Reading {
@@ -224,6 +227,7 @@ impl Reading {
                 Duration::from_secs(5),
             )),
             reopened: false,
+            pending: None,
         }
     }
 
@@ -265,6 +269,7 @@ impl Reading {
         let mut keys = Vec::new();
         while self.next < to {
             if let Some(chunk) = self.chunk(READ_WAIT, &[]).await? {
+                self.next = self.next.max(chunk.offsets.end);
                 let here =
                     |offset: Option<Offset>| offset.is_some_and(|o| (first..to).contains(&o));
                 let records = chunk.records.into_iter();
@@ -282,10 +287,39 @@ impl Reading {
     async fn next(&mut self, wait: Duration) -> Result<Option<(Offset, Vec<Entry>)>, SinkError> {
         let shared = self.shared.clone();
         let from = self.next;
-        let Some(chunk) = self.chunk(wait, &shared.transforms).await? else {
+        if self.pending.is_none() {
+            self.pending = self.chunk(wait, &shared.transforms).await?;
+        }
+        let Some(chunk) = &self.pending else {
+            return Ok(None);
+        };
+        let offsets = chunk.offsets.clone();
+        let stored = if is_unplaced(&chunk.records) {
+            let reading = Self::new(shared.clone(), self.partition, offsets.start);
+            Some(reading.stored_keys(offsets.end).await?)
+        } else {
+            None
+        };
+        // From here on nothing waits: what was read is handed on, or its error is.
+        let Some(mut chunk) = self.pending.take() else {
             return Ok(None);
         };
         let to = chunk.offsets.end;
+        if let Some(stored) = stored {
+            let placed = locate(&mut chunk.records, offsets, &stored);
+            placed.map_err(|source| SinkError::Placement {
+                partition: self.partition,
+                from,
+                to,
+                source,
+            })?;
+        }
+        if shared.transforms.is_empty() {
+            for record in &mut chunk.records {
+                record.key = topic_origin(shared.topic.name(), self.partition, record);
+            }
+        }
+        self.next = from.max(to);
         let decoded = chunk.records.into_iter().map(Entry::decode);
         let entries: Result<Vec<Entry>, _> = decoded.collect();
         let mut entries = entries.map_err(|source| SinkError::Envelope {
@@ -345,7 +379,6 @@ impl Reading {
             return Ok(None);
         }
         self.reopened = false;
-        self.next = self.next.max(chunk.offsets.end);
         Ok(Some(chunk))
     }
 

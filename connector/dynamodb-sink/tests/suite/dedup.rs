@@ -65,6 +65,7 @@ fn packed(base: u64, runs: &[Run]) -> Vec<Entry> {
             offset: None,
             key: None,
             value: record.value.into(),
+            timestamp_ms: None,
         })
     };
     records

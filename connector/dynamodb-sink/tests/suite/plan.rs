@@ -54,6 +54,7 @@ fn entries(events: &Events, per_batch: usize, packer_limit: usize) -> Vec<Entry>
                 offset: None,
                 key: None,
                 value: record.value.into(),
+                timestamp_ms: None,
             };
             Entry::decode(record).expect("envelope")
         }));

@@ -160,6 +160,7 @@ impl Reader {
                         offset: Some(batch.base + index as u64),
                         key: Some(Bytes::from(key.clone())),
                         value: Bytes::from(value.clone()),
+                        timestamp_ms: Some(1_763_886_000_000 + index as i64),
                     }),
             ),
             Some(packer) => {
@@ -183,6 +184,7 @@ impl Reader {
                             offset: None,
                             key: Some(record.key.into()),
                             value: record.value.into(),
+                            timestamp_ms: None,
                         }),
                 );
             }
