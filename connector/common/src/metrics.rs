@@ -41,6 +41,10 @@ pub struct Metrics {
     pub source_events: Counter,
     /// Bytes of those events.
     pub source_bytes: Counter,
+    /// Records that begin like aggregated ones and are none.
+    pub aggregates_broken: Counter,
+    /// Events of aggregated records that were dropped because they belong to another shard.
+    pub aggregates_stray: Counter,
     /// Events durable in the topic.
     pub topic_events: Counter,
     /// Reads that the stream throttled.

@@ -22,8 +22,28 @@ pub struct StreamCheckpoint {
     pub stream_created_ms: i64,
     /// Where reading began, pinned when it first did.
     pub start: PinnedStart,
+    /// What was made of aggregated records: another choice numbers events otherwise.
+    #[serde(default)]
+    pub aggregated: Aggregated,
     /// The shards known, finished ones included until they leave the stream.
     pub shards: BTreeMap<ShardId, ShardCheckpoint>,
+}
+
+/// What is made of records that hold many events (see [`crate::aggregate`]).
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Aggregated {
+    /// Each event in them is one event. Those outside of the shard's hash range are dropped, as by
+    /// the Kinesis Client Library: their producer has sent them to their own shard as well.
+    Auto,
+    /// The same, but events outside of the hash range are kept: for producers that put what they
+    /// like into one record.
+    KeepStray,
+    /// Nothing: the record is one event, as it is.
+    #[default]
+    Off,
 }
 
 /// Where reading of a stream began. Once saved it never moves, whatever the clock says.
@@ -106,6 +126,7 @@ impl ShardCheckpoint {
         ShardInfo {
             id: id.clone(),
             parents: self.parents.clone(),
+            hash_keys: None,
         }
     }
 

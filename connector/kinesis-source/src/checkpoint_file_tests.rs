@@ -1,5 +1,5 @@
 use super::*;
-use crate::checkpoint::{ChainState, PinnedStart, Progress, ShardCheckpoint};
+use crate::checkpoint::{Aggregated, ChainState, PinnedStart, Progress, ShardCheckpoint};
 use crate::checkpoint_memory::MemoryCheckpoints;
 
 fn sample(stream: &str) -> StreamCheckpoint {
@@ -34,6 +34,7 @@ fn sample(stream: &str) -> StreamCheckpoint {
         start: PinnedStart::Timestamp {
             ms: 1_763_881_000_000,
         },
+        aggregated: Aggregated::KeepStray,
         shards: shards.collect(),
     }
 }

@@ -7,6 +7,7 @@ use millpond_connector::section::Section;
 use millpond_connector::units::{ByteSize, HumanDuration, Moment};
 use millpond_format::origin::MAX_STREAM_NAME_BYTES;
 
+use crate::checkpoint::Aggregated;
 use crate::delivery::Batching;
 use crate::limits::{READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND};
 use crate::pacing::Pace;
@@ -39,6 +40,10 @@ pub struct RawKinesis {
     /// Where to begin when no checkpoint exists: `trim-horizon` (default; the oldest record kept),
     /// `latest` (records that arrive after the first start), or `{at-timestamp: RFC3339}`.
     pub start: Option<RawStart>,
+    /// What is made of records of the Kinesis Producer Library that hold many events: `auto` (default; each is
+    /// one event, those of other shards are dropped as by the Kinesis Client Library), `keep-stray`
+    /// (the same, without dropping any), or `off` (the record is one event, as it is).
+    pub aggregated: Option<Aggregated>,
     /// Partitions of the topic that `millpond run` creates, 1 to 256. Default: 4. In a cluster the topic's
     /// own count holds.
     pub topic_partitions: Option<u32>,
@@ -84,6 +89,8 @@ pub enum Start {
 pub struct SourceConfig {
     /// Where to begin when no checkpoint exists.
     pub start: Start,
+    /// What is made of aggregated records.
+    pub aggregated: Aggregated,
     /// How batches are made.
     pub batching: Batching,
     /// How often and how much a shard is read.
@@ -94,6 +101,7 @@ impl Default for SourceConfig {
     fn default() -> Self {
         Self {
             start: Start::TrimHorizon,
+            aggregated: Aggregated::Auto,
             batching: Batching {
                 batch_bytes: 1 << 20,
                 linger: std::time::Duration::from_millis(250),
@@ -213,6 +221,7 @@ impl KinesisConfig {
                     Some(RawStart::Latest) => Start::Latest,
                     Some(RawStart::AtTimestamp(moment)) => Start::AtTimestamp(moment.as_millis()),
                 },
+                aggregated: raw.aggregated.unwrap_or(defaults.aggregated),
                 batching: Batching {
                     batch_bytes: usize::try_from(batch_bytes).ok()?,
                     linger: document.meta.producer.linger,

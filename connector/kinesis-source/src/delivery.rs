@@ -19,10 +19,11 @@ use millpond_format::origin::{ChainLink, Origin};
 use millpond_format::record::BatchBuilder;
 use millpond_format::sequence::{Position, SequenceNumber};
 
-use crate::checkpoint::ChainState;
+use crate::aggregate::{Aggregate, BrokenAggregate, is_aggregated};
+use crate::checkpoint::{Aggregated, ChainState};
 use crate::client::StreamRecord;
 use crate::limits::MAX_RECORDS_PER_BATCH;
-use crate::shard::ShardId;
+use crate::shard::{HashKeyRange, ShardId};
 
 /// How batches are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,20 @@ pub struct BadSequence {
     pub shard: ShardId,
     /// What stood in place of a sequence number.
     pub sequence: String,
+}
+
+/// What was made of an answer's records.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// Events taken in.
+    pub events: u64,
+    /// Bytes of those events.
+    pub bytes: u64,
+    /// Events of aggregated records that belong to another shard, which were dropped.
+    pub stray: u64,
+    /// Records that begin like aggregated ones and are none, taken in as they are: sequence
+    /// number and why.
+    pub broken: Vec<(String, BrokenAggregate)>,
 }
 
 /// What an answer says beyond its records.
@@ -88,11 +103,22 @@ struct Mark {
 #[derive(Debug)]
 struct Shard {
     id: ShardId,
+    hash_keys: Option<HashKeyRange>,
     epoch: u64,
     next_ordinals: Vec<u64>,
     durable_ordinals: Vec<u64>,
     marks: VecDeque<Mark>,
     durable: Durable,
+}
+
+/// One event on its way into a batch.
+#[derive(Debug, Clone, Copy)]
+struct Event<'a> {
+    sequence: SequenceNumber<'a>,
+    sub_sequence: u32,
+    arrival_ms: i64,
+    partition_key: &'a str,
+    value: &'a [u8],
 }
 
 /// Consecutive events of one shard in a batch.
@@ -122,6 +148,7 @@ struct Partition {
 pub struct Delivery {
     stream: String,
     batching: Batching,
+    aggregated: Aggregated,
     shards: Vec<Shard>,
     partitions: Vec<Partition>,
     sealed_bytes: usize,
@@ -141,10 +168,16 @@ pub fn topic_partition(partition_key: &str, partition_count: u32) -> PartitionId
 impl Delivery {
     /// Delivers `stream` into `partition_count` topic partitions.
     #[must_use]
-    pub fn new(stream: &str, partition_count: u32, batching: Batching) -> Self {
+    pub fn new(
+        stream: &str,
+        partition_count: u32,
+        batching: Batching,
+        aggregated: Aggregated,
+    ) -> Self {
         Self {
             stream: stream.to_owned(),
             batching,
+            aggregated,
             shards: Vec::new(),
             partitions: (0..partition_count.max(1))
                 .map(|_| Partition::default())
@@ -165,10 +198,12 @@ impl Delivery {
         position: Option<Position>,
         mut chain: ChainState,
         unread_since_ms: Option<i64>,
+        hash_keys: Option<HashKeyRange>,
     ) -> ShardIndex {
         chain.next_ordinals.resize(self.partitions.len(), 0);
         self.shards.push(Shard {
             id,
+            hash_keys,
             epoch: chain.epoch,
             next_ordinals: chain.next_ordinals.clone(),
             durable_ordinals: chain.next_ordinals.clone(),
@@ -186,6 +221,9 @@ impl Delivery {
 
     /// Takes in one answer of a shard, in order.
     ///
+    /// The position moves over whole records only, so a replay takes an aggregated record apart
+    /// from its first event on, and numbers its events as before.
+    ///
     /// # Errors
     /// [`BadSequence`]; records before the bad one are taken in, and the position stays before the answer.
     pub fn accept(
@@ -194,53 +232,109 @@ impl Delivery {
         records: &[StreamRecord],
         end: AnswerEnd,
         now: Instant,
-    ) -> Result<(), BadSequence> {
+    ) -> Result<Accepted, BadSequence> {
+        let mut accepted = Accepted::default();
         let mut arrival_ms = 0;
+        let mut position = None;
         for record in records {
             arrival_ms = record.arrival_ms.unwrap_or(arrival_ms);
-            self.route(index, record, arrival_ms, now)?;
+            let Some(sequence) = SequenceNumber::parse(&record.sequence) else {
+                return Err(BadSequence {
+                    shard: self.shards[index.0].id.clone(),
+                    sequence: record.sequence.clone(),
+                });
+            };
+            let last = self.take_in(index, record, sequence, arrival_ms, now, &mut accepted);
+            position = Some((sequence, last));
         }
-        let position = records.last().and_then(|record| {
-            SequenceNumber::parse(&record.sequence).map(|sequence| Position::new(sequence, 0))
-        });
+        let position = position.map(|(sequence, last)| Position::new(sequence, last));
         self.mark(index, position, end);
-        Ok(())
+        Ok(accepted)
+    }
+
+    /// Takes in one record; answers the sub-sequence number of its last event.
+    fn take_in(
+        &mut self,
+        index: ShardIndex,
+        record: &StreamRecord,
+        sequence: SequenceNumber<'_>,
+        arrival_ms: i64,
+        now: Instant,
+        accepted: &mut Accepted,
+    ) -> u32 {
+        let data = record.data.as_ref();
+        let mut event = Event {
+            sequence,
+            sub_sequence: 0,
+            arrival_ms,
+            partition_key: &record.partition_key,
+            value: data,
+        };
+        if self.aggregated != Aggregated::Off && is_aggregated(data) {
+            match Aggregate::parse(data) {
+                Ok(aggregate) => {
+                    let range = match self.aggregated {
+                        Aggregated::Auto => self.shards[index.0].hash_keys,
+                        Aggregated::KeepStray | Aggregated::Off => None,
+                    };
+                    for user in aggregate.events() {
+                        event.sub_sequence = user.sub_sequence;
+                        if !user.belongs_to(range) {
+                            accepted.stray += 1;
+                            continue;
+                        }
+                        let event = Event {
+                            partition_key: user.partition_key,
+                            value: &user.data,
+                            ..event
+                        };
+                        self.route(index, event, now, accepted);
+                    }
+                    return event.sub_sequence;
+                }
+                Err(error) => accepted.broken.push((record.sequence.clone(), error)),
+            }
+        }
+        self.route(index, event, now, accepted);
+        0
     }
 
     fn route(
         &mut self,
         index: ShardIndex,
-        record: &StreamRecord,
-        arrival_ms: i64,
+        event: Event<'_>,
         now: Instant,
-    ) -> Result<(), BadSequence> {
+        accepted: &mut Accepted,
+    ) {
+        let Event {
+            sequence,
+            sub_sequence,
+            arrival_ms,
+            partition_key,
+            value,
+        } = event;
+        accepted.events += 1;
+        accepted.bytes += value.len() as u64;
         let partition_count = self.partitions.len() as u32;
         let shard = &mut self.shards[index.0];
-        let Some(sequence) = SequenceNumber::parse(&record.sequence) else {
-            return Err(BadSequence {
-                shard: shard.id.clone(),
-                sequence: record.sequence.clone(),
-            });
-        };
-        let partition_id = topic_partition(&record.partition_key, partition_count) as usize;
+        let partition_id = topic_partition(partition_key, partition_count) as usize;
         let ordinal = shard.next_ordinals[partition_id];
         self.key.clear();
         Origin {
             stream: &self.stream,
             shard: shard.id.as_str(),
             sequence,
-            sub_sequence: 0,
+            sub_sequence,
             arrival_ms,
             chain: ChainLink {
                 epoch: shard.epoch,
                 ordinal,
             },
-            partition_key: &record.partition_key,
+            partition_key,
         }
         .write_to(&mut self.key);
         shard.next_ordinals[partition_id] = ordinal + 1;
 
-        let value = record.data.as_ref();
         let room = self.batching.batch_bytes;
         let partition = &mut self.partitions[partition_id];
         let before = partition.open.raw_len();
@@ -267,7 +361,6 @@ impl Delivery {
         if partition.open.raw_len() >= room {
             self.seal(partition_id);
         }
-        Ok(())
     }
 
     fn mark(&mut self, index: ShardIndex, position: Option<Position>, end: AnswerEnd) {

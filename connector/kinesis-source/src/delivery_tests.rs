@@ -40,8 +40,8 @@ fn chain() -> ChainState {
 }
 
 fn delivery(partitions: u32, batch_bytes: usize) -> (Delivery, ShardIndex) {
-    let mut delivery = Delivery::new("events", partitions, batching(batch_bytes));
-    let shard = delivery.add_shard("shardId-000000000000".into(), None, chain(), None);
+    let mut delivery = Delivery::new("events", partitions, batching(batch_bytes), Aggregated::Off);
+    let shard = delivery.add_shard("shardId-000000000000".into(), None, chain(), None, None);
     (delivery, shard)
 }
 
@@ -299,7 +299,7 @@ impl World {
             in_flight: BTreeMap::new(),
             saved: vec![(None, chain()); 3],
             ordinals: BTreeMap::new(),
-            delivery: Delivery::new("events", 4, batching(2_000)),
+            delivery: Delivery::new("events", 4, batching(2_000), Aggregated::Off),
             now: Instant::now(),
         };
         world.start();
@@ -307,7 +307,7 @@ impl World {
     }
 
     fn start(&mut self) {
-        self.delivery = Delivery::new("events", 4, batching(2_000));
+        self.delivery = Delivery::new("events", 4, batching(2_000), Aggregated::Off);
         self.in_flight.clear();
         for shard in 0..3 {
             let (position, chain) = self.saved[shard].clone();
@@ -315,7 +315,7 @@ impl World {
                 .as_ref()
                 .map_or(0, |position| position.sequence.parse().expect("small"));
             let name = shard_name(shard).as_str().into();
-            let index = self.delivery.add_shard(name, position, chain, None);
+            let index = self.delivery.add_shard(name, position, chain, None, None);
             assert_eq!(index, ShardIndex(shard));
         }
     }

@@ -6,11 +6,12 @@
 //!
 //! The parts, from the inside out. Pure, with `now` as an argument:
 //! [`lineage`] (parents before children), [`pacing`] (when and how much to read),
-//! [`delivery`] (batches, chains, durable positions), [`roster`] (lineage and checkpoint in step),
+//! [`aggregate`] (records that hold many events), [`delivery`] (batches, chains, durable positions), [`roster`] (lineage and checkpoint in step),
 //! [`classify`] (what a failed call means). Adapters: [`client`] is the stream service as used here,
 //! [`sdk`] the AWS SDK behind it, [`checkpoint`] the store with its file in [`checkpoint_file`].
 //! Around them: one reader task for each shard, and one session task that owns all decisions.
 
+pub mod aggregate;
 pub mod checkpoint;
 pub mod checkpoint_file;
 pub mod checkpoint_memory;

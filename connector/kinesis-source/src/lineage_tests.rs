@@ -6,6 +6,7 @@ fn info(id: &str, parents: &[&str]) -> ShardInfo {
     ShardInfo {
         id: id.into(),
         parents: parents.iter().map(|id| ShardId::from(*id)).collect(),
+        hash_keys: None,
     }
 }
 
@@ -159,6 +160,7 @@ proptest! {
         let describe = |shard: usize| ShardInfo {
             id: id(shard),
             parents: parents[shard].iter().map(|parent| id(*parent)).collect(),
+            hash_keys: None,
         };
         let mut lineage = Lineage::default();
         // How much of the history has happened: only that much can be listed or named.

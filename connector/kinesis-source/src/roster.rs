@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use millpond_format::sequence::{Position, SequenceNumber};
 
-use crate::checkpoint::{ChainState, PinnedStart, Progress, ShardCheckpoint, StreamCheckpoint};
+use crate::checkpoint::{
+    Aggregated, ChainState, PinnedStart, Progress, ShardCheckpoint, StreamCheckpoint,
+};
 use crate::client::{ReadFrom, ShardScope};
 use crate::delivery::Durable;
 use crate::limits::READ_THROUGH_GRANULARITY_MS;
 use crate::lineage::{Lineage, ListingTicket, Stage};
-use crate::shard::{ShardId, ShardInfo};
+use crate::shard::{HashKeyRange, ShardId, ShardInfo};
 
 /// How to begin with a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub struct BeginOrder {
     pub chain: ChainState,
     /// Every unread record arrived at this time or later, milliseconds since the Unix epoch.
     pub unread_since_ms: Option<i64>,
+    /// The hash keys whose records the shard takes, where that is known.
+    pub hash_keys: Option<HashKeyRange>,
 }
 
 /// All shards of one stream.
@@ -34,6 +38,7 @@ pub struct BeginOrder {
 pub struct Roster {
     checkpoint: StreamCheckpoint,
     lineage: Lineage,
+    hash_keys: BTreeMap<ShardId, HashKeyRange>,
     partition_count: usize,
     dirty: bool,
 }
@@ -45,31 +50,41 @@ impl Roster {
         stream: &str,
         stream_created_ms: i64,
         start: PinnedStart,
+        aggregated: Aggregated,
         partition_count: u32,
     ) -> Self {
         let checkpoint = StreamCheckpoint {
             stream: stream.to_owned(),
             stream_created_ms,
             start,
+            aggregated,
             shards: BTreeMap::new(),
         };
-        Self::resume(checkpoint, partition_count, 0)
+        Self::resume(checkpoint, aggregated, partition_count, 0)
     }
 
     /// Goes on from a checkpoint.
     ///
-    /// Chains of another number of topic partitions cannot be continued: they begin anew, with
-    /// an epoch of `now_ms` or just after the old one. The roster must be saved before
+    /// Chains of another number of topic partitions, or of another choice about aggregated records,
+    /// cannot be continued: what was sent after the checkpoint may have been numbered otherwise. They
+    /// begin anew, with an epoch of `now_ms` or just after the old one. The roster must be saved before
     /// anything is sent under it.
     #[must_use]
-    pub fn resume(mut checkpoint: StreamCheckpoint, partition_count: u32, now_ms: i64) -> Self {
+    pub fn resume(
+        mut checkpoint: StreamCheckpoint,
+        aggregated: Aggregated,
+        partition_count: u32,
+        now_ms: i64,
+    ) -> Self {
         let partition_count = partition_count as usize;
+        let numbered_otherwise = checkpoint.aggregated != aggregated;
+        checkpoint.aggregated = aggregated;
         let mut lineage = Lineage::default();
         for (id, shard) in &mut checkpoint.shards {
             lineage.resume(shard.info(id), shard.is_finished());
             if let Progress::Begun { chain, .. } | Progress::Delivered { chain, .. } =
                 &mut shard.progress
-                && chain.next_ordinals.len() != partition_count
+                && (numbered_otherwise || chain.next_ordinals.len() != partition_count)
             {
                 *chain = new_chain(now_ms, chain.epoch + 1, partition_count);
             }
@@ -77,6 +92,7 @@ impl Roster {
         Self {
             checkpoint,
             lineage,
+            hash_keys: BTreeMap::new(),
             partition_count,
             dirty: true,
         }
@@ -127,14 +143,24 @@ impl Roster {
         pages: usize,
     ) -> Vec<ShardId> {
         let outcome = self.lineage.listed(ticket, shards, pages);
+        self.learn(shards);
         for id in &outcome.added {
             self.enter(id);
         }
         for id in &outcome.forgotten {
             self.checkpoint.shards.remove(id);
+            self.hash_keys.remove(id);
             self.dirty = true;
         }
         outcome.vanished
+    }
+
+    fn learn(&mut self, shards: &[ShardInfo]) {
+        for shard in shards {
+            if let Some(range) = shard.hash_keys {
+                self.hash_keys.insert(shard.id.clone(), range);
+            }
+        }
     }
 
     fn enter(&mut self, id: &ShardId) {
@@ -186,6 +212,7 @@ impl Roster {
                 None => new_chain(now_ms, 0, self.partition_count),
             },
             unread_since_ms: entry.unread_since_ms,
+            hash_keys: self.hash_keys.get(id).copied(),
         };
         match &entry.progress {
             Progress::Begun { first, .. } => BeginOrder {
@@ -258,6 +285,7 @@ impl Roster {
         for child in self.lineage.children(children) {
             self.enter(&child);
         }
+        self.learn(children);
         self.lineage.finish(id);
         self.dirty = true;
         let Some(entry) = self.checkpoint.shards.get_mut(id) else {

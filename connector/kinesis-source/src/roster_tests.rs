@@ -6,6 +6,7 @@ fn info(id: &str, parents: &[&str]) -> ShardInfo {
     ShardInfo {
         id: id.into(),
         parents: parents.iter().map(|id| ShardId::from(*id)).collect(),
+        hash_keys: None,
     }
 }
 
@@ -30,7 +31,12 @@ fn durable(sequence: Option<&str>, ordinals: &[u64], unread_since_ms: i64) -> Du
 }
 
 fn restart(roster: &Roster, partitions: u32) -> Roster {
-    Roster::resume(roster.checkpoint().clone(), partitions, NOW + 1)
+    Roster::resume(
+        roster.checkpoint().clone(),
+        Aggregated::Auto,
+        partitions,
+        NOW + 1,
+    )
 }
 
 #[test]
@@ -43,7 +49,7 @@ fn each_kind_of_start_begins_where_it_says() {
             Some(77),
         ),
     ] {
-        let mut roster = Roster::fresh("events", 1, start, 2);
+        let mut roster = Roster::fresh("events", 1, start, Aggregated::Auto, 2);
         list(&mut roster, &[info("0", &["expired"]), info("1", &["0"])]);
         let order = roster.begin(&"0".into(), NOW);
         assert_eq!((order.from, order.unread_since_ms), (root, child));
@@ -60,7 +66,7 @@ fn each_kind_of_start_begins_where_it_says() {
 
 #[test]
 fn a_restart_goes_on_where_the_checkpoint_is() {
-    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, 2);
+    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, Aggregated::Auto, 2);
     list(&mut roster, &[info("0", &[]), info("1", &[])]);
     let zero = ShardId::from("0");
     let chain = roster.begin(&zero, NOW).chain;
@@ -80,7 +86,7 @@ fn a_restart_goes_on_where_the_checkpoint_is() {
 
 #[test]
 fn another_partition_count_begins_a_new_numbering() {
-    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, 2);
+    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, Aggregated::Auto, 2);
     list(&mut roster, &[info("0", &[])]);
     let zero = ShardId::from("0");
     roster.begin(&zero, NOW);
@@ -91,13 +97,13 @@ fn another_partition_count_begins_a_new_numbering() {
     assert_eq!(order.chain.epoch, NOW as u64 + 1);
     assert_eq!(order.chain.next_ordinals, [0, 0, 0]);
     // A clock that went back does not reuse a numbering.
-    let order = Roster::resume(roster.checkpoint().clone(), 3, 2).begin(&zero, 2);
+    let order = Roster::resume(roster.checkpoint().clone(), Aggregated::Auto, 3, 2).begin(&zero, 2);
     assert_eq!(order.chain.epoch, 6);
 }
 
 #[test]
 fn parent_and_children_change_in_one_checkpoint() {
-    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, 1);
+    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, Aggregated::Auto, 1);
     list(&mut roster, &[info("0", &[])]);
     roster.begin(&"0".into(), NOW);
     let children = [info("1", &["0"]), info("2", &["0"])];
@@ -116,7 +122,7 @@ fn parent_and_children_change_in_one_checkpoint() {
 
 #[test]
 fn a_child_of_two_is_as_old_as_the_older() {
-    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, 1);
+    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, Aggregated::Auto, 1);
     list(&mut roster, &[info("0", &[]), info("1", &[])]);
     let child = [info("2", &["0", "1"])];
     for (id, since) in [("0", 700), ("1", 600)] {
@@ -129,7 +135,7 @@ fn a_child_of_two_is_as_old_as_the_older() {
 
 #[test]
 fn an_idle_shard_is_saved_once_a_minute() {
-    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, 1);
+    let mut roster = Roster::fresh("events", 1, PinnedStart::TrimHorizon, Aggregated::Auto, 1);
     list(&mut roster, &[info("0", &[])]);
     roster.begin(&"0".into(), NOW);
     roster.take_dirty();

@@ -27,7 +27,7 @@ use crate::client::{
     StreamRecord, StreamState, StreamSummary, StreamTarget,
 };
 use crate::limits::SHARDS_PER_PAGE;
-use crate::shard::{ShardId, ShardInfo};
+use crate::shard::{HashKeyRange, ShardId, ShardInfo};
 
 /// One stream, spoken to through the AWS SDK.
 ///
@@ -187,6 +187,7 @@ fn shard_info(shard: Shard) -> ShardInfo {
     ShardInfo {
         id: shard.shard_id.into(),
         parents: parents.into_iter().flatten().map(ShardId::from).collect(),
+        hash_keys: shard.hash_key_range.and_then(hash_keys),
     }
 }
 
@@ -194,7 +195,12 @@ fn child_info(child: ChildShard) -> ShardInfo {
     ShardInfo {
         id: child.shard_id.into(),
         parents: child.parent_shards.into_iter().map(ShardId::from).collect(),
+        hash_keys: child.hash_key_range.and_then(hash_keys),
     }
+}
+
+fn hash_keys(range: aws_sdk_kinesis::types::HashKeyRange) -> Option<HashKeyRange> {
+    HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key)
 }
 
 fn stream_record(record: Record) -> StreamRecord {

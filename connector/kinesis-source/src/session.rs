@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::{CheckpointError, CheckpointStore};
 use crate::client::StreamApi;
-use crate::delivery::{Delivery, ShardIndex};
+use crate::delivery::{Accepted, Delivery, ShardIndex};
 use crate::error::SourceError;
 use crate::limits::{CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING};
 use crate::lineage::{ListingTicket, Stage};
@@ -211,6 +211,7 @@ impl Session {
                 order.position,
                 order.chain,
                 order.unread_since_ms,
+                order.hash_keys,
             );
             self.recount = true;
             let reader = ShardReader {
@@ -279,21 +280,36 @@ impl Session {
                 end,
                 children,
             } => {
-                let bytes = |record: &crate::client::StreamRecord| record.data.as_ref().len();
-                let metrics = &self.parts.metrics;
-                metrics.source_events.add(records.len() as u64);
-                metrics
-                    .source_bytes
-                    .add(records.iter().map(|record| bytes(record) as u64).sum());
                 if end.closed {
                     self.endings.named.insert(shard, children);
                 }
                 let now = Instant::now().into_std();
-                if let Err(error) = self.delivery.accept(shard, &records, end, now) {
-                    self.fail(error.into());
+                match self.delivery.accept(shard, &records, end, now) {
+                    Ok(accepted) => self.count(shard, accepted),
+                    Err(error) => self.fail(error.into()),
                 }
                 self.note_progress();
             }
+        }
+    }
+
+    fn count(&self, shard: ShardIndex, accepted: Accepted) {
+        let metrics = &self.parts.metrics;
+        metrics.source_events.add(accepted.events);
+        metrics.source_bytes.add(accepted.bytes);
+        metrics.aggregates_broken.add(accepted.broken.len() as u64);
+        metrics.aggregates_stray.add(accepted.stray);
+        let shard = self.delivery.shard_id(shard);
+        for (sequence, error) in accepted.broken {
+            tracing::warn!(
+                %shard,
+                sequence,
+                %error,
+                "a record begins like an aggregated one and is none, it is taken as it is"
+            );
+        }
+        if accepted.stray > 0 {
+            tracing::debug!(%shard, events = accepted.stray, "events of other shards dropped");
         }
     }
 

@@ -62,4 +62,32 @@ pub struct ShardInfo {
     pub id: ShardId,
     /// The shards it was split or merged from: none, one or two.
     pub parents: Vec<ShardId>,
+    /// The hash keys whose records it takes; `None` where that was not said.
+    pub hash_keys: Option<HashKeyRange>,
+}
+
+/// Hash keys of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HashKeyRange {
+    /// The first one.
+    pub first: u128,
+    /// The last one, inclusive.
+    pub last: u128,
+}
+
+impl HashKeyRange {
+    /// Reads the decimal numbers of the service.
+    #[must_use]
+    pub fn parse(first: &str, last: &str) -> Option<Self> {
+        Some(Self {
+            first: first.parse().ok()?,
+            last: last.parse().ok()?,
+        })
+    }
+
+    /// True for a hash key whose records the shard takes.
+    #[must_use]
+    pub fn contains(&self, hash_key: u128) -> bool {
+        (self.first..=self.last).contains(&hash_key)
+    }
 }

@@ -57,6 +57,7 @@ impl KinesisSource {
         let summary = self.wait_for_stream().await?;
         let target = self.api.target();
         let stream = &target.stream;
+        let aggregated = self.config.aggregated;
         let mut roster = match self.checkpoints.load(stream).await? {
             Some(found) if found.stream_created_ms != summary.created_ms => {
                 return Err(SourceError::OtherStream {
@@ -65,10 +66,16 @@ impl KinesisSource {
                     stream_ms: summary.created_ms,
                 });
             }
-            Some(found) => Roster::resume(found, partition_count, (self.clock)()),
+            Some(found) => Roster::resume(found, aggregated, partition_count, (self.clock)()),
             None => {
                 let start = self.pin_start(&summary)?;
-                Roster::fresh(stream, summary.created_ms, start, partition_count)
+                Roster::fresh(
+                    stream,
+                    summary.created_ms,
+                    start,
+                    aggregated,
+                    partition_count,
+                )
             }
         };
         let ticket = roster.begin_listing();
@@ -155,7 +162,12 @@ impl Source for KinesisSource {
             () = context.drain.cancelled() => return Ok(()),
         };
         let stream = self.api.target().stream.clone();
-        let delivery = Delivery::new(&stream, partition_count, self.config.batching);
+        let delivery = Delivery::new(
+            &stream,
+            partition_count,
+            self.config.batching,
+            self.config.aggregated,
+        );
         let parts = Parts {
             api: self.api,
             store: self.checkpoints,

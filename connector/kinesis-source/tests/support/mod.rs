@@ -105,7 +105,7 @@ pub fn check(
     put: &BTreeMap<String, Vec<Vec<u8>>>,
     parents: &BTreeMap<String, Vec<String>>,
 ) -> usize {
-    let mut origins: BTreeMap<(String, String), String> = BTreeMap::new();
+    let mut origins: BTreeMap<(String, String, u32), String> = BTreeMap::new();
     let mut events: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     let mut next: BTreeMap<(String, u32, u64), u64> = BTreeMap::new();
     let mut seen: BTreeSet<String> = BTreeSet::new();
@@ -118,7 +118,8 @@ pub fn check(
     let mut repeated = 0;
     for (at, partition, key, value) in topic.records() {
         let origin = Origin::parse(key.as_bytes()).expect("an origin");
-        let position = (origin.shard.to_owned(), origin.sequence.as_str().to_owned());
+        let sequence = origin.sequence.as_str().to_owned();
+        let position = (origin.shard.to_owned(), sequence, origin.sub_sequence);
         let chain = (origin.shard.to_owned(), partition, origin.chain.epoch);
         let expected = next.entry(chain).or_default();
         assert!(

@@ -14,7 +14,7 @@ use millpond_kinesis_source::client::{
     Continuation, ReadAnswer, ReadFrom, ShardIterator, ShardPage, ShardScope, StreamApi,
     StreamRecord, StreamState, StreamSummary, StreamTarget,
 };
-use millpond_kinesis_source::shard::{ShardId, ShardInfo};
+use millpond_kinesis_source::shard::{HashKeyRange, ShardId, ShardInfo};
 use tokio::time::Instant;
 
 const BEGIN_MS: i64 = 1_763_880_000_000;
@@ -185,7 +185,15 @@ fn info(shard: &model::ShardDescription) -> ShardInfo {
             .flatten()
             .map(|id| ShardId::from(id.to_string()))
             .collect(),
+        hash_keys: hash_keys(shard.hash_key_range),
     }
+}
+
+fn hash_keys(range: model::HashKeyRange) -> Option<HashKeyRange> {
+    Some(HashKeyRange {
+        first: range.start.0,
+        last: range.end.0,
+    })
 }
 
 #[async_trait]
@@ -268,6 +276,7 @@ impl StreamApi for ModelStream {
                 .iter()
                 .map(|id| ShardId::from(id.to_string()))
                 .collect(),
+            hash_keys: hash_keys(child.hash_key_range),
         });
         Ok(ReadAnswer {
             records: page

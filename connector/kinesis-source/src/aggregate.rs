@@ -1,0 +1,260 @@
+//! Records of the Kinesis Producer Library that hold many events: taken apart, or found broken.
+//!
+//! Layout (awslabs/amazon-kinesis-producer, `aggregation-format.md`, read 2026-11-23): four magic
+//! bytes, a protobuf message, the MD5 digest of that message. The message has a table of partition
+//! keys, one of explicit hash keys, and the events, which name keys by their index.
+//!
+//! The library aggregates events for the shard that it expects them to reach. After a reshard some
+//! land in a shard whose hash range does not cover them; it notices and sends those again, and
+//! consumers drop the stray ones (`AggregatorUtil` of awslabs/amazon-kinesis-client). So do we.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use md5::{Digest, Md5};
+use prost::Message as _;
+
+use crate::shard::HashKeyRange;
+
+/// First bytes of an aggregated record.
+pub const MAGIC: [u8; 4] = [0xf3, 0x89, 0x9a, 0xc2];
+
+const DIGEST_BYTES: usize = 16;
+
+/// Longest partition key (Kinesis API reference, `PutRecord`, read 2026-11-23), in characters.
+const MAX_PARTITION_KEY_CHARS: usize = 256;
+
+/// The message, its events still encoded: each costs 32 bytes here, however small it is.
+#[derive(Clone, PartialEq, prost::Message)]
+struct AggregatedRecord {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    partition_keys: Vec<Bytes>,
+    #[prost(string, repeated, tag = "2")]
+    explicit_hash_keys: Vec<String>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    events: Vec<Bytes>,
+}
+
+/// An event of the message.
+#[derive(Clone, PartialEq, prost::Message)]
+struct AggregatedEvent {
+    #[prost(uint64, optional, tag = "1")]
+    partition_key_index: Option<u64>,
+    #[prost(uint64, optional, tag = "2")]
+    explicit_hash_key_index: Option<u64>,
+    #[prost(bytes = "bytes", optional, tag = "3")]
+    data: Option<Bytes>,
+}
+
+/// Why a record that begins like an aggregated one is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokenAggregate {
+    /// There is no room for a digest.
+    #[error("it has {0} bytes, too few for a digest")]
+    Truncated(usize),
+    /// The digest is another.
+    #[error("its MD5 digest does not match")]
+    Digest,
+    /// The message is no such message.
+    #[error("its message cannot be read: {0}")]
+    Message(#[from] prost::DecodeError),
+    /// A partition key is none.
+    #[error("partition key {0} is not 1 to {MAX_PARTITION_KEY_CHARS} characters of UTF-8")]
+    PartitionKey(usize),
+    /// An explicit hash key is none.
+    #[error("explicit hash key {0} is no number below 2^128")]
+    HashKey(usize),
+    /// An event names a key that is not there, or has no data.
+    #[error("event {event} has no {what}")]
+    Event {
+        /// Index of the event.
+        event: usize,
+        /// What it lacks.
+        what: &'static str,
+    },
+}
+
+/// An aggregated record whose every event was checked.
+#[derive(Debug)]
+pub struct Aggregate {
+    message: AggregatedRecord,
+    hash_keys: Vec<u128>,
+}
+
+/// One event of an aggregated record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRecord<'a> {
+    /// Index within the record.
+    pub sub_sequence: u32,
+    /// Its own partition key.
+    pub partition_key: &'a str,
+    /// The hash key that decides its shard: the explicit one, else the MD5 of the partition key.
+    pub hash_key: u128,
+    /// The event.
+    pub data: Bytes,
+}
+
+/// True for a record that begins as an aggregated one does.
+#[must_use]
+pub fn is_aggregated(data: &[u8]) -> bool {
+    data.starts_with(&MAGIC)
+}
+
+impl Aggregate {
+    /// Reads a record for which [`is_aggregated`] holds, and checks all of it.
+    ///
+    /// # Errors
+    /// [`BrokenAggregate`]; the record is then to be taken as it is.
+    pub fn parse(data: &[u8]) -> Result<Self, BrokenAggregate> {
+        let body = data.get(MAGIC.len()..).unwrap_or_default();
+        let Some(length) = body.len().checked_sub(DIGEST_BYTES) else {
+            return Err(BrokenAggregate::Truncated(data.len()));
+        };
+        let (message, digest) = body.split_at(length);
+        if Md5::digest(message).as_slice() != digest {
+            return Err(BrokenAggregate::Digest);
+        }
+        let message = AggregatedRecord::decode(Bytes::copy_from_slice(message))?;
+        for (index, key) in message.partition_keys.iter().enumerate() {
+            let chars = std::str::from_utf8(key).map_or(0, |key| key.chars().count());
+            if !(1..=MAX_PARTITION_KEY_CHARS).contains(&chars) {
+                return Err(BrokenAggregate::PartitionKey(index));
+            }
+        }
+        let hash_keys = message.explicit_hash_keys.iter().enumerate();
+        let hash_keys = hash_keys
+            .map(|(index, key)| key.parse().map_err(|_| BrokenAggregate::HashKey(index)))
+            .collect::<Result<Vec<u128>, _>>()?;
+        let aggregate = Self { message, hash_keys };
+        for index in 0..aggregate.len() {
+            aggregate.event(index)?;
+        }
+        Ok(aggregate)
+    }
+
+    /// Number of events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.message.events.len()
+    }
+
+    /// True without an event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.message.events.is_empty()
+    }
+
+    /// The events in order.
+    pub fn events(&self) -> impl Iterator<Item = UserRecord<'_>> {
+        // Each was read once when the record was checked.
+        (0..self.len()).filter_map(|index| self.event(index).ok())
+    }
+
+    fn event(&self, index: usize) -> Result<UserRecord<'_>, BrokenAggregate> {
+        let lacks = |what| BrokenAggregate::Event { event: index, what };
+        let encoded = self.message.events.get(index);
+        let event = AggregatedEvent::decode(encoded.cloned().unwrap_or_default())?;
+        let at = |index: Option<u64>| index.and_then(|index| usize::try_from(index).ok());
+        let key = at(event.partition_key_index).and_then(|at| self.message.partition_keys.get(at));
+        let key = key.and_then(|key| std::str::from_utf8(key).ok());
+        let partition_key = key.ok_or_else(|| lacks("partition key"))?;
+        let hash_key = match event.explicit_hash_key_index {
+            None => hash_key(partition_key),
+            some => *at(some)
+                .and_then(|at| self.hash_keys.get(at))
+                .ok_or_else(|| lacks("explicit hash key of that index"))?,
+        };
+        Ok(UserRecord {
+            sub_sequence: u32::try_from(index).map_err(|_| lacks("place: there are too many"))?,
+            partition_key,
+            hash_key,
+            data: event.data.ok_or_else(|| lacks("data"))?,
+        })
+    }
+}
+
+impl UserRecord<'_> {
+    /// False for a stray event: its producer has sent it to its own shard as well.
+    #[must_use]
+    pub fn belongs_to(&self, shard: Option<HashKeyRange>) -> bool {
+        shard.is_none_or(|range| range.contains(self.hash_key))
+    }
+}
+
+/// The hash key of a partition key (Kinesis API reference, `PutRecord`): its MD5 as a number.
+#[must_use]
+pub fn hash_key(partition_key: &str) -> u128 {
+    u128::from_be_bytes(Md5::digest(partition_key.as_bytes()).into())
+}
+
+/// Puts events into one record, as the Kinesis Producer Library does.
+#[derive(Debug, Default)]
+pub struct AggregateBuilder {
+    message: AggregatedRecord,
+    keys: HashMap<String, u64>,
+    bytes: usize,
+}
+
+impl AggregateBuilder {
+    /// Adds an event.
+    pub fn push(&mut self, partition_key: &str, explicit_hash_key: Option<u128>, data: Bytes) {
+        let AggregatedRecord {
+            partition_keys,
+            explicit_hash_keys,
+            events,
+        } = &mut self.message;
+        let key = match self.keys.get(partition_key) {
+            Some(index) => *index,
+            None => {
+                let index = partition_keys.len() as u64;
+                partition_keys.push(Bytes::copy_from_slice(partition_key.as_bytes()));
+                self.keys.insert(partition_key.to_owned(), index);
+                self.bytes += partition_key.len() + 4;
+                index
+            }
+        };
+        let explicit_hash_key_index = explicit_hash_key.map(|hash_key| {
+            explicit_hash_keys.push(hash_key.to_string());
+            self.bytes += 44;
+            explicit_hash_keys.len() as u64 - 1
+        });
+        let event = AggregatedEvent {
+            partition_key_index: Some(key),
+            explicit_hash_key_index,
+            data: Some(data),
+        };
+        let event = event.encode_to_vec();
+        self.bytes += event.len() + 6;
+        events.push(event.into());
+    }
+
+    /// Number of events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.message.events.len()
+    }
+
+    /// True without an event.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.message.events.is_empty()
+    }
+
+    /// Bytes of the record, at most.
+    #[must_use]
+    pub fn max_bytes(&self) -> usize {
+        self.bytes + MAGIC.len() + DIGEST_BYTES
+    }
+
+    /// The record.
+    #[must_use]
+    pub fn finish(self) -> Vec<u8> {
+        let message = self.message.encode_to_vec();
+        let digest = Md5::digest(&message);
+        [MAGIC.as_slice(), message.as_slice(), digest.as_slice()].concat()
+    }
+}
+
+#[cfg(test)]
+#[path = "aggregate_tests.rs"]
+mod tests;
