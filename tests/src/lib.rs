@@ -4,10 +4,11 @@
 //! when its handle is dropped. Nothing here sleeps: waiting is reading a line or an exit status,
 //! or asking a condition again until a deadline.
 
+pub mod certificates;
 pub mod config;
-pub mod fluvio_cluster;
 pub mod pipeline;
 pub mod process;
+pub mod profiles;
 pub mod relay;
 pub mod scripted_cluster;
 pub mod stand_ins;

@@ -7,8 +7,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use crate::secret::Redactor;
 
-/// Filter in the absence of `RUST_LOG`.
-pub const DEFAULT_FILTER: &str = "info";
+/// Filter in the absence of `RUST_LOG`, and what a bare `info` in it means: `cdk` sets that for every
+/// connector, and Fluvio's own crates tell of each connection at that level.
+pub const DEFAULT_FILTER: &str = "info,fluvio=warn";
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -58,7 +59,7 @@ pub fn init(format: LogFormat, redactor: Redactor) -> Result<(), LoggingError> {
 
 fn filter(given: &str) -> Result<EnvFilter, LoggingError> {
     let text = match given.trim() {
-        "" => DEFAULT_FILTER,
+        "" | "info" => DEFAULT_FILTER,
         text => text,
     };
     EnvFilter::try_new(text).map_err(|error| LoggingError::Filter {
@@ -126,7 +127,12 @@ mod tests {
 
     #[test]
     fn the_filter_defaults_to_info_and_refuses_nonsense() {
-        assert_eq!(filter("").expect("a filter").to_string(), "info");
+        for plain in ["", "info", " info "] {
+            let text = filter(plain).expect("a filter").to_string();
+            assert_eq!(text, "fluvio=warn,info", "`{plain}`");
+        }
+        let given = filter("fluvio=info,info").expect("a filter").to_string();
+        assert_eq!(given, "fluvio=info,info");
         assert!(filter("millpond=debug,warn").is_ok());
         let error = filter("millpond=loud=er").expect_err("no filter");
         assert!(error.to_string().contains("`millpond=loud=er`"), "{error}");

@@ -33,6 +33,7 @@ use crate::error::ClusterError;
 use crate::limits::REQUEST;
 use crate::settings::ClusterSettings;
 use crate::smart_module::digest;
+use crate::tls::Tls;
 use crate::topic::{FluvioTopic, TopicOptions};
 
 /// A Fluvio cluster; cheap to clone.
@@ -49,8 +50,18 @@ impl Debug for Cluster {
     }
 }
 
+/// An SPU as the SC lists it.
+pub(crate) struct Spu {
+    pub id: i32,
+    /// Its object's name, the first label of its certificate's name.
+    pub name: String,
+    /// `host:port`.
+    pub address: String,
+}
+
 struct Inner {
     config: FluvioClusterConfig,
+    tls: Option<Tls>,
     sc: Mutex<Option<Connection>>,
 }
 
@@ -58,16 +69,22 @@ impl Cluster {
     /// Connects to the SC and checks that it speaks what is needed. Takes at most 10 s.
     ///
     /// # Errors
-    /// No profile, nothing that answers, or a server of another version.
+    /// No profile, TLS settings that cannot be used or are not accepted, nothing that answers, or a
+    /// server of another version.
     pub async fn connect(settings: &ClusterSettings) -> Result<Self, ClusterError> {
         let config = settings.resolve()?;
-        let sc = Connection::open(&config, &config.endpoint).await?;
+        let tls = Tls::new(&config.tls).map_err(|reason| ClusterError::TlsSettings {
+            address: config.endpoint.clone(),
+            reason,
+        })?;
+        let sc = Connection::open(tls.as_ref(), &config.endpoint, None).await?;
         sc.version::<ObjectApiListRequest>("object list")?;
         sc.version::<ObjectApiCreateRequest>("object create")?;
         sc.version::<ObjectApiDeleteRequest>("object delete")?;
         Ok(Self {
             inner: Arc::new(Inner {
                 config,
+                tls,
                 sc: Mutex::new(Some(sc)),
             }),
         })
@@ -226,32 +243,44 @@ impl Cluster {
     /// # Errors
     /// When no SPU that keeps them can be reached.
     pub async fn consumer_offsets(&self) -> Result<Vec<ConsumerOffset>, ClusterError> {
-        for (_, address) in self.spu_addresses().await? {
-            let connection = self.open(&address).await?;
-            let version = connection.offset_version("fetch consumer offsets")?;
-            let request = FetchConsumerOffsetsRequest::default();
-            let answer = connection.request_as(request, version, REQUEST).await?;
-            match answer.error_code {
-                ErrorCode::None => {}
-                ErrorCode::PartitionNotLeader => continue,
-                code => {
-                    return Err(ClusterError::Refused {
-                        what: "list consumer offsets".into(),
-                        reason: code.to_string(),
-                    });
-                }
+        // Only the leader of their topic has them; another SPU may be away.
+        let mut away = None;
+        for spu in self.spus().await? {
+            match self.offsets_of(&spu).await {
+                Ok(Some(offsets)) => return Ok(offsets),
+                Ok(None) => {}
+                Err(error) if error.is_transient() => away = Some(error),
+                Err(error) => return Err(error),
             }
-            let offsets = answer.consumers.into_iter().map(|consumer| ConsumerOffset {
-                topic: consumer.replica_id.topic,
-                partition: consumer.replica_id.partition,
-                consumer: consumer.consumer_id,
-                // Fluvio keeps the last offset that is done with.
-                offset: u64::try_from(consumer.offset.saturating_add(1)).unwrap_or_default(),
-            });
-            return Ok(offsets.collect());
         }
         // Nobody has stored any: the topic of consumer offsets is made by the first.
-        Ok(Vec::new())
+        away.map_or_else(|| Ok(Vec::new()), Err)
+    }
+
+    /// `None`: it does not keep them.
+    async fn offsets_of(&self, spu: &Spu) -> Result<Option<Vec<ConsumerOffset>>, ClusterError> {
+        let connection = self.open(spu).await?;
+        let version = connection.offset_version("fetch consumer offsets")?;
+        let request = FetchConsumerOffsetsRequest::default();
+        let answer = connection.request_as(request, version, REQUEST).await?;
+        match answer.error_code {
+            ErrorCode::None => {}
+            ErrorCode::PartitionNotLeader => return Ok(None),
+            code => {
+                return Err(ClusterError::Refused {
+                    what: "list consumer offsets".into(),
+                    reason: code.to_string(),
+                });
+            }
+        }
+        let offsets = answer.consumers.into_iter().map(|consumer| ConsumerOffset {
+            topic: consumer.replica_id.topic,
+            partition: consumer.replica_id.partition,
+            consumer: consumer.consumer_id,
+            // Fluvio keeps the last offset that is done with.
+            offset: u64::try_from(consumer.offset.saturating_add(1)).unwrap_or_default(),
+        });
+        Ok(Some(offsets.collect()))
     }
 
     /// Opens a topic for reading and writing.
@@ -266,13 +295,13 @@ impl Cluster {
         FluvioTopic::open(self.clone(), name, options).await
     }
 
-    /// Connects to a server of the cluster.
-    pub(crate) async fn open(&self, address: &str) -> Result<Connection, ClusterError> {
-        Connection::open(&self.inner.config, address).await
+    /// Connects to an SPU.
+    pub(crate) async fn open(&self, spu: &Spu) -> Result<Connection, ClusterError> {
+        Connection::open(self.inner.tls.as_ref(), &spu.address, Some(&spu.name)).await
     }
 
-    /// Public addresses of the SPUs by their ids.
-    pub(crate) async fn spu_addresses(&self) -> Result<Vec<(i32, String)>, ClusterError> {
+    /// The SPUs, whether online or not.
+    pub(crate) async fn spus(&self) -> Result<Vec<Spu>, ClusterError> {
         let local = self.inner.config.use_spu_local_address;
         let spus = self.list::<SpuSpec>("", true).await?;
         Ok(spus
@@ -283,13 +312,17 @@ impl Cluster {
                     Some(endpoint) if local => format!("{}:{}", endpoint.host, endpoint.port),
                     _ => spec.public_endpoint.addr(),
                 };
-                (spec.id, address)
+                Spu {
+                    id: spec.id,
+                    name: spu.name,
+                    address,
+                }
             })
             .collect())
     }
 
-    /// Address of the SPU that leads a partition now.
-    pub(crate) async fn leader(&self, topic: &str, partition: u32) -> Result<String, ClusterError> {
+    /// The SPU that leads a partition now.
+    pub(crate) async fn leader(&self, topic: &str, partition: u32) -> Result<Spu, ClusterError> {
         let partitions = self.partitions(topic).await?;
         if partitions.is_empty() {
             return Err(ClusterError::NoTopic {
@@ -305,9 +338,8 @@ impl Cluster {
             .find(|found| found.id == partition)
             .ok_or_else(no_leader)?
             .leader;
-        let spus = self.spu_addresses().await?;
-        let address = spus.into_iter().find(|(id, _)| *id == leader);
-        address.map(|(_, address)| address).ok_or_else(no_leader)
+        let mut spus = self.spus().await?.into_iter();
+        spus.find(|spu| spu.id == leader).ok_or_else(no_leader)
     }
 
     /// The SC's connection, made anew when it is broken.
@@ -316,7 +348,8 @@ impl Cluster {
         if let Some(open) = slot.as_ref().filter(|open| !open.is_stale()) {
             return Ok(open.clone());
         }
-        let fresh = self.open(&self.inner.config.endpoint).await?;
+        let tls = self.inner.tls.as_ref();
+        let fresh = Connection::open(tls, &self.inner.config.endpoint, None).await?;
         *slot = Some(fresh.clone());
         Ok(fresh)
     }

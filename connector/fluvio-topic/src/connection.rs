@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use fluvio::FluvioClusterConfig;
 use fluvio_protocol::api::Request;
 use fluvio_socket::{
     AsyncResponse, ClientConfig, MultiplexerSocket, SocketError, VersionedSerialSocket,
+    VersionedSocket,
 };
 use fluvio_spu_schema::server::stream_fetch::{DefaultStreamFetchRequest, OFFSET_MANAGEMENT_API};
 use tokio::time::timeout;
 
 use crate::error::ClusterError;
 use crate::limits::{CONNECT, STREAM_QUEUE};
+use crate::tls::{self, Tls, TlsFailure};
 
 /// A connection whose server has said what it speaks.
 #[derive(Clone)]
@@ -22,23 +23,47 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to `address` with the TLS policy of `cluster`.
+    /// Connects to `address`, an SPU's under its name, with TLS where the cluster has it.
     pub(crate) async fn open(
-        cluster: &FluvioClusterConfig,
+        tls: Option<&Tls>,
         address: &str,
+        spu: Option<&str>,
     ) -> Result<Self, ClusterError> {
         let unreachable = |reason: String| ClusterError::Unreachable {
             address: address.to_owned(),
             reason,
         };
-        let mut target = cluster.clone();
-        target.endpoint = address.to_owned();
-        let mut config = ClientConfig::try_from(target).map_err(|e| unreachable(e.to_string()))?;
+        let refused = |reason: String| ClusterError::Tls {
+            address: address.to_owned(),
+            reason,
+        };
+        let mut config = ClientConfig::with_addr(address.to_owned());
         config.set_client_id("millpond");
-        let versioned = timeout(CONNECT, config.connect())
-            .await
-            .map_err(|_| unreachable(format!("no greeting within {} s", CONNECT.as_secs())))?
-            .map_err(|error| unreachable(error.to_string()))?;
+        let connecting = async {
+            let greeted = match tls {
+                None => config.connect().await,
+                Some(tls) => match tls.connect(address, spu).await {
+                    Ok(socket) => VersionedSocket::connect(socket, Arc::new(config)).await,
+                    Err(TlsFailure::Network(reason)) => return Err(unreachable(reason)),
+                    Err(TlsFailure::Refused(reason)) => return Err(refused(reason)),
+                },
+            };
+            greeted.map_err(|error| match &error {
+                // A server says what it thinks of a client's certificate after the handshake.
+                SocketError::Io { source, .. } => match tls::refusal(source) {
+                    Some(reason) => refused(reason),
+                    None => unreachable(error.to_string()),
+                },
+                _ => unreachable(error.to_string()),
+            })
+        };
+        let versioned = timeout(CONNECT, connecting).await.map_err(|_| {
+            unreachable(format!(
+                "no greeting within {} s (is it a Fluvio server, {} TLS?)",
+                CONNECT.as_secs(),
+                if tls.is_some() { "with" } else { "without" }
+            ))
+        })??;
         let (socket, config, versions) = versioned.split();
         let socket = MultiplexerSocket::shared(socket);
         Ok(Self {

@@ -23,6 +23,25 @@ pub enum ClusterError {
         /// What the network said.
         reason: String,
     },
+    /// The profile's keys or certificates cannot be used.
+    #[error("the TLS settings of the profile for `{address}` cannot be used: {reason}")]
+    TlsSettings {
+        /// `host:port`.
+        address: String,
+        /// What is wrong with them.
+        reason: String,
+    },
+    /// Client and server do not accept each other.
+    #[error(
+        "Fluvio server at `{address}` and this client do not trust each other: {reason}; \
+         look at `domain`, `ca_cert`, `cert` and `key` of the profile"
+    )]
+    Tls {
+        /// `host:port`.
+        address: String,
+        /// What TLS said.
+        reason: String,
+    },
     /// The server speaks, but not what is needed.
     #[error(
         "Fluvio server at `{address}` is version {found} and does not offer `{request}` \

@@ -33,6 +33,7 @@ mod smart_module;
 mod stream;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tls;
 mod topic;
 
 pub use cluster::Cluster;

@@ -10,28 +10,44 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, Spu};
 use crate::settings::ClusterSettings;
 
 /// How long each program may take to be there.
 const START: Duration = Duration::from_secs(30);
 const SPU: i32 = 5001;
+/// Times that ports are looked for: another program may take one before its server does.
+const ATTEMPTS: u32 = 3;
 
 /// A running cluster; its processes end and its files go when it is dropped.
 pub struct LocalCluster {
     dir: TempDir,
-    program: PathBuf,
+    bin: PathBuf,
     ports: Ports,
+    tls: Option<TlsFiles>,
     sc: Option<Child>,
     spu: Option<Child>,
+}
+
+/// Files in PEM that make the servers speak TLS beside plain TCP.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// Certificate of the servers, for the domain and `*.domain`.
+    pub cert: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Authority whose certificates clients must have, if they must have any.
+    pub clients: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy)]
 struct Ports {
     sc_public: u16,
     sc_private: u16,
+    sc_tls: u16,
     spu_public: u16,
     spu_private: u16,
+    spu_tls: u16,
 }
 
 impl LocalCluster {
@@ -46,18 +62,30 @@ impl LocalCluster {
             .find(|dir| dir.join("fluvio-run").is_file())
     }
 
-    /// The same, and a line on stderr that says what is skipped when there is none; past the
-    /// test harness, which keeps what a passing test prints to itself.
+    /// Whether there are servers to test with; otherwise a line on stderr says that `test` is
+    /// skipped, past the test harness, which keeps what a passing test prints to itself.
     #[must_use]
     pub fn is_available(test: &str) -> bool {
-        let found = Self::bin_dir().is_some();
-        if !found {
+        Self::is_available_with(test, &[])
+    }
+
+    /// The same for a test that needs other `programs` of Fluvio beside them.
+    #[must_use]
+    pub fn is_available_with(test: &str, programs: &[&str]) -> bool {
+        let missing = match Self::bin_dir() {
+            None => Some("fluvio-run"),
+            Some(bin) => programs
+                .iter()
+                .copied()
+                .find(|name| !bin.join(name).is_file()),
+        };
+        if let Some(name) = missing {
             let _ = writeln!(
                 std::io::stderr(),
-                "SKIPPED {test}: no `fluvio-run` in MILLPOND_FLUVIO_BIN or PATH"
+                "SKIPPED {test}: no `{name}` in MILLPOND_FLUVIO_BIN or PATH"
             );
         }
-        found
+        missing.is_none()
     }
 
     /// Starts both and waits until the SPU is online.
@@ -65,32 +93,90 @@ impl LocalCluster {
     /// # Errors
     /// When the program is missing, does not start, or is not there in time.
     pub async fn start() -> io::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same with TLS at [`Self::tls_endpoint`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_with_tls(tls: TlsFiles) -> io::Result<Self> {
+        Self::start_with(Some(tls)).await
+    }
+
+    async fn start_with(tls: Option<TlsFiles>) -> io::Result<Self> {
         let bin = Self::bin_dir()
             .ok_or_else(|| io::Error::other("no `fluvio-run` in MILLPOND_FLUVIO_BIN or PATH"))?;
-        let mut cluster = Self {
-            dir: TempDir::new()?,
-            program: bin.join("fluvio-run"),
-            ports: Ports::free()?,
-            sc: None,
-            spu: None,
-        };
-        cluster.start_sc().await?;
-        let admin = cluster.connect().await?;
+        let mut attempt = 1;
+        loop {
+            let mut cluster = Self {
+                dir: TempDir::new()?,
+                bin: bin.clone(),
+                ports: Ports::free()?,
+                tls: tls.clone(),
+                sc: None,
+                spu: None,
+            };
+            match cluster.start_both().await {
+                Ok(()) => return Ok(cluster),
+                Err(error) if attempt == ATTEMPTS => return Err(error),
+                Err(_) => attempt += 1,
+            }
+        }
+    }
+
+    async fn start_both(&mut self) -> io::Result<()> {
+        self.start_sc().await?;
+        let admin = self.connect().await?;
         let Ports {
             spu_public,
             spu_private,
+            spu_tls,
             ..
-        } = cluster.ports;
-        let registered = admin.register_spu(SPU, spu_public, spu_private).await;
+        } = self.ports;
+        let public = if self.tls.is_some() {
+            spu_tls
+        } else {
+            spu_public
+        };
+        let registered = admin.register_spu(SPU, public, spu_private).await;
         registered.map_err(io::Error::other)?;
-        cluster.restart_spu().await?;
-        Ok(cluster)
+        self.restart_spu().await
     }
 
     /// `host:port` of the SC.
     #[must_use]
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.sc_public)
+        address(self.ports.sc_public)
+    }
+
+    /// `host:port` of the SC with TLS, when it was started with it.
+    #[must_use]
+    pub fn tls_endpoint(&self) -> String {
+        address(self.ports.sc_tls)
+    }
+
+    /// Runs Fluvio's own command line client on it and answers what that printed.
+    ///
+    /// # Errors
+    /// When it is missing or fails; with what it said.
+    pub fn fluvio(&self, arguments: &[&str]) -> io::Result<String> {
+        let output = Command::new(self.bin.join("fluvio"))
+            .args(["--cluster", &self.endpoint()])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(format!("fluvio {arguments:?}: {said}")))
+    }
+
+    /// Process numbers of SC and SPU, as far as they were started.
+    #[must_use]
+    pub fn processes(&self) -> [Option<u32>; 2] {
+        [&self.sc, &self.spu].map(|child| child.as_ref().map(Child::id))
     }
 
     /// How to reach it.
@@ -126,29 +212,53 @@ impl LocalCluster {
             sc_private,
             spu_public,
             spu_private,
+            spu_tls,
             ..
         } = self.ports;
         let mut command = self.command("spu")?;
         command
             .args(["-i", &SPU.to_string()])
-            .args(["-p", &format!("127.0.0.1:{spu_public}")])
-            .args(["-v", &format!("127.0.0.1:{spu_private}")])
-            .args(["--sc-addr", &format!("127.0.0.1:{sc_private}")])
+            .args(["-v", &address(spu_private)])
+            .args(["--sc-addr", &address(sc_private)])
             .arg("--log-base-dir")
-            .arg(self.dir.path().join("log"));
+            .arg(self.dir.path().join("log"))
+            .env("FLUVIO_METRIC_SPU", self.dir.path().join("spu.sock"));
+        self.listen(&mut command, "-p", spu_public, spu_tls);
         self.spu = Some(command.spawn()?);
+        // Of a cluster with TLS the plain port is asked, too.
+        let plain = Spu {
+            id: SPU,
+            name: String::new(),
+            address: address(spu_public),
+        };
         let deadline = Instant::now() + START;
         loop {
             if let Ok(cluster) = Cluster::connect(&self.settings()).await
                 && cluster.is_spu_online(SPU).await.unwrap_or_default()
-                && cluster
-                    .open(&format!("127.0.0.1:{spu_public}"))
-                    .await
-                    .is_ok()
+                && cluster.open(&plain).await.is_ok()
             {
                 return Ok(());
             }
             self.wait_until(deadline, "the SPU").await?;
+        }
+    }
+
+    /// Where a server listens: at `plain`, or, with TLS, there and at `tls`.
+    fn listen(&self, command: &mut Command, option: &str, plain: u16, tls: u16) {
+        let Some(files) = &self.tls else {
+            command.args([option, &address(plain)]);
+            return;
+        };
+        command
+            .args([option, &address(tls), "--tls"])
+            .args(["--bind-non-tls-public", &address(plain)])
+            .arg("--server-cert")
+            .arg(&files.cert)
+            .arg("--server-key")
+            .arg(&files.key);
+        if let Some(authority) = &files.clients {
+            command.args(["--enable-client-cert", "--ca-cert"]);
+            command.arg(authority);
         }
     }
 
@@ -166,16 +276,16 @@ impl LocalCluster {
         command
             .arg("--local")
             .arg(self.dir.path().join("metadata"))
-            .args(["--bind-public", &self.endpoint()])
-            .args([
-                "--bind-private",
-                &format!("127.0.0.1:{}", self.ports.sc_private),
-            ]);
+            .args(["--bind-private", &address(self.ports.sc_private)]);
+        let Ports {
+            sc_public, sc_tls, ..
+        } = self.ports;
+        self.listen(&mut command, "--bind-public", sc_public, sc_tls);
         self.sc = Some(command.spawn()?);
         self.connect().await.map(drop)
     }
 
-    async fn connect(&self) -> io::Result<Cluster> {
+    async fn connect(&mut self) -> io::Result<Cluster> {
         let deadline = Instant::now() + START;
         loop {
             if let Ok(cluster) = Cluster::connect(&self.settings()).await {
@@ -185,14 +295,19 @@ impl LocalCluster {
         }
     }
 
-    async fn wait_until(&self, deadline: Instant, what: &str) -> io::Result<()> {
-        if Instant::now() < deadline {
+    async fn wait_until(&mut self, deadline: Instant, what: &str) -> io::Result<()> {
+        // Whoever answers then is somebody else.
+        let ended = |child: &mut Option<Child>| match child {
+            Some(child) => Ok::<_, io::Error>(child.try_wait()?.is_some()),
+            None => Ok(false),
+        };
+        if !ended(&mut self.sc)? && !ended(&mut self.spu)? && Instant::now() < deadline {
             sleep(Duration::from_millis(50)).await;
             return Ok(());
         }
         let tail = |name: &str| std::fs::read_to_string(self.dir.path().join(name));
         Err(io::Error::other(format!(
-            "{what} was not there within {} s\n{}\n{}",
+            "{what} was not there within {} s, or ended\n{}\n{}",
             START.as_secs(),
             tail("sc.log").unwrap_or_default(),
             tail("spu.log").unwrap_or_default()
@@ -202,7 +317,7 @@ impl LocalCluster {
     fn command(&self, role: &str) -> io::Result<Command> {
         let log = self.dir.path().join(format!("{role}.log"));
         let log = File::options().create(true).append(true).open(log)?;
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(self.bin.join("fluvio-run"));
         command
             .arg(role)
             .current_dir(self.dir.path())
@@ -225,21 +340,34 @@ impl Drop for LocalCluster {
 impl Ports {
     /// Ports that nobody listened on just now.
     fn free() -> io::Result<Self> {
-        let listeners: Vec<_> = (0..4)
+        let listeners: Vec<_> = (0..6)
             .map(|_| TcpListener::bind("127.0.0.1:0"))
             .collect::<io::Result<_>>()?;
-        let mut ports = [0; 4];
+        let mut ports = [0; 6];
         for (port, listener) in ports.iter_mut().zip(&listeners) {
             *port = listener.local_addr()?.port();
         }
-        let [sc_public, sc_private, spu_public, spu_private] = ports;
+        let [
+            sc_public,
+            sc_private,
+            sc_tls,
+            spu_public,
+            spu_private,
+            spu_tls,
+        ] = ports;
         Ok(Self {
             sc_public,
             sc_private,
+            sc_tls,
             spu_public,
             spu_private,
+            spu_tls,
         })
     }
+}
+
+fn address(port: u16) -> String {
+    format!("127.0.0.1:{port}")
 }
 
 fn end(process: &mut Option<Child>) -> io::Result<()> {

@@ -132,8 +132,8 @@ impl Shared {
 
     /// A fresh connection to the leader of a partition.
     pub(crate) async fn connect_leader(&self, partition: u32) -> Result<Connection, ClusterError> {
-        let address = self.cluster.leader(&self.name, partition).await?;
-        self.cluster.open(&address).await
+        let leader = self.cluster.leader(&self.name, partition).await?;
+        self.cluster.open(&leader).await
     }
 
     /// First offset and committed end, from the leader; tried again within the topic's patience.

@@ -71,11 +71,16 @@ impl Environment {
         Ok(limit.get())
     }
 
+    /// The metrics socket that was asked for.
+    pub(crate) fn given_metrics_path(&self) -> Option<PathBuf> {
+        self.0.get(METRICS_VARIABLE).map(PathBuf::from)
+    }
+
+    /// Where the metrics socket is unless another connector has it: the contract has one path for
+    /// all of a machine.
     pub(crate) fn metrics_path(&self) -> PathBuf {
-        self.0
-            .get(METRICS_VARIABLE)
-            .map_or(METRICS_PATH, String::as_str)
-            .into()
+        self.given_metrics_path()
+            .unwrap_or_else(|| METRICS_PATH.into())
     }
 
     /// Where a connector keeps its state. Each name has its own folder: connectors that were

@@ -44,13 +44,15 @@ Usage: --config PATH [--secrets PATH]    run the connector until SIGTERM or Ctrl
        --ready                           exit 0 when it is connected and at work
 
 Environment:
-  RUST_LOG                   log filter, `info` unless set; logs go to stderr
+  RUST_LOG                   log filter, `info` unless set; logs go to stderr. Of Fluvio's own
+                             crates `info` shows warnings only (`info,fluvio=info`: all)
   MILLPOND_FLUVIO_PROFILE    profile of Fluvio's configuration file; else its current one
   MILLPOND_FLUVIO_ENDPOINT   `host:port` of a cluster without TLS; wins over the profile
   MILLPOND_CONNECT_LIMIT     how long a cluster that is away is tried at start, 60s unless set
   MILLPOND_DATA_DIR          state lies in its folder `<meta.name>`; else in
                              $XDG_STATE_HOME/millpond, else in ~/.local/state/millpond
-  FLUVIO_METRIC_CONNECTOR    path of the metrics socket, else /tmp/fluvio-connector.sock
+  FLUVIO_METRIC_CONNECTOR    path of the metrics socket, else /tmp/fluvio-connector.sock, or
+                             `metrics.sock` beside the state when another connector answers there
 
 Exit codes:
   0    drained, within 30 s of the first SIGTERM or Ctrl-C
@@ -149,7 +151,11 @@ async fn run(connector: PipelineConnector, environment: Environment) -> Result<E
         .await
         .context("cannot open the data directory")??;
     // Held until the end: its file goes with it.
-    let _socket = MetricsSocket::open(environment.metrics_path(), Arc::clone(&state));
+    let own = match environment.given_metrics_path() {
+        Some(_) => None,
+        None => Some(data_dir.path().join(metrics_socket::OWN_NAME)),
+    };
+    let _socket = MetricsSocket::open(environment.metrics_path(), own, Arc::clone(&state));
     let topic = tokio::select! {
         biased;
         () = drain.cancelled() => return Ok(Exit::Success),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
@@ -31,25 +31,64 @@ pub(crate) struct MetricsSocket {
     task: JoinHandle<()>,
 }
 
+/// Name of the socket in a connector's own folder.
+pub(crate) const OWN_NAME: &str = "metrics.sock";
+
 impl MetricsSocket {
-    /// Listens. Without the socket the connector works all the same: failing is a warning, and so
-    /// is a socket that another process answers on, which keeps it.
-    pub(crate) fn open(path: PathBuf, state: Arc<State>) -> Option<Self> {
-        match listen(&path) {
+    /// Listens at `path`, or, when that was not asked for and another connector answers there, at
+    /// `own`. Without the socket the connector works all the same: failing is a warning.
+    pub(crate) fn open(path: PathBuf, own: Option<PathBuf>, state: Arc<State>) -> Option<Self> {
+        let (path, heard) = match (listen(&path), own) {
+            (Err(Refusal::Taken), Some(own)) => {
+                let heard = listen(&own);
+                if heard.is_ok() {
+                    tracing::info!(
+                        path = %own.display(),
+                        taken = %path.display(),
+                        "another connector has the usual metrics socket; probes need `FLUVIO_METRIC_CONNECTOR`"
+                    );
+                }
+                (own, heard)
+            }
+            (heard, _) => (path, heard),
+        };
+        match heard {
             Ok(listener) => {
                 tracing::info!(path = %path.display(), "metrics socket");
                 let task = tokio::spawn(serve(listener, state));
                 Some(Self { path, task })
             }
-            Err(error) => {
+            Err(refusal) => {
                 tracing::warn!(
                     path = %path.display(),
-                    error = %format!("{error:#}"),
+                    error = %format!("{:#}", refusal.into_error()),
                     "no metrics and no probes; set `FLUVIO_METRIC_CONNECTOR` to a path of this connector's own"
                 );
                 None
             }
         }
+    }
+}
+
+/// Why a socket could not be had.
+enum Refusal {
+    /// Another process answers there.
+    Taken,
+    Failed(anyhow::Error),
+}
+
+impl Refusal {
+    fn into_error(self) -> anyhow::Error {
+        match self {
+            Self::Taken => anyhow::anyhow!("another process answers there"),
+            Self::Failed(error) => error,
+        }
+    }
+}
+
+impl From<anyhow::Error> for Refusal {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
     }
 }
 
@@ -60,18 +99,24 @@ impl Drop for MetricsSocket {
     }
 }
 
-fn listen(path: &Path) -> Result<UnixListener> {
+fn listen(path: &Path) -> Result<UnixListener, Refusal> {
     match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => bail!("there is a file that is no socket"),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(anyhow::anyhow!("there is a file that is no socket").into());
+        }
         Ok(_) => match std::os::unix::net::UnixStream::connect(path) {
-            Ok(_) => bail!("another process answers there"),
+            Ok(_) => return Err(Refusal::Taken),
             // Left behind by a process that was killed.
             Err(_) => std::fs::remove_file(path).context("cannot remove the socket left there")?,
         },
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error).context("cannot look at it"),
+        Err(error) => {
+            return Err(anyhow::Error::new(error)
+                .context("cannot look at it")
+                .into());
+        }
     }
-    UnixListener::bind(path).context("cannot listen")
+    Ok(UnixListener::bind(path).context("cannot listen")?)
 }
 
 async fn serve(listener: UnixListener, state: Arc<State>) {
@@ -133,4 +178,34 @@ pub(crate) fn ask(path: &Path) -> Result<Answer> {
         .read_to_end(&mut bytes)
         .with_context(asked)?;
     Ok(Answer(serde_json::from_slice(&bytes).with_context(asked)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_second_connector_has_a_socket_of_its_own() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let usual = dir.path().join("usual.sock");
+        let own = dir.path().join(OWN_NAME);
+        let open = |own: Option<&Path>, name: &str| {
+            let state = Arc::new(State::new(name, "dynamodb-sink"));
+            MetricsSocket::open(usual.clone(), own.map(Path::to_owned), state)
+        };
+        let name_at = async |path: &Path| {
+            let path = path.to_owned();
+            let asked = tokio::task::spawn_blocking(move || ask(&path)).await;
+            let answer = asked.expect("asked").expect("answered");
+            answer.0["millpond"]["name"].as_str().map(str::to_owned)
+        };
+        let first = open(Some(&own), "first").expect("a socket");
+        let second = open(Some(&own), "second").expect("another");
+        assert_eq!(name_at(&usual).await.as_deref(), Some("first"));
+        assert_eq!(name_at(&own).await.as_deref(), Some("second"));
+        // One that was asked for is not exchanged for another.
+        assert!(open(None, "third").is_none());
+        drop((first, second));
+        assert!(!usual.exists() && !own.exists());
+    }
 }

@@ -190,7 +190,10 @@ pub struct DeployArgs {
 #[command(after_help = "\
 The lag of a partition is what is stored in the topic and not yet committed by the sink; a sink
 tells the cluster what it has committed with some delay. First offsets are shown where the cluster
-tells them.
+tells them. What cannot be asked is said on stderr (JSON: `unknown`), the rest is shown.
+
+Exit code 0: the cluster answered everything, whatever the state. 1: it did not, or not everything.
+3: the file is wrong.
 
 Examples:
   millpond status

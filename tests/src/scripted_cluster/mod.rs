@@ -20,6 +20,14 @@ use std::sync::Arc;
 
 use server::Listening;
 use state::State;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
+use tokio_rustls::rustls::{RootCertStore, ServerConfig};
+
+use crate::certificates::{Authority, Pair};
 
 pub use fault::{Fault, Server};
 
@@ -36,7 +44,23 @@ impl ScriptedCluster {
     /// # Errors
     /// When loopback has no port left.
     pub async fn start() -> std::io::Result<Self> {
-        let state = Arc::new(State::new());
+        Self::start_with(None).await
+    }
+
+    /// The same, spoken to with TLS; clients need a certificate of `clients` when that is there.
+    ///
+    /// # Errors
+    /// When loopback has no port left, or the certificates cannot be used.
+    pub async fn start_with_tls(
+        servers: &Pair,
+        clients: Option<&Authority>,
+    ) -> anyhow::Result<Self> {
+        let acceptor = acceptor(servers, clients)?;
+        Ok(Self::start_with(Some(acceptor)).await?)
+    }
+
+    async fn start_with(tls: Option<TlsAcceptor>) -> std::io::Result<Self> {
+        let state = Arc::new(State::new(tls));
         let sc = Listening::start(Server::Sc, 0, &state).await?;
         let spu = Listening::start(Server::Spu, 0, &state).await?;
         state.lock().spu_port = spu.port();
@@ -98,4 +122,23 @@ impl ScriptedCluster {
             Server::Spu => &mut self.spu,
         }
     }
+}
+
+fn acceptor(servers: &Pair, clients: Option<&Authority>) -> anyhow::Result<TlsAcceptor> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()?;
+    let builder = match clients {
+        None => builder.with_no_client_auth(),
+        Some(authority) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(authority.pem().as_bytes())?)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let cert = CertificateDer::from_pem_slice(servers.cert.as_bytes())?;
+    let key = PrivateKeyDer::from_pem_slice(servers.key.as_bytes())?;
+    let config = builder.with_single_cert(vec![cert], key)?;
+    Ok(TlsAcceptor::from(Arc::new(config)))
 }

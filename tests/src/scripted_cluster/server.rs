@@ -6,6 +6,7 @@ use std::sync::Arc;
 use fluvio_socket::FluvioSocket;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::compat::{TokioAsyncReadCompatExt as _, TokioAsyncWriteCompatExt as _};
 
 use super::fault::{Fault, Server};
@@ -64,7 +65,10 @@ async fn accept(server: Server, listener: TcpListener, state: Arc<State>) {
                 let _open = stream;
                 return std::future::pending().await;
             }
-            let socket = socket(stream);
+            let tls = state.tls();
+            let Some(socket) = socket(stream, tls).await else {
+                return;
+            };
             // A connection that ends with an error is one that its client closed, or that was cut.
             let _ = match server {
                 Server::Sc => sc::serve(socket, &state).await,
@@ -75,8 +79,23 @@ async fn accept(server: Server, listener: TcpListener, state: Arc<State>) {
     }
 }
 
-fn socket(stream: TcpStream) -> FluvioSocket {
+/// `None`: client and server did not come to terms.
+async fn socket(stream: TcpStream, tls: Option<TlsAcceptor>) -> Option<FluvioSocket> {
     let fd = stream.as_raw_fd();
-    let (read, write) = stream.into_split();
-    FluvioSocket::from_stream(Box::new(write.compat_write()), Box::new(read.compat()), fd)
+    let Some(tls) = tls else {
+        let (read, write) = stream.into_split();
+        let (write, read) = (write.compat_write(), read.compat());
+        return Some(FluvioSocket::from_stream(
+            Box::new(write),
+            Box::new(read),
+            fd,
+        ));
+    };
+    let (read, write) = tokio::io::split(tls.accept(stream).await.ok()?);
+    let (write, read) = (write.compat_write(), read.compat());
+    Some(FluvioSocket::from_stream(
+        Box::new(write),
+        Box::new(read),
+        fd,
+    ))
 }

@@ -7,6 +7,7 @@ use fluvio_controlplane_metadata::smartmodule::SmartModuleSpec;
 use fluvio_controlplane_metadata::topic::TopicSpec;
 use fluvio_protocol::record::Offset;
 use tokio::sync::watch;
+use tokio_rustls::TlsAcceptor;
 
 use super::fault::{Fault, Script};
 use super::log::Log;
@@ -39,18 +40,24 @@ impl Contents {
 pub(super) struct State {
     contents: Mutex<Contents>,
     grown: watch::Sender<u64>,
+    tls: Option<TlsAcceptor>,
 }
 
 impl State {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(tls: Option<TlsAcceptor>) -> Self {
         Self {
             contents: Mutex::default(),
             grown: watch::Sender::new(0),
+            tls,
         }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Contents> {
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn tls(&self) -> Option<TlsAcceptor> {
+        self.tls.clone()
     }
 
     pub(super) fn has_grown(&self) {

@@ -22,6 +22,20 @@ pub const PROFILE_VARIABLE: &str = "MILLPOND_FLUVIO_PROFILE";
 /// Environment by which a connector finds the directory of its own data.
 pub const DATA_DIR_VARIABLE: &str = "MILLPOND_DATA_DIR";
 
+/// Environment that says where a connector's metrics socket is.
+pub const METRICS_VARIABLE: &str = "FLUVIO_METRIC_CONNECTOR";
+
+/// Longest path of a Unix socket (`sockaddr_un` of Linux: 108 with its end).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// What one connector is told beside that: a metrics socket of its own, for the contract's default is
+/// one for all. Where the path would be too long the connector finds a place itself.
+#[must_use]
+pub fn own_environment(dir: &Path, connector: &str) -> Option<(String, String)> {
+    let path = dir.join(format!("{connector}.sock")).display().to_string();
+    (path.len() <= MAX_SOCKET_PATH).then(|| (METRICS_VARIABLE.to_owned(), path))
+}
+
 /// Environment by which connectors find the same cluster as this command, and their data.
 #[must_use]
 pub fn environment(args: &ClusterArgs, dir: &Path) -> Vec<(String, String)> {

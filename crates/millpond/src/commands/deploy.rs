@@ -156,7 +156,9 @@ impl Deployment<'_> {
                 Ok(std::fs::write(document_file(self.dir, name), text)?)
             }
             Step::Forget(name) => cdk.shutdown(name),
-            Step::Start(name) => cdk.start(self.dir, &self.start(name)?, &self.environment),
+            Step::Start(name) => {
+                cdk.start(self.dir, &self.start(name)?, &self.environment_of(name))
+            }
         }
     }
 
@@ -214,6 +216,12 @@ impl Deployment<'_> {
             secrets: self.secrets.clone(),
             package: package_file(self.dir, &self.connector(name)?.type_name),
         })
+    }
+
+    fn environment_of(&self, name: &str) -> Vec<(String, String)> {
+        let mut environment = self.environment.clone();
+        environment.extend(fluvio::own_environment(self.dir, name));
+        environment
     }
 
     fn words(&self, step: &Step) -> String {
@@ -291,8 +299,9 @@ impl Deployment<'_> {
                     return String::new();
                 };
                 let arguments = start.arguments();
-                let environment = self.environment.iter();
+                let environment = self.environment_of(name);
                 let environment: Vec<String> = environment
+                    .iter()
                     .map(|(name, value)| format!("{name}={value}"))
                     .collect();
                 let mut words: Vec<&str> = environment.iter().map(String::as_str).collect();

@@ -1,4 +1,7 @@
 //! `millpond status`: what runs on the cluster and how far behind it is.
+//!
+//! What cannot be asked is said, and what can be is shown all the same. It ends with 0 when the
+//! cluster answered everything, whatever the answers were, and with 1 when it did not.
 
 use std::fmt::Write as _;
 
@@ -7,21 +10,24 @@ use millpond_connector::secret::SecretStore;
 use serde::Serialize;
 
 use crate::cli::StatusArgs;
+use crate::cluster::api::ClusterApi;
 use crate::cluster::cdk::{Cdk, Listed};
 use crate::cluster::fluvio;
 use crate::cluster::lag::{PartitionStatus, join};
 use crate::cluster::observe::processes;
-use crate::cluster::pipeline::ClusterPipeline;
+use crate::cluster::pipeline::{ClusterPipeline, WantedTopic};
 use crate::commands::deploy::deployment_dir;
 use crate::commands::{print, say};
 use crate::exit::Exit;
 
 /// What `status` shows, and its JSON form.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Status {
     connectors: Vec<ConnectorStatus>,
     topics: Vec<TopicStatus>,
     partitions: Vec<PartitionStatus>,
+    /// What could not be asked, and why.
+    unknown: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,30 +68,28 @@ struct TopicStatus {
     name: String,
     exists: bool,
     partitions: Option<u32>,
+    /// Whether any sink has committed an offset of it; `None` when that could not be asked.
+    committed: Option<bool>,
 }
 
 /// Runs `millpond status`.
 ///
 /// # Errors
-/// When the cluster cannot be asked.
+/// When the file cannot be read.
 pub async fn run(args: StatusArgs) -> Result<Exit> {
     let secrets = SecretStore::open(args.secrets.as_deref())?;
     let Some(wanted) = ClusterPipeline::load(&args.config, &secrets)? else {
         return Ok(Exit::Configuration);
     };
     let dir = deployment_dir(&args.data_dir)?;
+    let mut status = Status::default();
     // Offsets can be shown without cdk, on a machine that has only the cluster in reach.
     let listed = match Cdk::find().and_then(|cdk| cdk.list()) {
         Ok(listed) => Some(listed),
         Err(error) => {
-            say(&format!("the state of connectors is not known: {error:#}"));
+            status.cannot("the state of connectors", &error);
             None
         }
-    };
-    let mut status = Status {
-        connectors: Vec::new(),
-        topics: Vec::new(),
-        partitions: Vec::new(),
     };
     for connector in &wanted.connectors {
         let known = listed
@@ -106,28 +110,59 @@ pub async fn run(args: StatusArgs) -> Result<Exit> {
                 .map(|log| log.display().to_string()),
         });
     }
-    let cluster = fluvio::connect(&args.cluster).await?;
-    let committed = cluster.committed().await?;
-    for topic in &wanted.topics {
-        let name = &topic.settings.name;
-        let facts = cluster.topic(name).await?;
-        if facts.is_some() {
-            let partitions = cluster.partitions(name).await?;
-            status
-                .partitions
-                .extend(join(name, &partitions, &committed));
-        }
-        status.topics.push(TopicStatus {
-            name: name.clone(),
-            exists: facts.is_some(),
-            partitions: facts.map(|facts| facts.partitions),
-        });
+    let before = status.unknown.len();
+    match fluvio::connect(&args.cluster).await {
+        Ok(cluster) => status.ask(cluster.as_ref(), &wanted.topics).await,
+        Err(error) => status.cannot("the state of topics", &error),
     }
     print(&match args.json {
         true => serde_json::to_string(&status)?,
         false => table(&status).trim_end().to_owned(),
     })?;
-    Ok(Exit::Success)
+    for one in &status.unknown {
+        say(one);
+    }
+    Ok(match status.unknown.len() == before {
+        true => Exit::Success,
+        false => Exit::Failure,
+    })
+}
+
+impl Status {
+    fn cannot(&mut self, what: &str, error: &anyhow::Error) {
+        self.unknown.push(format!("{what} is not known: {error:#}"));
+    }
+
+    async fn ask(&mut self, cluster: &dyn ClusterApi, topics: &[WantedTopic]) {
+        let asked = cluster.committed().await;
+        let asked = asked.inspect_err(|error| self.cannot("how far the sinks have come", error));
+        let is_known = asked.is_ok();
+        let committed = asked.unwrap_or_default();
+        for topic in topics {
+            let name = &topic.settings.name;
+            let facts = match cluster.topic(name).await {
+                Ok(facts) => facts,
+                Err(error) => {
+                    self.cannot(&format!("the state of topic `{name}`"), &error);
+                    continue;
+                }
+            };
+            if facts.is_some() {
+                match cluster.partitions(name).await {
+                    Ok(found) => self.partitions.extend(join(name, &found, &committed)),
+                    Err(error) => {
+                        self.cannot(&format!("the state of topic `{name}`'s partitions"), &error);
+                    }
+                }
+            }
+            self.topics.push(TopicStatus {
+                name: name.clone(),
+                exists: facts.is_some(),
+                partitions: facts.map(|facts| facts.partitions),
+                committed: is_known.then(|| committed.iter().any(|one| one.topic == *name)),
+            });
+        }
+    }
 }
 
 fn state(cdk: bool, known: Option<&Listed>, has_process: bool) -> State {
@@ -168,7 +203,20 @@ fn table(status: &Status) -> String {
         );
     }
     for topic in status.topics.iter().filter(|topic| !topic.exists) {
-        let _ = writeln!(text, "\ntopic `{}` does not exist", topic.name);
+        let _ = writeln!(
+            text,
+            "\ntopic `{}` does not exist; `millpond deploy` creates it",
+            topic.name
+        );
+    }
+    for topic in &status.topics {
+        if topic.exists && topic.committed == Some(false) {
+            let _ = writeln!(
+                text,
+                "\nno sink has committed anything of topic `{}` yet",
+                topic.name
+            );
+        }
     }
     if status.partitions.is_empty() {
         return text;
@@ -244,7 +292,9 @@ mod tests {
                 name: "gone".to_owned(),
                 exists: false,
                 partitions: None,
+                committed: None,
             }],
+            unknown: Vec::new(),
             partitions: vec![PartitionStatus {
                 topic: "events".to_owned(),
                 partition: 0,
@@ -261,7 +311,7 @@ mod tests {
 CONNECTOR      TYPE            STATE         PROCESS
 events-source  kinesis-source  running       7
 
-topic `gone` does not exist
+topic `gone` does not exist; `millpond deploy` creates it
 
 TOPIC   PARTITION         FIRST           END     COMMITTED           LAG  CONSUMER
 events          0             -          1200          1000           200  sink

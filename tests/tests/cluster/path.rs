@@ -1,151 +1,16 @@
 //! The way of an event on a real Fluvio cluster: connectors as processes under cdk, the SmartModule
 //! on the SPU, stand-ins for Kinesis and DynamoDB, every event read back.
 
-use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use millpond::cluster::cdk::PROGRAM_DIR_VARIABLE;
-use millpond_fluvio_topic::testing::LocalCluster;
-use millpond_tests::pipeline::{EVENTS, Pipeline};
-use millpond_tests::process::{self, Running};
+use millpond_tests::pipeline::EVENTS;
+use millpond_tests::process::Running;
 use millpond_tests::{config, eventually};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 
-const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
-
-const CONNECTORS: [(&str, &str, &str); 2] = [
-    (
-        "kinesis-source",
-        include_str!("../../connector/kinesis-source/Connector.toml"),
-        env!("CARGO_BIN_EXE_millpond-kinesis-source-under-test"),
-    ),
-    (
-        "dynamodb-sink",
-        include_str!("../../connector/dynamodb-sink/Connector.toml"),
-        env!("CARGO_BIN_EXE_millpond-dynamodb-sink-under-test"),
-    ),
-];
-
-struct OnCluster {
-    pipeline: Pipeline,
-    cluster: LocalCluster,
-    bin: PathBuf,
-}
-
-impl OnCluster {
-    async fn new(test: &str, config: &str) -> Result<Option<Self>> {
-        if !LocalCluster::is_available(test) {
-            return Ok(None);
-        }
-        let bin = LocalCluster::bin_dir().context("the folder of Fluvio's programs")?;
-        let pipeline = Pipeline::new(MILLPOND, 3, config).await?;
-        for (type_name, description, binary) in CONNECTORS {
-            let parts = pipeline.dir().join(type_name);
-            std::fs::create_dir(&parts)?;
-            std::fs::write(parts.join("Connector.toml"), description)?;
-            std::os::unix::fs::symlink(binary, parts.join(format!("millpond-{type_name}")))?;
-        }
-        Ok(Some(Self {
-            pipeline,
-            cluster: LocalCluster::start().await?,
-            bin,
-        }))
-    }
-
-    fn millpond(&self, arguments: &[&str]) -> Result<Output> {
-        let endpoint = self.cluster.endpoint();
-        let mut command = self.pipeline.command(arguments);
-        command
-            .env(PROGRAM_DIR_VARIABLE, &self.bin)
-            .env("TMPDIR", self.pipeline.dir())
-            // Both connectors would answer at the one path that they share by default.
-            .env(
-                "FLUVIO_METRIC_CONNECTOR",
-                self.pipeline.dir().join("metrics"),
-            );
-        if arguments[0] != "down" {
-            command.args(["--cluster", &endpoint]);
-        }
-        process::run(&mut command)
-    }
-
-    fn deploy(&self) -> Result<()> {
-        let arguments = [
-            "deploy",
-            "--package-dir=kinesis-source",
-            "--package-dir=dynamodb-sink",
-        ];
-        self.succeed(&arguments).map(drop)
-    }
-
-    fn succeed(&self, arguments: &[&str]) -> Result<Vec<u8>> {
-        let output = self.millpond(arguments)?;
-        ensure!(
-            output.status.success(),
-            "millpond {arguments:?}: {}\n{}\n{}",
-            output.status,
-            process::stderr(&output),
-            self.logs()
-        );
-        Ok(output.stdout)
-    }
-
-    fn logs(&self) -> String {
-        let dir = self.pipeline.dir().join(".millpond/cluster");
-        let log = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
-        format!(
-            "source:\n{}\nsink:\n{}",
-            log("events-source.log"),
-            log("events-sink.log")
-        )
-    }
-
-    fn pid(&self, connector: &str) -> Result<Option<Pid>> {
-        let status: Value = serde_json::from_slice(&self.succeed(&["status", "--json"])?)?;
-        let connectors = status["connectors"]
-            .as_array()
-            .context("connectors")?
-            .clone();
-        let found = connectors.iter().find(|one| one["name"] == connector);
-        let pid = found.and_then(|one| one["pid"].as_i64());
-        Ok(pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)))
-    }
-
-    fn kill(&self, connector: &str) -> Result<()> {
-        if let Some(pid) = self.pid(connector)? {
-            kill_process(pid, Signal::KILL)?;
-        }
-        Ok(())
-    }
-
-    fn events(&self) -> u64 {
-        self.pipeline
-            .groups()
-            .map_or(0, |groups| groups.values().sum())
-    }
-
-    async fn arrived(&self, events: u64) -> Result<()> {
-        eventually("all events", async || {
-            Ok((self.events() >= events).then_some(()))
-        })
-        .await
-        .with_context(|| format!("{} of {events}\n{}", self.events(), self.logs()))
-    }
-
-    fn down(&self) -> Result<()> {
-        self.succeed(&["down"]).map(drop)
-    }
-}
-
-impl Drop for OnCluster {
-    fn drop(&mut self) {
-        let _ = self.millpond(&["down"]);
-    }
-}
+use crate::on_cluster::{OnCluster, sorted};
 
 #[expect(
     clippy::print_stderr,
@@ -153,11 +18,6 @@ impl Drop for OnCluster {
 )]
 fn announce_seed(seed: u64) {
     eprintln!("MILLPOND_SEED={seed}");
-}
-
-fn sorted(mut events: Vec<String>) -> Vec<String> {
-    events.sort_unstable();
-    events
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -183,6 +43,7 @@ async fn events_cross_a_cluster_once_and_unchanged() -> Result<()> {
     assert_eq!(on.pipeline.read_all()?, sorted(expected));
     Ok(())
 }
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn small_answers_lose_nothing() -> Result<()> {
     let text = config::pipeline().replacen(

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
 use serde_json::Value;
 
-const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
+use crate::MILLPOND;
 
 /// The process failed, without a panic, and said all of these.
 fn refused(output: &Output, texts: &[&str]) -> Result<()> {

@@ -303,6 +303,73 @@ async fn an_spu_that_restarts_costs_nothing_but_time() {
     }
 }
 
+/// Fluvio's own client opens every partition of a stream again at one offset.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_restart_every_partition_goes_on_at_its_own_offset() {
+    let (mut servers, _cluster, topic) = filled(3, 8 << 20).await;
+    let stored = topic.append(1, conformance::batch(1, 0, 100)).await;
+    assert_eq!(stored.expect("stored"), 0..100);
+    let mut readers = [
+        topic.reader(0, 0, &[]).await.expect("opens"),
+        topic.reader(1, 0, &[]).await.expect("opens"),
+    ];
+    conformance::read_to(&mut *readers[0], 0, 0, 300).await;
+    conformance::read_to(&mut *readers[1], 1, 0, 100).await;
+    servers.restart(Server::Spu).await.expect("the same port");
+    for (partition, first) in [(0, 300), (1, 100)] {
+        while servers.log_end(topic.name(), partition) == i64::try_from(first).expect("small") {
+            let batch = conformance::batch(partition, first, 100);
+            match topic.append(partition, batch).await {
+                Ok(stored) => assert_eq!(stored, first..first + 100),
+                Err(TopicError::Storage {
+                    retryable: true, ..
+                }) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    conformance::read_to(&mut *readers[0], 0, 300, 400).await;
+    conformance::read_to(&mut *readers[1], 1, 100, 200).await;
+}
+
+/// Fluvio's own consumer never commits again once a pending `next` was dropped.
+#[tokio::test(flavor = "multi_thread")]
+async fn offsets_are_released_while_a_next_was_dropped() {
+    let (_servers, cluster, topic) = filled(1, 8 << 20).await;
+    let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
+    conformance::read_to(&mut *reader, 0, 0, 100).await;
+    for end in [200, 300] {
+        let pending = tokio::time::timeout(Duration::from_millis(20), reader.next(PATIENCE)).await;
+        assert!(pending.is_err(), "there is nothing to read: {pending:?}");
+        let released = tokio::time::timeout(PATIENCE, topic.release(0, "sink", end - 100)).await;
+        released.expect("no deadlock").expect("released");
+        let shown = cluster.consumer_offsets().await.expect("listed");
+        assert_eq!(shown[0].offset, end - 100);
+        let stored = topic.append(0, conformance::batch(0, end - 100, 100)).await;
+        stored.expect("stored");
+        conformance::read_to(&mut *reader, 0, end - 100, end).await;
+    }
+}
+
+/// Nothing is left of any batch: the SPU says nothing, as it does when it jumps.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_without_output_are_passed_and_not_waited_for() {
+    const NONE: &str = "test/none@0.1.0";
+    let (_servers, cluster, topic) = filled(3, 8 << 20).await;
+    let text = include_str!("../../../connector/fluvio-topic/tests/records.wat");
+    let text = text.replace("COPIES", "0").replace("BYTES", "0");
+    let wasm = wat::parse_str(text).expect("a module");
+    let name = smartmodule_name(NONE);
+    let kept = cluster.upload_smartmodule(&name, &wasm).await;
+    kept.expect("kept");
+    let chain = [Transform {
+        uses: NONE.to_owned(),
+        with: BTreeMap::new(),
+    }];
+    let mut reader = topic.reader(0, 0, &chain).await.expect("opens");
+    assert_eq!(values_to(&mut *reader, 300).await, Vec::<Vec<u8>>::new());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_leader_is_looked_for() {
     let (servers, _cluster, topic) = filled(1, 8 << 20).await;

@@ -7,50 +7,39 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Output;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use millpond::cluster::cdk::PROGRAM_DIR_VARIABLE;
-use millpond_tests::fluvio_cluster::{FluvioCluster, Programs};
+use millpond_fluvio_topic::testing::LocalCluster;
 use millpond_tests::process::{self, command};
 use millpond_tests::{config, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
-
-const DESCRIPTIONS: [(&str, &str); 2] = [
-    (
-        "kinesis-source",
-        include_str!("../../connector/kinesis-source/Connector.toml"),
-    ),
-    (
-        "dynamodb-sink",
-        include_str!("../../connector/dynamodb-sink/Connector.toml"),
-    ),
-];
+use crate::{CONNECTORS, MILLPOND, PROGRAMS};
 
 const WAITS: &str =
     "#!/bin/sh\ntrap 'echo drained; exit 0' TERM\necho started\nwhile :; do sleep 0.1; done\n";
 
 struct Scene {
-    cluster: FluvioCluster,
+    cluster: LocalCluster,
     dir: TempDir,
     bin: PathBuf,
 }
 
 impl Scene {
     async fn new(test: &str) -> Result<Option<Self>> {
-        let Some(programs) = Programs::find(test) else {
+        if !LocalCluster::is_available_with(test, PROGRAMS) {
             return Ok(None);
-        };
-        let bin = programs.cdk.parent().unwrap_or(&programs.cdk).to_owned();
+        }
+        let bin = LocalCluster::bin_dir().context("the folder of Fluvio's programs")?;
         let dir = TempDir::new()?;
         config::write(dir.path(), &config::pipeline())?;
         let scene = Self {
-            cluster: FluvioCluster::start(programs).await?,
+            cluster: LocalCluster::start().await?,
             dir,
             bin,
         };
-        for (type_name, description) in DESCRIPTIONS {
+        for (type_name, description, _) in CONNECTORS {
             let parts = scene.dir.path().join(type_name);
             std::fs::create_dir(&parts)?;
             std::fs::write(parts.join("Connector.toml"), description)?;

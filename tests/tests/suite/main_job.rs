@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
 use serde_json::Value;
 
-const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
+use crate::MILLPOND;
 
 fn sorted(mut events: Vec<String>) -> Vec<String> {
     events.sort_unstable();

@@ -10,11 +10,16 @@ use std::process::{Command, Output};
 use anyhow::{Context as _, Result, ensure};
 use millpond::cluster::cdk::{PROGRAM_DIR_VARIABLE, Start, find_program};
 use millpond::cluster::package;
+use millpond_connector::meta::TopicSettings;
+use millpond_connector::topic::Topic as _;
+use millpond_embedded_topic::conformance;
+use millpond_fluvio_topic::{Cluster, ClusterSettings, TopicOptions};
 use millpond_tests::process::{self, command};
+use millpond_tests::scripted_cluster::{Fault, ScriptedCluster, Server};
 use millpond_tests::{announce_skipped, config};
 use tempfile::TempDir;
 
-const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
+use crate::MILLPOND;
 
 /// A port of the system's own that nothing answers on.
 const NOBODY: &str = "127.0.0.1:1";
@@ -89,6 +94,7 @@ fn a_dry_run_needs_no_cluster_and_changes_nothing() -> Result<()> {
     for part in [
         "fluvio topic create events --partitions=4",
         "upload SmartModule",
+        "FLUVIO_METRIC_CONNECTOR=",
         "cluster/events-source.yaml",
         "cdk deploy start --ipkg",
         "--config",
@@ -140,7 +146,7 @@ fn a_missing_cdk_says_how_to_get_it() -> Result<()> {
 
 #[test]
 fn a_missing_cluster_is_named() -> Result<()> {
-    let scene = Scene::new(NONE)?;
+    let scene = Scene::new(" NAME  STATUS \n events-sink  Stopped \n")?;
     for arguments in [
         &["deploy", "--cluster", NOBODY][..],
         &["status", "--cluster", NOBODY],
@@ -155,6 +161,108 @@ fn a_missing_cluster_is_named() -> Result<()> {
         !scene.calls().iter().any(|call| call.contains("start")),
         "it started something"
     );
+    // What is known is shown all the same.
+    let output = scene.millpond(&["status", "--json", "--cluster", NOBODY])?;
+    assert_eq!(output.status.code(), Some(1));
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(shown["connectors"][0]["state"], "not-deployed");
+    assert_eq!(shown["connectors"][1]["state"], "ended");
+    let unknown = shown["unknown"][0].as_str().unwrap_or_default();
+    ensure!(unknown.contains(NOBODY), "{shown}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_of_another_version_is_refused_by_name() -> Result<()> {
+    let scene = Scene::new(NONE)?;
+    let servers = ScriptedCluster::start().await?;
+    let endpoint = servers.endpoint();
+    for verb in ["deploy", "status"] {
+        servers.script(Fault::OtherVersion(Server::Sc));
+        let mut command = scene.command(&[verb, "--cluster", &endpoint]);
+        let output = tokio::task::spawn_blocking(move || process::run(&mut command)).await??;
+        let log = process::stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{log}");
+        for part in [endpoint.as_str(), "0.9.0", "Fluvio 0.50"] {
+            ensure!(log.contains(part), "no `{part}` in {log}");
+        }
+    }
+    assert_eq!(servers.pending(), []);
+    ensure!(
+        !scene.calls().iter().any(|call| call.contains("start")),
+        "it started something"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn status_shows_what_there_is_and_says_what_there_is_not() -> Result<()> {
+    let scene = Scene::new(" NAME  STATUS \n events-sink  Stopped \n")?;
+    let mut servers = ScriptedCluster::start().await?;
+    let endpoint = servers.endpoint();
+    let status = async |more: &[&str]| -> Result<Output> {
+        let arguments = [&["status", "--cluster", &endpoint], more].concat();
+        let mut command = scene.command(&arguments);
+        tokio::task::spawn_blocking(move || process::run(&mut command)).await?
+    };
+    let output = status(&[]).await?;
+    let said = process::stdout(&output);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        process::stderr(&output)
+    );
+    for part in [
+        "events-source  kinesis-source  not deployed",
+        "events-sink    dynamodb-sink   ended",
+        "topic `events` does not exist",
+    ] {
+        ensure!(said.contains(part), "no `{part}` in\n{said}");
+    }
+
+    let cluster = Cluster::connect(&ClusterSettings {
+        endpoint: Some(endpoint.clone()),
+        ..ClusterSettings::default()
+    })
+    .await?;
+    let mut settings = TopicSettings::named("events".to_owned());
+    settings.partitions = Some(2);
+    cluster.create_topic(&settings).await?;
+    let topic = cluster
+        .open_topic("events", TopicOptions::default())
+        .await?;
+    topic.append(0, conformance::batch(0, 0, 100)).await?;
+    let output = status(&[]).await?;
+    let said = process::stdout(&output);
+    ensure!(
+        said.contains("no sink has committed anything of topic `events` yet"),
+        "{said}"
+    );
+    topic.release(0, "events-sink", 60).await?;
+    let output = status(&["--json"]).await?;
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let consumer = &shown["partitions"][0]["consumers"][0];
+    assert_eq!(
+        (&consumer["committed"], &consumer["lag"]),
+        (&60.into(), &40.into()),
+        "{shown}"
+    );
+    assert_eq!(shown["partitions"][1]["consumers"], serde_json::json!([]));
+
+    // The SPU is away: how far the sinks are is not known, the rest is.
+    servers.stop(Server::Spu).await;
+    let output = status(&["--json"]).await?;
+    assert_eq!(
+        output.status.code(),
+        Some(1),
+        "{}",
+        process::stderr(&output)
+    );
+    let shown: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    assert_eq!(shown["partitions"][0]["end"], 100, "{shown}");
+    let unknown = shown["unknown"][0].as_str().unwrap_or_default();
+    ensure!(unknown.contains("how far the sinks have come"), "{shown}");
     Ok(())
 }
 
@@ -205,7 +313,7 @@ async fn the_real_cdk_takes_our_packages() -> Result<()> {
     std::fs::create_dir(&parts)?;
     std::fs::write(
         parts.join("Connector.toml"),
-        include_str!("../../connector/dynamodb-sink/Connector.toml"),
+        include_str!("../../../connector/dynamodb-sink/Connector.toml"),
     )?;
     // Ends a moment after SIGTERM, as a connector that drains does.
     write_program(

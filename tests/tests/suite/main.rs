@@ -1,0 +1,11 @@
+//! Whole processes against the local stand-ins, and the cluster path against a scripted cluster:
+//! everything that needs no Fluvio. One program, because each links all of Millpond.
+
+mod bad_input;
+mod deploy;
+mod main_job;
+mod profiles;
+mod scripted_cluster;
+
+/// The command line tool.
+const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
