@@ -28,6 +28,8 @@ done
 export CARGO_ENCODED_RUSTFLAGS
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${rustflags[*]}")
 unset RUSTFLAGS
+# It overrides the profile, and makes other bytes.
+export CARGO_INCREMENTAL=0
 
 cargo build "${modules[@]/#/--package=}" --lib --target wasm32-unknown-unknown --release \
     --config 'profile.release.opt-level="s"' \

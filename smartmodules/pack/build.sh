@@ -31,6 +31,8 @@ done
 export CARGO_ENCODED_RUSTFLAGS
 CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f'; echo "${rustflags[*]}")
 unset RUSTFLAGS
+# It overrides the profile, and makes other bytes.
+export CARGO_INCREMENTAL=0
 export CC_wasm32_unknown_unknown=clang
 export AR_wasm32_unknown_unknown=${AR_wasm32_unknown_unknown:-$(command -v llvm-ar || command -v ar)}
 # The linker's compiler is newer than most clangs and does better by zstd: hand it bitcode.

@@ -7,7 +7,7 @@ use fluvio_smartengine::{
     SmartEngine, SmartModuleChainBuilder, SmartModuleChainInstance, SmartModuleConfig,
 };
 use fluvio_smartmodule::dataplane::smartmodule::{
-    SmartModuleExtraParams, SmartModuleInitRuntimeError, SmartModuleInput,
+    SmartModuleExtraParams, SmartModuleInitRuntimeError, SmartModuleInput, SmartModuleOutput,
     SmartModuleTransformRuntimeError,
 };
 use millpond_connector::topic::{ConsumedRecord, Offset, TopicError};
@@ -52,11 +52,12 @@ impl Recipe {
         batch: ReadBatch,
     ) -> Result<Vec<ConsumedRecord>, TopicError> {
         let base = batch.base;
-        let failed = |reason| TopicError::Transform {
-            uses: self.name(),
+        let failed_in = |uses, reason| TopicError::Transform {
+            uses,
             offset: Some(base),
             reason,
         };
+        let failed = |reason| failed_in(self.name(), reason);
         let mut instance = match place.take() {
             Some(instance) => instance,
             None => self.instantiate()?,
@@ -65,15 +66,16 @@ impl Recipe {
             return Err(failed(format!("offset {base} is over the engine's limit")));
         };
         let input = SmartModuleInput::new(batch.raw, base_offset, batch.base_timestamp_ms);
-        let output = catch_unwind(AssertUnwindSafe(|| instance.process(input)));
-        let output = match output {
-            Ok(Ok(output)) => output,
-            Ok(Err(error)) => return Err(failed(engine_text(&error))),
-            Err(_) => return Err(failed("the engine gave up on its output".into())),
+        let again = (self.modules.len() > 1).then(|| input.clone());
+        let output = match call(&mut instance, input) {
+            Ok(output) => output,
+            // The engine does not say which module it was: it is found on new instances.
+            Err(reason) => {
+                let found = again.and_then(|input| self.culprit(&input));
+                let (uses, reason) = found.unwrap_or_else(|| (self.name(), reason));
+                return Err(failed_in(uses, reason));
+            }
         };
-        if let Some(error) = output.error {
-            return Err(failed(runtime_text(&error)));
-        }
         *place = Some(instance);
         let records = output.successes.into_iter().map(|record| ConsumedRecord {
             offset: None,
@@ -82,6 +84,16 @@ impl Recipe {
             timestamp_ms: None,
         });
         Ok(records.collect())
+    }
+
+    /// The module that fails on a batch when the chain up to it is called anew, and its words;
+    /// `None` when the failure does not come again.
+    fn culprit(&self, input: &SmartModuleInput) -> Option<(String, String)> {
+        self.modules.iter().enumerate().find_map(|(index, module)| {
+            let mut instance = self.instantiate_part(&self.modules[..=index]).ok()?;
+            let reason = call(&mut instance, input.clone()).err()?;
+            Some((module.uses.clone(), reason))
+        })
     }
 
     /// The chain, for messages.
@@ -125,6 +137,18 @@ impl Recipe {
             Ok(Err(error)) => Err(engine_text(&error)),
             Err(_) => Err("the engine gave up on it".into()),
         }
+    }
+}
+
+/// Passes a batch through an instance; afterwards a failed one is not to be used again.
+fn call(instance: &mut Instance, input: SmartModuleInput) -> Result<SmartModuleOutput, String> {
+    match catch_unwind(AssertUnwindSafe(|| instance.process(input))) {
+        Ok(Ok(output)) => match &output.error {
+            None => Ok(output),
+            Some(error) => Err(runtime_text(error)),
+        },
+        Ok(Err(error)) => Err(engine_text(&error)),
+        Err(_) => Err("the engine gave up on its output".into()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! SmartModules on stored batches.
 
+mod chaining;
+mod fresh;
 mod smartmodules;
 
 use std::path::Path;
