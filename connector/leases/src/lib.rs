@@ -4,7 +4,8 @@
 //! [`Coordinator`] is a pure state machine: it is shown what the store holds ([`View`]) and told
 //! what the local clock says, and answers what to write and what to stop. It holds no I/O, no
 //! clock and no randomness. [`LeaseStore`] is where the rows are: [`MemoryStore`] for tests,
-//! `DynamoStore` (feature `dynamodb`) for the service.
+//! `DynamoStore` (feature `dynamodb`) for the service. `LeaseDriver` (feature `driver`) runs the one
+//! against the other and tells its user what was taken, is to be handed over, or was lost.
 //!
 //! # The rows
 //! One row per worker, which it rewrites at every beat, and one row per lease, which is written
@@ -32,7 +33,10 @@
 //! A process can be paused after it looked at its lease and before its write arrives. No lease
 //! protects from that, only the place written to can: every change of hands raises
 //! [`Held::epoch`], and what is written under a lease must be refused below the highest epoch
-//! that was claimed there. The sink's ledger row does so.
+//! that was claimed there. The source's shard checkpoints do so with the lease's epoch itself. The
+//! sink's ledger row has an epoch of its own, which every process raises that claims the topic
+//! partition, whatever the lease says; its writes apply only to the row that was last seen. What the
+//! sink writes to its store before that is the same for every owner, so repeating it changes nothing.
 //!
 //! # Restarts
 //! A worker whose id is stable (kept in its data directory, which it holds locked) takes what its
@@ -41,14 +45,22 @@
 
 mod balance;
 mod coordinator;
+#[cfg(feature = "driver")]
+mod driver;
 mod row;
 mod settings;
 mod store;
+#[cfg(feature = "driver")]
+mod worker;
 
 pub use coordinator::{Coordinator, Decision, DropReason, Event, Held};
+#[cfg(feature = "driver")]
+pub use driver::{LeaseDriver, LeaseEvent, LeaseEvents, LeaseHandle};
 pub use row::{Beat, Change, LeaseId, LeaseRow, View, WorkerId};
 pub use settings::{Settings, SettingsError};
 #[cfg(feature = "dynamodb")]
 pub use store::dynamodb::DynamoStore;
 pub use store::memory::MemoryStore;
 pub use store::{LeaseStore, Outcome, StoreError};
+#[cfg(feature = "driver")]
+pub use worker::{WorkerIdError, worker_id};
