@@ -2,6 +2,7 @@
 //! everything that needs no Fluvio. One program, because each links all of Millpond.
 
 mod bad_input;
+mod composition;
 mod deploy;
 mod main_job;
 mod profiles;
