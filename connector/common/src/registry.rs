@@ -61,6 +61,11 @@ pub trait ConnectorKind: Send + Sync {
         problems: &mut Problems,
     ) -> Option<Box<dyn ValidConnector>>;
 
+    /// Text of the `Connector.toml` of its package; without one it cannot be put on a cluster.
+    fn package_description(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Which way it moves records; follows from the type name.
     fn direction(&self) -> Direction {
         Direction::of_type(self.type_name())

@@ -154,6 +154,10 @@ impl ConnectorKind for DynamodbSink {
         "dynamodb"
     }
 
+    fn package_description(&self) -> Option<&'static str> {
+        Some(include_str!("../Connector.toml"))
+    }
+
     fn section_schema(&self, generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<RawDynamodb>()
     }

@@ -35,6 +35,10 @@ impl ConnectorKind for KinesisKind {
         "kinesis"
     }
 
+    fn package_description(&self) -> Option<&'static str> {
+        Some(include_str!("../Connector.toml"))
+    }
+
     fn section_schema(&self, generator: &mut SchemaGenerator) -> Schema {
         generator.subschema_for::<RawKinesis>()
     }

@@ -297,6 +297,10 @@ pub struct EmitArgs {
     /// Rate in MB (10^6 bytes) per second [default: as fast as possible]
     #[arg(long, value_name = "MB/S", value_parser = positive)]
     pub rate: Option<f64>,
+    /// Put this many events into one record, as the Kinesis Producer Library does; the stream
+    /// must not be resharded meanwhile
+    #[arg(long, value_name = "N", conflicts_with_all = ["to_file", "log"], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub kpl: Option<u32>,
     /// Record here when each event was sent (see `emit_log` in the source for the form)
     #[arg(long, value_name = "FILE")]
     pub log: Option<PathBuf>,

@@ -1,5 +1,6 @@
 //! The `millpond` command line tool, as a library so that tests can use its parts.
 
+pub mod aggregator;
 pub mod baseline;
 pub mod child;
 pub mod cli;

@@ -13,12 +13,7 @@ use flate2::write::GzEncoder;
 use serde::Deserialize;
 
 use super::cdk::find_program;
-
-/// The packages that are part of Millpond: `meta.type` and `Connector.toml`.
-const BUILT_IN: &[&str] = &[
-    include_str!("../../../../connector/kinesis-source/Connector.toml"),
-    include_str!("../../../../connector/dynamodb-sink/Connector.toml"),
-];
+use crate::connectors::registry;
 
 const DESCRIPTION: &str = "Connector.toml";
 
@@ -75,11 +70,10 @@ pub fn find(type_name: &str, dirs: &[PathBuf]) -> Result<Package> {
             return with_binary(text, &described, Some(dir));
         }
     }
-    for text in BUILT_IN {
-        let described = parse(text)?;
-        if described.package.name == type_name {
-            return with_binary((*text).to_owned(), &described, None);
-        }
+    let registry = registry();
+    let built_in = registry.kind(type_name);
+    if let Some(text) = built_in.and_then(|kind| kind.package_description()) {
+        return with_binary(text.to_owned(), &parse(text)?, None);
     }
     bail!(
         "no package of a `{type_name}` is known; give the directory of its `{DESCRIPTION}` and binary with `--package-dir`"
@@ -187,12 +181,11 @@ mod tests {
 
     #[test]
     fn every_connector_of_this_binary_has_a_description() {
-        for kind in crate::connectors::registry().kinds() {
-            let described = BUILT_IN
-                .iter()
-                .filter_map(|text| parse(text).ok())
-                .filter(|described| described.package.name == kind.type_name());
-            assert_eq!(described.count(), 1, "{}", kind.type_name());
+        for kind in registry().kinds() {
+            let name = kind.type_name();
+            let text = kind.package_description();
+            let text = text.unwrap_or_else(|| panic!("`{name}` shows no `{DESCRIPTION}`"));
+            assert_eq!(parse(text).expect("a description").package.name, name);
         }
     }
 

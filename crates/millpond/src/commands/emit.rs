@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::aggregator::Aggregator;
 use crate::child;
 use crate::cli::EmitArgs;
 use crate::commands::print;
@@ -114,6 +115,10 @@ async fn emit_to_stream(args: &EmitArgs, stream: &str) -> Result<Summary> {
     let client = aws_sdk_kinesis::Client::new(&args.aws.load().await?);
     let log = args.log.as_deref().map(open_log).transpose()?;
     let statistics = Arc::new(PutStatistics::default());
+    let mut aggregator = match args.kpl {
+        Some(events) => Some(Aggregator::new(&client, stream, events as usize).await?),
+        None => None,
+    };
     let lane = Lane {
         client,
         stream: stream.to_owned(),
@@ -129,30 +134,34 @@ async fn emit_to_stream(args: &EmitArgs, stream: &str) -> Result<Summary> {
     while !extent.is_reached(events, bytes) {
         let event = workload.event(events);
         bytes += event.data.len() as u64;
-        let entry = PutRecordsRequestEntry::builder()
-            .partition_key(event.partition_key)
-            .data(Blob::new(event.data))
-            .build()?;
-        if !lanes
-            .push(Pending {
-                index: events,
-                entry,
-            })
-            .await
+        let entry = match &mut aggregator {
+            Some(aggregator) => aggregator.push(&event.partition_key, event.data.into())?,
+            None => Some(
+                PutRecordsRequestEntry::builder()
+                    .partition_key(event.partition_key)
+                    .data(Blob::new(event.data))
+                    .build()?,
+            ),
+        };
+        let index = events;
+        events += 1;
+        if let Some(entry) = entry
+            && !lanes.push(Pending { index, entry }).await
         {
             break;
         }
-        events += 1;
         if let Some(rate) = args.rate {
             let due = Duration::from_secs_f64(bytes as f64 / (rate * 1e6));
             if let Some(ahead) = due.checked_sub(started.elapsed())
                 && ahead > PACE_STEP
             {
+                push_open(&mut aggregator, &mut lanes, events).await?;
                 lanes.flush().await;
                 tokio::time::sleep(ahead).await;
             }
         }
     }
+    push_open(&mut aggregator, &mut lanes, events).await?;
     lanes.finish().await?;
     drop(lane);
     if let Some(log) = log {
@@ -173,6 +182,21 @@ async fn emit_to_stream(args: &EmitArgs, stream: &str) -> Result<Summary> {
         uncertain_calls: statistics.uncertain_calls.load(Ordering::Relaxed),
         reordered_by_stream: statistics.reordered.load(Ordering::Relaxed),
     })
+}
+
+/// Hands on the records that are not full.
+async fn push_open(
+    aggregator: &mut Option<Aggregator>,
+    lanes: &mut Lanes,
+    index: u64,
+) -> Result<()> {
+    if let Some(aggregator) = aggregator {
+        for entry in aggregator.take_open()? {
+            // A lane that is gone has failed, and `finish` tells why.
+            let _ = lanes.push(Pending { index, entry }).await;
+        }
+    }
+    Ok(())
 }
 
 fn emit_to_file(args: &EmitArgs, path: &Path) -> Result<Summary> {
