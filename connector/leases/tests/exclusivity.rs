@@ -126,7 +126,7 @@ fn a_forgotten_process_sees_that_its_row_is_anothers() {
     assert!(older.held(&lease(), at(2)).is_some());
     let seen = store.snapshot().workers.get(&id).copied();
     let gone = Change::Worker {
-        id: id.clone(),
+        id,
         seen,
         new: None,
     };

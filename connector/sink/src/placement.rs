@@ -108,7 +108,7 @@ pub fn locate(
         }
         let Some((offset, _)) = offsets.find(|(_, stored)| stored.as_ref() == key) else {
             return Err(PlacementError::NotStored {
-                key: key.map_or(String::new(), |key| shown(key)),
+                key: key.map_or(String::new(), shown),
             });
         };
         record.offset = Some(offset);

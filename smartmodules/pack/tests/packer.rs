@@ -307,8 +307,11 @@ fn a_record_without_an_origin_is_rejected_and_still_counted() {
     );
 }
 
+/// Place in the batch, key, value.
+type Left<'a> = (i64, Option<&'a [u8]>, &'a [u8]);
+
 /// A batch as another SmartModule leaves it: records that keep their place among those removed.
-fn thinned(records: &[(i64, Option<&[u8]>, &[u8])]) -> Vec<u8> {
+fn thinned(records: &[Left<'_>]) -> Vec<u8> {
     let mut raw = (records.len() as u32).to_be_bytes().to_vec();
     for (delta, key, value) in records {
         put_record(&mut raw, 10 * delta, *delta, *key, value);

@@ -71,10 +71,13 @@ async fn next(reader: &mut Box<dyn PartitionReader>) -> Result<Chunk, TopicError
     Ok(chunk.expect("in time"))
 }
 
+/// Events by group.
+type Groups = BTreeMap<String, Vec<String>>;
+
 /// Groups with their events, and the rejected, of the envelopes of a chunk.
-fn unpacked(chunk: &Chunk) -> (BTreeMap<String, Vec<String>>, Vec<(RejectReason, String)>) {
+fn unpacked(chunk: &Chunk) -> (Groups, Vec<(RejectReason, String)>) {
     let mut decoder = FrameDecoder::new().expect("zstd");
-    let (mut groups, mut rejects) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+    let (mut groups, mut rejects) = (Groups::new(), Vec::new());
     for record in &chunk.records {
         let (header, length) = Header::decode(&record.value).expect("an envelope");
         assert_eq!(header.base_offset, chunk.offsets.start);
