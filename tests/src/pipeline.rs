@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::process::Output;
 
 use anyhow::{Context as _, Result, ensure};
+use millpond::verify::Verifier;
+use millpond::workload::Workload;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -14,6 +16,12 @@ use crate::{DEADLINE, config};
 
 /// Name of stream, topic and table in the test configuration.
 pub const EVENTS: &str = "events";
+
+/// Time of the first event of a workload, milliseconds since the Unix epoch.
+const START_MS: i64 = 1_763_886_000_000;
+
+/// Jobs of a workload that run at once.
+const JOBS: u32 = 20;
 
 /// A pipeline under test.
 #[derive(Debug)]
@@ -125,24 +133,15 @@ impl Pipeline {
         Ok(log)
     }
 
-    /// Emits events of the synthetic workload, from a fixed start time.
+    /// Emits events of the synthetic workload, from a fixed start time; answers their bytes.
     ///
     /// # Errors
     /// When the emitter fails.
-    pub fn emit(&self, events: u64, seed: u64) -> Result<()> {
-        let (events, seed) = (events.to_string(), seed.to_string());
-        self.succeed(&[
-            "emit",
-            "--stream",
-            EVENTS,
-            "--events",
-            &events,
-            "--seed",
-            &seed,
-            "--start",
-            "1763886000000",
-        ])?;
-        Ok(())
+    pub fn emit(&self, events: u64, seed: u64) -> Result<u64> {
+        let [events, seed, start, jobs] = workload_arguments(events, seed);
+        let said = self.succeed(&["emit", "--stream", EVENTS, &events, &seed, &start, &jobs])?;
+        let summary: Value = serde_json::from_slice(&said)?;
+        summary["bytes"].as_u64().context("bytes of the events")
     }
 
     /// The same events as [`Pipeline::emit`] puts, one per line.
@@ -150,20 +149,10 @@ impl Pipeline {
     /// # Errors
     /// When the emitter fails.
     pub fn expected(&self, events: u64, seed: u64) -> Result<Vec<String>> {
-        let (events, seed) = (events.to_string(), seed.to_string());
         let file = self.dir.path().join("expected.ndjson");
         let path = file.to_str().context("UTF-8 path")?;
-        self.succeed(&[
-            "emit",
-            "--to-file",
-            path,
-            "--events",
-            &events,
-            "--seed",
-            &seed,
-            "--start",
-            "1763886000000",
-        ])?;
+        let [events, seed, start, jobs] = workload_arguments(events, seed);
+        self.succeed(&["emit", "--to-file", path, &events, &seed, &start, &jobs])?;
         let text = std::fs::read_to_string(&file)?;
         Ok(text.lines().map(str::to_owned).collect())
     }
@@ -215,6 +204,24 @@ impl Pipeline {
         Ok(events)
     }
 
+    /// Reads the table and checks that it holds the events of one [`Pipeline::emit`], each once,
+    /// unchanged and in the order of its partition key.
+    ///
+    /// # Errors
+    /// With the counts, when it does not.
+    pub fn verify(&self, events: u64, seed: u64) -> Result<()> {
+        let mut verifier = Verifier::new(Workload::new(seed, START_MS, JOBS), events);
+        for group in self.groups()?.into_keys() {
+            verifier.next_group();
+            for event in self.read(&group)? {
+                verifier.take(event.as_bytes());
+            }
+        }
+        let counts = verifier.finish();
+        ensure!(counts.is_exact(), "{counts:?}");
+        Ok(())
+    }
+
     /// Waits until the table holds an item of some chain.
     ///
     /// # Errors
@@ -232,4 +239,15 @@ impl Pipeline {
         .await
         .with_context(|| format!("within {DEADLINE:?}"))
     }
+}
+
+/// What makes `emit` make the same events every time.
+#[must_use]
+pub fn workload_arguments(events: u64, seed: u64) -> [String; 4] {
+    [
+        format!("--events={events}"),
+        format!("--seed={seed}"),
+        format!("--start={START_MS}"),
+        format!("--jobs={JOBS}"),
+    ]
 }

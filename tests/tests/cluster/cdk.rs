@@ -5,7 +5,9 @@ use millpond::cluster::process;
 use millpond_tests::process::{stderr, stdout};
 use millpond_tests::{config, eventually};
 
-use crate::on_cluster::{OnCluster, sorted};
+use millpond_tests::on_cluster::{OnCluster, sorted};
+
+use crate::BUILT;
 
 const SECRETS: [(&str, &str); 2] = [
     ("KINESIS_URL", "AWS_ENDPOINT_URL_KINESIS"),
@@ -44,7 +46,7 @@ fn config() -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_come_from_a_file_or_the_environment_and_are_in_no_log() -> Result<()> {
-    let Some(mut on) = OnCluster::new("secrets", &config()?).await? else {
+    let Some(mut on) = OnCluster::new(BUILT, "secrets", &config()?).await? else {
         return Ok(());
     };
     let mut values = Vec::new();

@@ -10,12 +10,13 @@ use std::process::Output;
 use anyhow::{Context as _, Result, ensure};
 use millpond::cluster::cdk::PROGRAM_DIR_VARIABLE;
 use millpond_fluvio_topic::testing::LocalCluster;
+use millpond_tests::on_cluster::{PACKAGES, PROGRAMS};
 use millpond_tests::process::{self, command};
 use millpond_tests::{config, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::{CONNECTORS, MILLPOND, PROGRAMS};
+use crate::BUILT;
 
 const WAITS: &str =
     "#!/bin/sh\ntrap 'echo drained; exit 0' TERM\necho started\nwhile :; do sleep 0.1; done\n";
@@ -39,7 +40,7 @@ impl Scene {
             dir,
             bin,
         };
-        for (type_name, description, _) in CONNECTORS {
+        for (type_name, description) in PACKAGES {
             let parts = scene.dir.path().join(type_name);
             std::fs::create_dir(&parts)?;
             std::fs::write(parts.join("Connector.toml"), description)?;
@@ -63,7 +64,7 @@ impl Scene {
 
     fn millpond(&self, arguments: &[&str]) -> Result<Output> {
         let endpoint = self.cluster.endpoint();
-        let mut command = command(MILLPOND, arguments, &[]);
+        let mut command = command(BUILT.millpond, arguments, &[]);
         command
             .current_dir(self.dir.path())
             .env(PROGRAM_DIR_VARIABLE, &self.bin)

@@ -5,26 +5,10 @@
 
 mod cdk;
 mod deploy;
-mod on_cluster;
 mod path;
 mod profiles;
 
-/// The command line tool.
-const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
+use millpond_tests::on_cluster::Binaries;
 
-/// The connectors: type, description, binary.
-const CONNECTORS: [(&str, &str, &str); 2] = [
-    (
-        "kinesis-source",
-        include_str!("../../../connector/kinesis-source/Connector.toml"),
-        env!("CARGO_BIN_EXE_millpond-kinesis-source-under-test"),
-    ),
-    (
-        "dynamodb-sink",
-        include_str!("../../../connector/dynamodb-sink/Connector.toml"),
-        env!("CARGO_BIN_EXE_millpond-dynamodb-sink-under-test"),
-    ),
-];
-
-/// What Fluvio programs the tests need beside its servers.
-const PROGRAMS: &[&str] = &["fluvio", "cdk"];
+/// The binaries that are deployed.
+const BUILT: Binaries = millpond_tests::binaries!();

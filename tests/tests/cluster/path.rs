@@ -4,13 +4,18 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
-use millpond_tests::pipeline::EVENTS;
+use millpond_tests::pipeline::{EVENTS, workload_arguments};
 use millpond_tests::process::Running;
 use millpond_tests::{config, eventually};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::on_cluster::{OnCluster, sorted};
+use millpond_tests::on_cluster::{OnCluster, sorted};
+
+use crate::BUILT;
+
+/// Events of the demo's workload.
+const DEMO_EVENTS: u64 = 116_000;
 
 #[expect(
     clippy::print_stderr,
@@ -22,25 +27,24 @@ fn announce_seed(seed: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_cross_a_cluster_once_and_unchanged() -> Result<()> {
-    let Some(on) = OnCluster::new("events_cross_a_cluster", &config::pipeline()).await? else {
+    let Some(on) = OnCluster::new(BUILT, "events_cross_a_cluster", &config::pipeline()).await?
+    else {
         return Ok(());
     };
     on.deploy()?;
-    on.pipeline.emit(6_000, 21)?;
-    on.arrived(6_000).await?;
+    on.pipeline.emit(DEMO_EVENTS, 21)?;
+    on.arrived(DEMO_EVENTS).await?;
     on.down()?;
-    assert_eq!(
-        on.pipeline.read_all()?,
-        sorted(on.pipeline.expected(6_000, 21)?)
-    );
+    on.pipeline.verify(DEMO_EVENTS, 21)?;
     // Deployed again it goes on where it was.
     on.pipeline.emit(2_000, 22)?;
     on.deploy()?;
-    on.arrived(8_000).await?;
+    on.arrived(DEMO_EVENTS + 2_000).await?;
     on.down()?;
-    let mut expected = on.pipeline.expected(6_000, 21)?;
+    let mut expected = on.pipeline.expected(DEMO_EVENTS, 21)?;
     expected.extend(on.pipeline.expected(2_000, 22)?);
-    assert_eq!(on.pipeline.read_all()?, sorted(expected));
+    let expected = sorted(expected);
+    ensure!(on.pipeline.read_all()? == expected, "not what was emitted");
     Ok(())
 }
 
@@ -52,18 +56,14 @@ async fn small_answers_lose_nothing() -> Result<()> {
         1,
     );
     ensure!(text.contains("max-bytes"));
-    let Some(on) = OnCluster::new("small_answers", &text).await? else {
+    let Some(on) = OnCluster::new(BUILT, "small_answers", &text).await? else {
         return Ok(());
     };
     on.pipeline.emit(6_000, 23)?;
     on.deploy()?;
     on.arrived(6_000).await?;
     on.down()?;
-    assert_eq!(
-        on.pipeline.read_all()?,
-        sorted(on.pipeline.expected(6_000, 23)?)
-    );
-    Ok(())
+    on.pipeline.verify(6_000, 23)
 }
 
 /// The dead-letter file of the sink, wherever `deploy` let it keep its state.
@@ -84,7 +84,7 @@ fn dead_letters(dir: &Path) -> Result<String> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn poison_costs_one_dead_letter() -> Result<()> {
-    let Some(on) = OnCluster::new("poison", &config::pipeline()).await? else {
+    let Some(on) = OnCluster::new(BUILT, "poison", &config::pipeline()).await? else {
         return Ok(());
     };
     on.pipeline.emit(1_000, 24)?;
@@ -104,7 +104,8 @@ async fn poison_costs_one_dead_letter() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_is_killed_nothing_is_lost_or_repeated() -> Result<()> {
-    let Some(mut on) = OnCluster::new("whatever_is_killed", &config::pipeline()).await? else {
+    let Some(mut on) = OnCluster::new(BUILT, "whatever_is_killed", &config::pipeline()).await?
+    else {
         return Ok(());
     };
     let seed = std::env::var("MILLPOND_SEED")
@@ -114,19 +115,10 @@ async fn whatever_is_killed_nothing_is_lost_or_repeated() -> Result<()> {
     announce_seed(seed);
     let mut random = StdRng::seed_from_u64(seed);
     on.deploy()?;
-    let mut emitter = Running::start(&mut on.pipeline.command(&[
-        "emit",
-        "--stream",
-        EVENTS,
-        "--events",
-        "20000",
-        "--seed",
-        "31",
-        "--start",
-        "1763886000000",
-        "--rate",
-        "1",
-    ]))?;
+    let [events, of_seed, start, jobs] = workload_arguments(20_000, 31);
+    let arguments = ["emit", "--stream", EVENTS, "--rate=1"];
+    let mut command = on.pipeline.command(&arguments);
+    let mut emitter = Running::start(command.args([events, of_seed, start, jobs]))?;
     for _ in 0..6 {
         let before = on.events();
         let more = random.random_range(1..1500);
@@ -147,9 +139,5 @@ async fn whatever_is_killed_nothing_is_lost_or_repeated() -> Result<()> {
     ensure!(emitted.success(), "{}", emitter.rest().1);
     on.arrived(20_000).await?;
     on.down()?;
-    assert_eq!(
-        on.pipeline.read_all()?,
-        sorted(on.pipeline.expected(20_000, 31)?)
-    );
-    Ok(())
+    on.pipeline.verify(20_000, 31)
 }

@@ -9,8 +9,9 @@ use millpond_tests::config;
 use millpond_tests::profiles::{clients_are_checked, servers_are_checked};
 use tempfile::TempDir;
 
-use crate::on_cluster::{OnCluster, sorted};
-use crate::{MILLPOND, PROGRAMS};
+use millpond_tests::on_cluster::{OnCluster, PROGRAMS, sorted};
+
+use crate::BUILT;
 
 async fn start(dir: &Path, authority: &Authority, asks_clients: bool) -> Result<LocalCluster> {
     let (cert, key) = authority.sign_servers()?.write(dir, "servers")?;
@@ -28,7 +29,12 @@ async fn servers_are_who_the_profile_says() -> Result<()> {
     let dir = TempDir::new()?;
     let authority = Authority::new("authority")?;
     let cluster = start(dir.path(), &authority, false).await?;
-    servers_are_checked(MILLPOND, dir.path(), &cluster.tls_endpoint(), &authority)
+    servers_are_checked(
+        BUILT.millpond,
+        dir.path(),
+        &cluster.tls_endpoint(),
+        &authority,
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -41,7 +47,7 @@ async fn events_cross_a_cluster_that_asks_for_certificates() -> Result<()> {
     let authority = Authority::new("authority")?;
     let cluster = start(dir.path(), &authority, true).await?;
     let endpoint = cluster.tls_endpoint();
-    clients_are_checked(MILLPOND, dir.path(), &endpoint, &authority)?;
+    clients_are_checked(BUILT.millpond, dir.path(), &endpoint, &authority)?;
 
     let file = dir.path().join("secure.toml");
     let policy = Policy::Inline {
@@ -50,7 +56,7 @@ async fn events_cross_a_cluster_that_asks_for_certificates() -> Result<()> {
         domain: DOMAIN,
     };
     std::fs::write(&file, profile(&endpoint, &policy))?;
-    let mut on = OnCluster::on(cluster, &config::pipeline()).await?;
+    let mut on = OnCluster::on(BUILT, cluster, &config::pipeline()).await?;
     on.use_profile(&file, "secure");
     on.deploy()?;
     on.pipeline.emit(2_000, 41)?;

@@ -6,17 +6,56 @@ use std::process::{Command, Output};
 use anyhow::{Context as _, Result, ensure};
 use millpond::cluster::cdk::PROGRAM_DIR_VARIABLE;
 use millpond_fluvio_topic::testing::LocalCluster;
-use millpond_tests::eventually;
-use millpond_tests::pipeline::Pipeline;
-use millpond_tests::process;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::{CONNECTORS, MILLPOND, PROGRAMS};
+use crate::eventually;
+use crate::pipeline::Pipeline;
+use crate::process;
+
+/// The packages of the connectors: type and description.
+pub const PACKAGES: [(&str, &str); 2] = [
+    (
+        "kinesis-source",
+        include_str!("../../connector/kinesis-source/Connector.toml"),
+    ),
+    (
+        "dynamodb-sink",
+        include_str!("../../connector/dynamodb-sink/Connector.toml"),
+    ),
+];
+
+/// What Fluvio programs are needed beside its servers.
+pub const PROGRAMS: &[&str] = &["fluvio", "cdk"];
+
+/// What cargo built: only tests and benchmarks are told where.
+#[derive(Debug, Clone, Copy)]
+pub struct Binaries {
+    /// The command line tool.
+    pub millpond: &'static str,
+    /// The Kinesis source.
+    pub source: &'static str,
+    /// The DynamoDB sink.
+    pub sink: &'static str,
+}
+
+/// The [`Binaries`] of this build.
+#[macro_export]
+macro_rules! binaries {
+    () => {
+        $crate::on_cluster::Binaries {
+            millpond: env!("CARGO_BIN_EXE_millpond-under-test"),
+            source: env!("CARGO_BIN_EXE_millpond-kinesis-source-under-test"),
+            sink: env!("CARGO_BIN_EXE_millpond-dynamodb-sink-under-test"),
+        }
+    };
+}
 
 /// Stand-ins, a cluster, and what `deploy` needs; what was deployed ends with it.
 pub struct OnCluster {
+    /// Stand-ins, configuration and data.
     pub pipeline: Pipeline,
+    /// The servers.
     pub cluster: LocalCluster,
     bin: PathBuf,
     /// Which cluster: `--cluster HOST:PORT` unless a test says otherwise.
@@ -25,20 +64,27 @@ pub struct OnCluster {
 
 impl OnCluster {
     /// Starts everything; `None`, announced, where Fluvio's programs are missing.
-    pub async fn new(test: &str, config: &str) -> Result<Option<Self>> {
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn new(binaries: Binaries, test: &str, config: &str) -> Result<Option<Self>> {
         if !LocalCluster::is_available_with(test, PROGRAMS) {
             return Ok(None);
         }
-        Self::on(LocalCluster::start().await?, config)
+        Self::on(binaries, LocalCluster::start().await?, config)
             .await
             .map(Some)
     }
 
     /// The same on a cluster that was started.
-    pub async fn on(cluster: LocalCluster, config: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// When the stand-ins do not start.
+    pub async fn on(binaries: Binaries, cluster: LocalCluster, config: &str) -> Result<Self> {
         let bin = LocalCluster::bin_dir().context("the folder of Fluvio's programs")?;
-        let pipeline = Pipeline::new(MILLPOND, 3, config).await?;
-        for (type_name, description, binary) in CONNECTORS {
+        let pipeline = Pipeline::new(binaries.millpond, 3, config).await?;
+        let built = [binaries.source, binaries.sink];
+        for ((type_name, description), binary) in PACKAGES.into_iter().zip(built) {
             let parts = pipeline.dir().join(type_name);
             std::fs::create_dir(&parts)?;
             std::fs::write(parts.join("Connector.toml"), description)?;
@@ -66,6 +112,10 @@ impl OnCluster {
         environment.extend(value.map(|value| (name.to_owned(), value.to_owned())));
     }
 
+    /// Runs a `millpond` command on the cluster.
+    ///
+    /// # Errors
+    /// When it does not end.
     pub fn millpond(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = self.pipeline.command(arguments);
         command
@@ -78,6 +128,9 @@ impl OnCluster {
     }
 
     /// Runs `cdk` with the list of this pipeline.
+    ///
+    /// # Errors
+    /// When it does not end.
     pub fn cdk(&self, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(self.bin.join("cdk"));
         command
@@ -87,10 +140,18 @@ impl OnCluster {
         process::run(&mut command)
     }
 
+    /// Runs `millpond deploy`.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn deploy(&self) -> Result<()> {
         self.deploy_with(&[])
     }
 
+    /// Runs `millpond deploy` with more arguments.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn deploy_with(&self, more: &[&str]) -> Result<()> {
         let mut arguments = vec![
             "deploy",
@@ -101,6 +162,10 @@ impl OnCluster {
         self.succeed(&arguments).map(drop)
     }
 
+    /// Runs a `millpond` command that must succeed; answers its stdout.
+    ///
+    /// # Errors
+    /// When it fails; with what the connectors logged.
     pub fn succeed(&self, arguments: &[&str]) -> Result<Vec<u8>> {
         let output = self.millpond(arguments)?;
         ensure!(
@@ -114,22 +179,33 @@ impl OnCluster {
     }
 
     /// What a connector has written since its last start.
+    #[must_use]
     pub fn log(&self, connector: &str) -> String {
         let dir = self.pipeline.dir().join(".millpond/cluster");
         std::fs::read_to_string(dir.join(format!("{connector}.log"))).unwrap_or_default()
     }
 
+    /// What all connectors have written since their last start.
+    #[must_use]
     pub fn logs(&self) -> String {
         let (source, sink) = (self.log("events-source"), self.log("events-sink"));
         format!("source:\n{source}\nsink:\n{sink}")
     }
 
+    /// What `millpond status --json` says.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn status(&self) -> Result<Value> {
         Ok(serde_json::from_slice(
             &self.succeed(&["status", "--json"])?,
         )?)
     }
 
+    /// Process of a connector, if it runs.
+    ///
+    /// # Errors
+    /// When the status cannot be had.
     pub fn pid(&self, connector: &str) -> Result<Option<Pid>> {
         let status = self.status()?;
         let connectors = status["connectors"]
@@ -141,6 +217,10 @@ impl OnCluster {
         Ok(pid.and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)))
     }
 
+    /// Ends a connector without warning, if it runs.
+    ///
+    /// # Errors
+    /// When the system refuses.
     pub fn kill(&self, connector: &str) -> Result<()> {
         if let Some(pid) = self.pid(connector)? {
             kill_process(pid, Signal::KILL)?;
@@ -149,12 +229,17 @@ impl OnCluster {
     }
 
     /// Events in the table.
+    #[must_use]
     pub fn events(&self) -> u64 {
         self.pipeline
             .groups()
             .map_or(0, |groups| groups.values().sum())
     }
 
+    /// Waits until so many events are in the table.
+    ///
+    /// # Errors
+    /// When they are not there before the deadline.
     pub async fn arrived(&self, events: u64) -> Result<()> {
         eventually("all events", async || {
             Ok((self.events() >= events).then_some(()))
@@ -163,6 +248,10 @@ impl OnCluster {
         .with_context(|| format!("{} of {events}\n{}", self.events(), self.logs()))
     }
 
+    /// Runs `millpond down`.
+    ///
+    /// # Errors
+    /// When it fails.
     pub fn down(&self) -> Result<()> {
         self.succeed(&["down"]).map(drop)
     }
@@ -170,11 +259,13 @@ impl OnCluster {
 
 impl Drop for OnCluster {
     fn drop(&mut self) {
-        // Nothing that was started outlives a test that failed half way.
+        // Nothing that was started outlives what failed half way.
         let _ = self.millpond(&["down"]);
     }
 }
 
+/// For comparisons in which the order of groups does not count.
+#[must_use]
 pub fn sorted(mut events: Vec<String>) -> Vec<String> {
     events.sort_unstable();
     events
