@@ -9,6 +9,7 @@ use millpond_tests::process::Running;
 use millpond_tests::{config, eventually};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
+use serde_json::Value;
 
 use millpond_tests::on_cluster::{OnCluster, sorted};
 
@@ -80,6 +81,57 @@ fn dead_letters(dir: &Path) -> Result<String> {
         }
     }
     anyhow::bail!("no dead-letter file below {}", dir.display())
+}
+
+/// A filter of the user's, sent along with each stream, and a mapping between it and the packer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn modules_of_the_user_work_before_the_packer() -> Result<()> {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../smartmodules/examples");
+    let step = |module: &str, parameters: &str| {
+        format!("  - uses: {examples}/{module}.wasm\n    with: {{{parameters}}}\n")
+    };
+    let chain = [
+        "transforms:\n",
+        &step("filter-events", "pointer: /event_type, drop: entity_scored"),
+        &step("redact-json", "remove: tenant"),
+    ];
+    let text = config::pipeline().replacen("transforms:\n", &chain.concat(), 1);
+    let Some(mut on) = OnCluster::new(BUILT, "modules_of_the_user", &text).await? else {
+        return Ok(());
+    };
+    let wanted = |events: Vec<String>| -> Result<Vec<Value>> {
+        let mut wanted = Vec::new();
+        for event in events {
+            let mut event: Value = serde_json::from_str(&event)?;
+            if event["event_type"] != "entity_scored" {
+                event.as_object_mut().context("an object")?.remove("tenant");
+                wanted.push(event);
+            }
+        }
+        wanted.sort_by_key(|event| event["event_id"].to_string());
+        Ok(wanted)
+    };
+    on.deploy()?;
+    on.pipeline.emit(6_000, 26)?;
+    let mut expected = wanted(on.pipeline.expected(6_000, 26)?)?;
+    on.arrived(expected.len() as u64).await?;
+    on.kill("events-sink")?;
+    on.cluster.restart_spu().await?;
+    on.deploy()?;
+    on.pipeline.emit(3_000, 27)?;
+    expected.extend(wanted(on.pipeline.expected(3_000, 27)?)?);
+    on.arrived(expected.len() as u64).await?;
+    on.down()?;
+    expected.sort_by_key(|event| event["event_id"].to_string());
+    let read = on.pipeline.read_all()?;
+    let read = read.iter().map(|event| serde_json::from_str(event));
+    let mut read: Vec<Value> = read.collect::<Result<_, _>>()?;
+    read.sort_by_key(|event| event["event_id"].to_string());
+    ensure!(
+        read.len() == expected.len() && read == expected,
+        "not what was kept"
+    );
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
