@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{self, Running, command};
+use crate::relay::Relay;
 use crate::stand_ins::StandIns;
 use crate::{DEADLINE, config};
 
@@ -66,6 +67,20 @@ impl Pipeline {
     /// When it cannot be written.
     pub fn set_config(&self, text: &str) -> Result<()> {
         config::write(self.dir.path(), text).map(drop)
+    }
+
+    /// Puts a relay before a stand-in; `endpoint` is the variable that says where that is.
+    ///
+    /// # Errors
+    /// When no port can be had.
+    pub async fn relay(&mut self, endpoint: &str) -> Result<Relay> {
+        let url = match endpoint {
+            "AWS_ENDPOINT_URL_KINESIS" => self.aws.kinesis_url(),
+            _ => self.aws.dynamodb_url(),
+        };
+        let relay = Relay::start(url.trim_start_matches("http://")).await?;
+        self.environment = self.aws.environment_with(endpoint, &relay.url());
+        Ok(relay)
     }
 
     /// A `millpond` command in this environment.

@@ -4,13 +4,10 @@ use std::path::Path;
 
 use anyhow::Result;
 use bytes::Bytes;
-use millpond_connector::catalog::SmartModuleCatalog;
 use millpond_connector::manifest::{ManifestFile, Scope, Validation};
-use millpond_connector::problem::Problems;
 use millpond_connector::registry::Registry;
 use millpond_connector::secret::SecretStore;
-use millpond_connector::section::Section;
-use millpond_connector::topic::Transform;
+use millpond_connector_host::BuiltIn;
 use millpond_embedded_topic::SmartModules;
 
 /// The root `Connector.yaml`: what `demo` runs from anywhere.
@@ -44,28 +41,6 @@ pub fn validate(file: &ManifestFile, secrets: &SecretStore) -> Validation {
 /// When the file or the secrets cannot be read at all.
 pub fn validate_path(path: &Path, secrets: &SecretStore) -> Result<Validation> {
     Ok(validate(&ManifestFile::read(path)?, secrets))
-}
-
-/// The SmartModules of this binary, with their parameters.
-#[derive(Debug, Clone, Copy)]
-pub struct BuiltIn;
-
-impl SmartModuleCatalog for BuiltIn {
-    fn known(&self) -> Vec<String> {
-        smart_modules().names().map(str::to_owned).collect()
-    }
-
-    fn check(&self, transform: &Transform, step: &Section<'_>, problems: &mut Problems) {
-        if transform.uses != millpond_pack::NAME {
-            return;
-        }
-        if let Err(error) = millpond_pack::Params::from_map(&transform.with) {
-            for problem in error.problems {
-                let path = format!("with.{}", problem.parameter);
-                problems.push(step.problem(&path, problem.message));
-            }
-        }
-    }
 }
 
 #[cfg(test)]

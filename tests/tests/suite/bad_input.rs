@@ -11,7 +11,6 @@ use aws_sdk_dynamodb::types::{
 };
 use millpond_tests::pipeline::{EVENTS, Pipeline};
 use millpond_tests::process::{self, Running, command};
-use millpond_tests::relay::Relay;
 use millpond_tests::{announce_skipped, config};
 use rand::rngs::StdRng;
 use rand::{RngCore as _, SeedableRng as _};
@@ -99,41 +98,21 @@ dynamodb:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_down_is_waited_for_at_start_and_later() -> Result<()> {
     let mut pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
-    let kinesis = pipeline
-        .aws
-        .kinesis_url()
-        .trim_start_matches("http://")
-        .to_owned();
-    let relay = Relay::start(&kinesis).await?;
+    let relay = pipeline.relay("AWS_ENDPOINT_URL_KINESIS").await?;
     relay.cut();
-    pipeline.environment = pipeline
-        .aws
-        .environment_with("AWS_ENDPOINT_URL_KINESIS", &relay.url());
     let mut running = pipeline.start()?;
     running.stderr_line("WARN")?;
     relay.restore();
     for number in 0..20 {
-        pipeline
-            .aws
-            .put(
-                EVENTS,
-                "k",
-                format!("{{\"job_id\":\"j\",\"n\":{number}}}").as_bytes(),
-            )
-            .await?;
+        let event = format!("{{\"job_id\":\"j\",\"n\":{number}}}");
+        pipeline.aws.put(EVENTS, "k", event.as_bytes()).await?;
     }
     pipeline.first_item().await?;
     relay.cut();
     running.stderr_line("WARN")?;
     for number in 20..40 {
-        pipeline
-            .aws
-            .put(
-                EVENTS,
-                "k",
-                format!("{{\"job_id\":\"j\",\"n\":{number}}}").as_bytes(),
-            )
-            .await?;
+        let event = format!("{{\"job_id\":\"j\",\"n\":{number}}}");
+        pipeline.aws.put(EVENTS, "k", event.as_bytes()).await?;
     }
     relay.restore();
     millpond_tests::eventually("all events", async || {
@@ -147,16 +126,8 @@ async fn an_endpoint_that_is_down_is_waited_for_at_start_and_later() -> Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_down_at_start_is_waited_for() -> Result<()> {
     let mut pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
-    let target = pipeline
-        .aws
-        .dynamodb_url()
-        .trim_start_matches("http://")
-        .to_owned();
-    let relay = Relay::start(&target).await?;
+    let relay = pipeline.relay("AWS_ENDPOINT_URL_DYNAMODB").await?;
     relay.cut();
-    pipeline.environment = pipeline
-        .aws
-        .environment_with("AWS_ENDPOINT_URL_DYNAMODB", &relay.url());
     pipeline.aws.put(EVENTS, "k", br#"{"job_id":"j"}"#).await?;
     let mut running = pipeline.start()?;
     running.stderr_line("WARN")?;
@@ -512,15 +483,7 @@ async fn a_full_disk_is_named_and_no_event_is_lost() -> Result<()> {
         return Ok(());
     }
     // The table is out of reach, so the topic cannot be emptied and fills the disk.
-    let target = pipeline
-        .aws
-        .dynamodb_url()
-        .trim_start_matches("http://")
-        .to_owned();
-    let relay = Relay::start(&target).await?;
-    pipeline.environment = pipeline
-        .aws
-        .environment_with("AWS_ENDPOINT_URL_DYNAMODB", &relay.url());
+    let relay = pipeline.relay("AWS_ENDPOINT_URL_DYNAMODB").await?;
     pipeline.catch_up()?;
     relay.cut();
     pipeline.emit(12_000, 1)?;

@@ -4,7 +4,6 @@ use anyhow::{Context as _, Result, ensure};
 use millpond_tests::config;
 use millpond_tests::pipeline::Pipeline;
 use millpond_tests::process::{self, Running, command};
-use millpond_tests::relay::Relay;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use rustix::process::Signal;
@@ -128,15 +127,7 @@ async fn sigterm_drains_and_nothing_is_read_twice_afterwards() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_a_drain_at_once() -> Result<()> {
     let mut pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
-    let target = pipeline
-        .aws
-        .dynamodb_url()
-        .trim_start_matches("http://")
-        .to_owned();
-    let relay = Relay::start(&target).await?;
-    pipeline.environment = pipeline
-        .aws
-        .environment_with("AWS_ENDPOINT_URL_DYNAMODB", &relay.url());
+    let relay = pipeline.relay("AWS_ENDPOINT_URL_DYNAMODB").await?;
     let mut running = pipeline.start()?;
     pipeline.emit(500, 1)?;
     pipeline.first_item().await?;

@@ -7,6 +7,7 @@ use millpond_connector::manifest::{ManifestFile, Pipeline, Scope};
 use millpond_connector::meta::{Compression, TopicSettings};
 use millpond_connector::registry::Direction;
 use millpond_connector::secret::SecretStore;
+use millpond_connector_host::BuiltIn;
 
 use super::split::split;
 use crate::connectors::{self, registry};
@@ -164,7 +165,7 @@ fn built_in(uses: &str) -> Option<&'static [u8]> {
 /// What was split off is read as the connector's binary will read it.
 fn check_part(name: &str, text: &str, base_dir: &Path, secrets: &SecretStore) -> Result<()> {
     let file = ManifestFile::from_bytes(name, text.as_bytes(), base_dir);
-    let validation = registry().validate(&file, secrets, &connectors::BuiltIn, Scope::Connector);
+    let validation = registry().validate(&file, secrets, &BuiltIn, Scope::Connector);
     let names: Vec<String> = validation
         .pipeline
         .into_iter()
