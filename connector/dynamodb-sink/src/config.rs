@@ -15,8 +15,9 @@ use millpond_connector::registry::{BuiltConnector, ConnectorKind, ValidConnector
 use millpond_connector::section::Section;
 use millpond_connector::topic::Transform;
 use millpond_connector::units::{ByteSize, HumanDuration};
-use millpond_format::keys::is_pipeline_name;
 use millpond_format::limits::{MAX_ITEM_BYTES, MIN_ITEM_BYTES};
+use millpond_sink::fingerprint::module_digests;
+use millpond_sink::settings;
 use millpond_sink::sink::{self, SinkSettings, StoreSink};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -192,16 +193,7 @@ fn validate(
         sort: raw.sort_key.unwrap_or_else(|| KeyNames::default().sort),
     };
     check_keys(section, problems, &keys);
-    let pipeline = raw.pipeline.unwrap_or_else(|| document.meta.name.clone());
-    if !is_pipeline_name(&pipeline) {
-        problems.push(
-            section
-                .problem("pipeline", "is no pipeline name")
-                .given(format!("`{pipeline}`"))
-                .allowed("1 to 64 of `A-Z a-z 0-9 . _ -`")
-                .help("without `pipeline`, `meta.name` is the pipeline's name"),
-        );
-    }
+    let pipeline = settings::pipeline(document, section, problems, raw.pipeline);
     let max_item_bytes = section.in_range(
         problems,
         "max-item-bytes",
@@ -212,12 +204,7 @@ fn validate(
     if let Some(limit) = max_item_bytes {
         check_transforms(document, section, problems, limit);
     }
-    let max_age = section.in_range(
-        problems,
-        "max-age",
-        raw.max_age.unwrap_or(HumanDuration::from_secs(5)),
-        HumanDuration::from_millis(100)..=HumanDuration::from_secs(300),
-    );
+    let max_age = settings::max_age(section, problems, raw.max_age, settings::MAX_AGE);
     let units = raw.max_write_units_per_second;
     let units = units.map(|units| {
         section.in_range(
@@ -276,7 +263,7 @@ fn validate(
         keys,
         pipeline,
         max_item_bytes: usize::try_from(max_item_bytes?.0).ok()?,
-        max_age: max_age?.0,
+        max_age: max_age?,
         max_write_units_per_second: match units {
             None => None,
             Some(units) => Some(units?),
@@ -351,16 +338,6 @@ fn check_transforms(
     }
 }
 
-/// Digests of SmartModules that are files: the same path may hold another module tomorrow. One
-/// that cannot be read is left to the topic, which says so.
-fn module_digests(transforms: &[Transform]) -> Vec<String> {
-    let digest = |transform: &Transform| {
-        let bytes = std::fs::read(&transform.uses).ok()?;
-        Some(format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes)))
-    };
-    transforms.iter().filter_map(digest).collect()
-}
-
 #[async_trait]
 impl ValidConnector for SinkConfig {
     async fn build(mut self: Box<Self>) -> anyhow::Result<BuiltConnector> {
@@ -403,7 +380,7 @@ impl SinkConfig {
             self.keys.sort.clone(),
             self.max_item_bytes.to_string(),
         ];
-        let settings = SinkSettings {
+        let shared = SinkSettings {
             pipeline: self.pipeline,
             max_age: self.max_age,
             dead_letters: match self.dead_letters {
@@ -424,6 +401,6 @@ impl SinkConfig {
             max_item_bytes: self.max_item_bytes,
             max_write_units_per_second: self.max_write_units_per_second,
         };
-        StoreSink::new(settings, Box::new(table))
+        StoreSink::new(shared, Box::new(table))
     }
 }

@@ -8,9 +8,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::metrics::{Metrics, WrittenItem};
+use millpond_sink::retry::{Next, until_answered};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
-use tracing::{info, warn};
 
 use crate::batch::{BatchLimits, cut};
 use crate::client::{
@@ -356,61 +356,33 @@ impl TableWriter {
     async fn retry<T, F>(
         &self,
         operation: &'static str,
-        mut call: impl FnMut() -> F,
+        call: impl FnMut() -> F,
     ) -> Result<T, Ended>
     where
         F: Future<Output = Result<T, ApiFailure>>,
     {
-        let mut backoff: Option<(Throttle, Backoff)> = None;
-        let mut tries = 0u32;
-        loop {
-            let failure = match call().await {
-                Ok(answer) => {
-                    if tries > 4 {
-                        info!(table = self.name(), operation, tries, "call succeeds again");
-                    }
-                    return Ok(answer);
-                }
-                Err(failure) => failure,
-            };
+        let judge = |failure: &ApiFailure| match failure.verdict {
+            Verdict::Throttled(kind) => {
+                self.metrics.sink_throttles.add(1);
+                Next::Again(policy(kind))
+            }
+            Verdict::Expired => Next::Again(policy(Throttle::Account)),
+            Verdict::Transient | Verdict::InUse => Next::Again(policy(Throttle::Unknown)),
+            Verdict::Rejected | Verdict::ConditionFailed | Verdict::NoTable | Verdict::Fatal(_) => {
+                Next::GiveUp
+            }
+        };
+        let answered = until_answered(self.name(), operation, call, judge).await;
+        answered.map_err(|failure| {
             let help = match failure.verdict {
-                Verdict::Throttled(_) | Verdict::Transient | Verdict::Expired | Verdict::InUse => {
-                    None
-                }
-                Verdict::Rejected => return Err(Ended::Rejected(failure)),
+                Verdict::Rejected => return Ended::Rejected(failure),
                 Verdict::ConditionFailed => Some("no condition was set: report this as a bug"),
                 Verdict::NoTable => Some("create the table, or set `create-table: true`"),
                 Verdict::Fatal(help) => Some(help),
+                _ => None,
             };
-            if help.is_some() {
-                return Err(Ended::Failed(self.error(operation, failure.message, help)));
-            }
-            let kind = match failure.verdict {
-                Verdict::Throttled(kind) => {
-                    self.metrics.sink_throttles.add(1);
-                    kind
-                }
-                Verdict::Expired => Throttle::Account,
-                _ => Throttle::Unknown,
-            };
-            tries += 1;
-            // At tries 1, 2, 4, 8 and so on: an outage is said, not repeated.
-            if tries.is_power_of_two() {
-                warn!(
-                    table = self.name(),
-                    operation,
-                    tries,
-                    error = failure.message,
-                    "call failed, trying again"
-                );
-            }
-            if backoff.as_ref().is_none_or(|(known, _)| *known != kind) {
-                backoff = Some((kind, Backoff::new(policy(kind))));
-            }
-            if let Some((_, backoff)) = &mut backoff {
-                wait(backoff).await;
-            }
-        }
+            Ended::Failed(self.error(operation, failure.message, help))
+        })
     }
 
     fn error(

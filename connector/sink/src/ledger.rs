@@ -60,9 +60,9 @@ pub enum LedgerError {
     /// The configuration changed while a plan was open.
     #[error(
         "offsets {from} to {to} were being written with configuration `{recorded}` when the sink \
-         stopped, and the configuration is `{ours}` now: writing them anew would give other items. \
-         Start once with the SmartModule, its parameters, `max-item-bytes`, key names and pipeline \
-         as they were, let it drain, then change them"
+         stopped, and the configuration is `{ours}` now: writing them anew would give something \
+         else. Start once with the SmartModule, its parameters, and the sink's `pipeline`, names, sizes and \
+         format as they were, let it drain, then change them"
     )]
     Fingerprint {
         /// First offset of the open plan.

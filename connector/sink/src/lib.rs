@@ -4,6 +4,8 @@
 //! over one topic partition, [`flush`] the steps of one plan, [`sink`] runs all partitions. What a
 //! place to write to must be able to do is in [`store`]; a new sink is an implementation of it.
 
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod contiguity;
 pub mod dead_letters;
 pub mod dedup;
@@ -12,11 +14,15 @@ pub mod fingerprint;
 pub mod flush;
 pub mod ledger;
 pub mod letter_queue;
+pub mod letters;
 pub mod limits;
 pub mod marks;
 pub mod origins;
 pub mod partition;
 pub mod placement;
 pub mod registration;
+pub mod retry;
+pub mod settings;
 pub mod sink;
 pub mod store;
+pub mod stored;

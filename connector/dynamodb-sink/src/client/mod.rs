@@ -83,6 +83,12 @@ pub struct ApiFailure {
     pub message: String,
 }
 
+impl std::fmt::Display for ApiFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
 /// A call that failed for good.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("table `{table}`: {operation} failed: {message}{}", .help.map(|help| format!("; {help}")).unwrap_or_default())]

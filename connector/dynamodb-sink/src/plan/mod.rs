@@ -17,6 +17,7 @@ use crate::chain::ChainState;
 use crate::row::{KeyNames, Row, names};
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::dedup::{Admitted, Workbench};
+use millpond_sink::letters::Letters;
 use planner::Planner;
 
 /// Highest envelope index that a sort key holds in order.
@@ -157,14 +158,12 @@ pub fn plan(
 }
 
 impl PlanConfig {
-    fn letter_id(&self, offset: Offset, index: u32) -> String {
-        let Self {
-            pipeline,
-            topic,
-            partition,
-            ..
-        } = self;
-        format!("{pipeline}/{topic}/{partition}/{offset}/{index}")
+    fn letters(&self) -> Letters<'_> {
+        Letters {
+            pipeline: &self.pipeline,
+            topic: &self.topic,
+            partition: self.partition,
+        }
     }
 
     /// Bytes of an item of `group` besides its header section and frames, at most.

@@ -16,7 +16,6 @@ use super::{MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_K
 use crate::chain::ChainState;
 use crate::row::{Key, Pieces, Row, Value, names};
 use millpond_sink::contiguity::{Envelope, PlainRecord};
-use millpond_sink::dead_letters::{DeadLetter, Payload};
 use millpond_sink::dedup::Workbench;
 
 /// An item that still takes envelopes.
@@ -61,16 +60,8 @@ impl<'a> Planner<'a> {
 
     /// A plain record whose key is no origin has no group and no place in a chain.
     pub(super) fn unknown(&mut self, record: &PlainRecord, error: OriginError) {
-        self.plan.dead_letters.push(DeadLetter {
-            id: self.config.letter_id(record.offset, 0),
-            offset: record.offset,
-            time_ms: 0,
-            reason: "origin-invalid".into(),
-            detail: error.to_string(),
-            group: None,
-            record_key: record.key.clone(),
-            payload: Payload::Raw(record.value.clone()),
-        });
+        let letter = self.config.letters().without_origin(record, error);
+        self.plan.dead_letters.push(letter);
     }
 
     pub(super) fn envelope(&mut self, envelope: &Envelope) -> Result<(), PlanError> {
@@ -85,19 +76,7 @@ impl<'a> Planner<'a> {
         }
         let index = index + self.cut.1;
         if let Kind::Reject(reject) = &header.kind {
-            let letter = DeadLetter {
-                id: self.config.letter_id(offset, index),
-                offset,
-                time_ms: header.first_time_ms(),
-                reason: reject.reason.name().to_owned(),
-                detail: reject.detail.clone(),
-                group: (!header.group.is_empty()).then(|| header.group.clone()),
-                record_key: reject.record_key.clone().map(Bytes::from),
-                payload: Payload::Frames {
-                    header: Box::new(header.clone()),
-                    frames: envelope.frames.clone(),
-                },
-            };
+            let letter = self.config.letters().rejected(envelope, reject, index);
             self.plan.dead_letters.push(letter);
             return Ok(());
         }
@@ -198,24 +177,9 @@ impl<'a> Planner<'a> {
         origin: &Origin<'_>,
     ) -> Result<(), PlanError> {
         let group = origin.partition_key;
-        let letter = |reason: &str, detail: String| DeadLetter {
-            id: self.config.letter_id(record.offset, 0),
-            offset: record.offset,
-            time_ms: origin.arrival_ms,
-            reason: reason.to_owned(),
-            detail,
-            group: Some(group.to_owned()),
-            record_key: record.key.clone(),
-            payload: Payload::Raw(record.value.clone()),
-        };
-        if !(1..=MAX_GROUP_BYTES).contains(&group.len()) {
-            let detail = format!(
-                "group of {} bytes, allowed are 1 to {MAX_GROUP_BYTES}",
-                group.len()
-            );
-            self.plan
-                .dead_letters
-                .push(letter("group-too-long", detail));
+        let letters = self.config.letters();
+        if let Some(letter) = letters.without_group(record, origin) {
+            self.plan.dead_letters.push(letter);
             return Ok(());
         }
         let key_bytes = record.key.as_ref().map_or(0, Bytes::len);
@@ -232,7 +196,8 @@ impl<'a> Planner<'a> {
         let limit = self.config.max_item_bytes;
         if bytes > limit {
             let detail = format!("item of {bytes} bytes, `max-item-bytes` is {limit}");
-            self.plan.dead_letters.push(letter("too-large", detail));
+            let letter = letters.plain(record, origin, "too-large", detail);
+            self.plan.dead_letters.push(letter);
             return Ok(());
         }
         if self.open.contains_key(group) {

@@ -1,13 +1,13 @@
 //! Reads a table as somebody who knows the item format and nothing of the ledger.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
-use base64::Engine as _;
 use millpond_dynamodb_sink::row::{KeyNames, Row, names};
 use millpond_format::frame::FrameDecoder;
 use millpond_format::header::{ChainTotals, Header, Kind, Place};
 use millpond_format::keys::{self, SortKey};
+use millpond_sink::conformance::events;
+pub use millpond_sink::conformance::events::read_letters;
 
 use crate::workload::Workload;
 
@@ -96,60 +96,7 @@ fn bounds(rows: &[Row]) -> HashMap<String, i64> {
     .collect()
 }
 
-/// Values of a dead-letter file, each id once.
-pub fn read_letters(path: &Path) -> Vec<Vec<u8>> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut ids = std::collections::BTreeSet::new();
-    text.lines()
-        .map(|line| {
-            let line: serde_json::Value = serde_json::from_str(line).expect("whole line");
-            assert!(ids.insert(line["id"].to_string()), "twice: {}", line["id"]);
-            let value = line["value_base64"].as_str().expect("value");
-            base64::engine::general_purpose::STANDARD
-                .decode(value)
-                .expect("base64")
-        })
-        .collect()
-}
-
 /// Every event once, in the order of its partition key within its group; poison in the file.
 pub fn check(workload: &Workload, rows: &[Row], letters: &[Vec<u8>], max_item_bytes: usize) {
-    let chains = read_table(rows, max_item_bytes);
-    let mut place: HashMap<&[u8], (&str, usize)> = HashMap::new();
-    for (pk, values) in &chains {
-        for (index, value) in values.iter().enumerate() {
-            let before = place.insert(value, (pk, index));
-            assert_eq!(
-                before,
-                None,
-                "twice: {}",
-                String::from_utf8_lossy(&value[..30.min(value.len())])
-            );
-        }
-    }
-    let mut last: HashMap<(&str, &str), usize> = HashMap::new();
-    let (mut events, mut poison) = (0, 0);
-    for event in workload.sent() {
-        if event.is_poison {
-            poison += 1;
-            let found = letters
-                .iter()
-                .filter(|letter| **letter == event.value)
-                .count();
-            assert_eq!(found, 1, "{}", String::from_utf8_lossy(&event.value));
-            continue;
-        }
-        events += 1;
-        let name = String::from_utf8_lossy(&event.value[..40.min(event.value.len())]);
-        let (pk, index) = *place
-            .get(event.value.as_slice())
-            .unwrap_or_else(|| panic!("lost: {name}"));
-        let before = last.insert((pk, &event.partition_key), index);
-        assert!(
-            before.is_none_or(|before| before < index),
-            "out of order: {name}"
-        );
-    }
-    assert_eq!(place.len(), events, "invented");
-    assert_eq!(letters.len(), poison, "invented dead letters");
+    events::check(workload, &read_table(rows, max_item_bytes), letters);
 }

@@ -1,25 +1,57 @@
-//! Crashes at any await, lost answers, throttles and rivals: each event is in the table once.
+//! The assertions that hold for every store, on a table: its rules, and storms of crashes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
+use async_trait::async_trait;
+use millpond_connector::metrics::Metrics;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
-use millpond_dynamodb_sink::client::{Throttle, Verdict};
-use millpond_dynamodb_sink::row::names;
-use millpond_sink::error::SinkError;
-use millpond_sink::ledger::LedgerError;
-use millpond_sink::partition;
+use millpond_dynamodb_sink::client::{TableApi, Throttle, Verdict};
+use millpond_sink::conformance::storm::{storm, storms};
+use millpond_sink::conformance::{Subject, rules};
+use millpond_sink::store::Store;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
-use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, draining, pack, seeds, shared};
-use crate::topic::MemoryTopic;
-use crate::workload::{Shape, Workload};
+use crate::checker::read_table;
+use crate::harness::{MAX_ITEM_BYTES, store};
 
-fn faults(random: &mut SmallRng, percent: u32) -> Vec<Option<Fault>> {
+/// A table in memory.
+struct InMemory(MemoryTable);
+
+#[async_trait]
+impl Subject for InMemory {
+    async fn open(&self, metrics: Arc<Metrics>) -> Arc<dyn Store> {
+        Arc::new(store(Arc::new(self.0.clone()), metrics))
+    }
+
+    fn inject(&self, seed: u64, percent: u32) {
+        self.0.inject(faults(seed, percent));
+    }
+
+    async fn events(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
+        read_table(&self.0.scan(), MAX_ITEM_BYTES)
+    }
+}
+
+/// A table on the wire; nothing fails there.
+pub struct OnTheWire(pub Arc<dyn TableApi>);
+
+#[async_trait]
+impl Subject for OnTheWire {
+    async fn open(&self, metrics: Arc<Metrics>) -> Arc<dyn Store> {
+        Arc::new(store(self.0.clone(), metrics))
+    }
+
+    fn inject(&self, _: u64, _: u32) {}
+
+    async fn events(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
+        BTreeMap::new()
+    }
+}
+
+fn faults(seed: u64, percent: u32) -> Vec<Option<Fault>> {
+    let mut random = SmallRng::seed_from_u64(seed);
     let one = |random: &mut SmallRng| match random.random_range(0..5) {
         0 => Fault::Fail(Verdict::Throttled(Throttle::Table)),
         1 => Fault::Fail(Verdict::Transient),
@@ -28,132 +60,28 @@ fn faults(random: &mut SmallRng, percent: u32) -> Vec<Option<Fault>> {
         _ => Fault::Unprocessed,
     };
     (0..400)
-        .map(|_| (random.random_range(0..100) < percent).then(|| one(random)))
+        .map(|_| (random.random_range(0..100) < percent).then(|| one(&mut random)))
         .collect()
 }
 
-type Process = JoinHandle<Result<(), SinkError>>;
+#[tokio::test(start_paused = true)]
+async fn the_rules_of_a_store_hold() {
+    rules::assert_rules(&InMemory(MemoryTable::new("t"))).await;
+}
 
-/// Runs processes that crash at random points, some of which live on as rivals.
-async fn storm(seed: u64, transforms: bool) {
-    let mut random = SmallRng::seed_from_u64(seed);
+async fn one(seed: u64, packed: bool) {
     let folder = tempfile::tempdir().expect("tempdir");
-    let table = MemoryTable::new("t");
-    let topic = MemoryTopic {
-        lag: Duration::from_millis(120),
-        ..MemoryTopic::new(seed)
-    };
-    let rivalry = seed.is_multiple_of(3);
-    let chain = || if transforms { pack() } else { Vec::new() };
-    let shape = Shape {
-        // Without the packer nothing looks into an event, so none is poison. And two processes
-        // with one dead-letter file could both append, so rivals see none.
-        poison: if transforms && !rivalry { 2 } else { 0 },
-        large: u32::from(transforms),
-        ..Shape::default()
-    };
-    let mut workload = Workload::new(seed, shape);
-    let mut rivals: Vec<Process> = Vec::new();
-    let mut sent = 0;
-    let mut life = 0;
-    while sent < shape.batches {
-        for _ in 0..random.random_range(0..8) {
-            workload.send(&topic);
-            sent += 1;
-        }
-        table.inject(faults(&mut random, 6));
-        life += 1;
-        let process = shared(
-            &format!("o{life}"),
-            Arc::new(table.clone()),
-            &topic,
-            chain(),
-            folder.path(),
-        );
-        let process: Process = tokio::spawn(partition::run(
-            Arc::new(process),
-            0,
-            CancellationToken::new(),
-        ));
-        // A crash between any two awaits: by time, then by turns.
-        tokio::time::sleep(Duration::from_millis(random.random_range(0..900))).await;
-        for _ in 0..random.random_range(0..120) {
-            tokio::task::yield_now().await;
-        }
-        if rivalry && random.random_range(0..100) < 40 {
-            rivals.push(process);
-        } else {
-            process.abort();
-            match process.await {
-                Err(aborted) => assert!(aborted.is_cancelled(), "seed {seed}: {aborted}"),
-                Ok(ended) => assert_fenced(seed, ended),
-            }
-        }
-    }
-    table.inject(faults(&mut random, 3));
-    let last = shared(
-        "last",
-        Arc::new(table.clone()),
-        &topic,
-        chain(),
-        folder.path(),
-    );
-    let last = Arc::new(last);
-    let result = partition::run(last.clone(), 0, draining()).await;
-    result.unwrap_or_else(|error| panic!("seed {seed}: {error}"));
-    for rival in rivals {
-        rival.abort();
-        if let Ok(ended) = rival.await {
-            assert_fenced(seed, ended);
-        }
-    }
-    let rows = table.scan();
-    let ledger = rows
-        .iter()
-        .find(|row| row.key.pk.starts_with("millpond:ledger/"));
-    let ledger = ledger.expect("ledger");
-    assert_eq!(ledger.string(names::INTENT), None, "seed {seed}");
-    let end = topic.state.lock().expect("lock").released.last().copied();
-    assert_eq!(
-        ledger.integer(names::COMMITTED),
-        end.map(|end| end as i64),
-        "seed {seed}"
-    );
-    let letters = read_letters(&folder.path().join("dead.jsonl"));
-    check(&workload, &rows, &letters, MAX_ITEM_BYTES);
-}
-
-/// A process can only end by itself because another one took its partition.
-fn assert_fenced(seed: u64, ended: Result<(), SinkError>) {
-    match ended {
-        Err(SinkError::Ledger {
-            source: LedgerError::Fenced { .. },
-            ..
-        }) => {}
-        other => panic!("seed {seed}: {other:?}"),
-    }
-}
-
-/// Runs storms on one thread in virtual time. One blocking thread: what a process was writing to
-/// the dead-letter file when it crashed is over before the next one looks.
-fn storms(count: u64, transforms: bool) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .max_blocking_threads(1)
-        .build()
-        .expect("runtime");
-    for seed in seeds(count) {
-        runtime.block_on(storm(seed, transforms));
-    }
+    let subject = InMemory(MemoryTable::new("t"));
+    // Without the packer nothing looks into an event, so none is poison.
+    storm(seed, &subject, folder.path(), packed, packed).await;
 }
 
 #[test]
 fn packed_events_survive_a_storm_once_each() {
-    storms(60, true);
+    storms(60, async |seed| one(seed, true).await);
 }
 
 #[test]
 fn plain_events_survive_a_storm_once_each() {
-    storms(30, false);
+    storms(30, async |seed| one(seed, false).await);
 }

@@ -11,7 +11,7 @@ mod holes;
 mod plan;
 mod rules;
 mod start;
-mod topic;
 mod wire;
-mod workload;
 mod writer;
+
+use millpond_sink::conformance::{topic, workload};

@@ -12,10 +12,12 @@ use millpond_dynamodb_sink::client::{Capacity, TableApi};
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::table::prepare;
 use millpond_dynamodb_sink::writer::TableWriter;
+use millpond_sink::conformance::rules;
 use millpond_sink::partition;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::crash::OnTheWire;
 use crate::harness::{draining, pack, shared};
 use crate::rules::assert_rules;
 use crate::topic::MemoryTopic;
@@ -76,7 +78,13 @@ async fn the_table_on_the_wire_keeps_the_rules() {
     let server = Server::start().await;
     let client = client(&server.url).await;
     assert_rules(&*table(&client, "rules")).await;
-    drop(client);
+    let api = table(&client, "store");
+    let writer = TableWriter::new(api.clone(), KeyNames::default(), None, Arc::default());
+    prepare(&writer, Some(Capacity::OnDemand))
+        .await
+        .expect("table");
+    rules::assert_rules(&OnTheWire(api)).await;
+    drop((client, writer));
     server.stop().await;
 }
 

@@ -16,6 +16,9 @@ use millpond_pack::{Packer, Params};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+/// Name of the topic.
+pub const NAME: &str = "events";
+
 /// A record: key and value.
 pub type KeyValue = (String, Vec<u8>);
 
@@ -26,11 +29,13 @@ struct Batch {
     records: Vec<KeyValue>,
 }
 
+/// What is stored, and what goes wrong.
 #[derive(Default)]
 pub struct State {
     batches: Vec<Batch>,
     end: Offset,
     earliest: Offset,
+    /// Offsets that were released, in order.
     pub released: Vec<Offset>,
     /// Records of these numbers (counted over all reads) are left out of the answer.
     pub hide: BTreeSet<u64>,
@@ -43,12 +48,15 @@ pub struct State {
 /// One partition, number 0.
 #[derive(Clone)]
 pub struct MemoryTopic {
+    /// What is stored.
     pub state: Arc<Mutex<State>>,
     /// Longest random wait before an answer.
     pub lag: Duration,
 }
 
 impl MemoryTopic {
+    /// An empty topic; the seed decides where its answers are cut.
+    #[must_use]
     pub fn new(seed: u64) -> Self {
         let state = State {
             seed,
@@ -61,6 +69,9 @@ impl MemoryTopic {
     }
 
     /// Appends one stored batch.
+    ///
+    /// # Panics
+    /// After another panic.
     pub fn push(&self, records: &[KeyValue]) {
         let mut state = self.state.lock().expect("lock");
         let mut builder = BatchBuilder::new();
@@ -81,6 +92,9 @@ impl MemoryTopic {
     }
 
     /// Makes the topic begin (and end) later, as retention or a new topic would.
+    ///
+    /// # Panics
+    /// After another panic.
     pub fn cut(&self, earliest: Offset) {
         let mut state = self.state.lock().expect("lock");
         state.earliest = earliest;
@@ -195,7 +209,7 @@ impl Reader {
 #[async_trait]
 impl Topic for MemoryTopic {
     fn name(&self) -> &str {
-        "events"
+        NAME
     }
 
     fn partition_count(&self) -> u32 {

@@ -4,18 +4,22 @@
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::topic::{KeyValue, MemoryTopic};
+use super::topic::{KeyValue, MemoryTopic};
 
 /// Shape of a workload.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
+    /// Batches that are sent.
     pub batches: usize,
+    /// Shards that they come from.
     pub shards: usize,
+    /// Jobs that the events belong to.
     pub jobs: usize,
     /// Chance in percent that a batch is preceded by a step back.
     pub repeats: u32,
-    /// Chance in percent that an event is not JSON, has another kind of job, or is large.
+    /// Chance in percent that an event is not JSON.
     pub poison: u32,
+    /// Chance in percent that an event is larger than an item.
     pub large: u32,
 }
 
@@ -35,10 +39,15 @@ impl Default for Shape {
 /// An event as the stream holds it.
 #[derive(Debug, Clone)]
 pub struct Event {
+    /// Kinesis partition key.
     pub partition_key: String,
+    /// Its bytes.
     pub value: Vec<u8>,
+    /// Sequence number.
     pub sequence: u64,
+    /// Arrival time, milliseconds since the Unix epoch.
     pub arrival_ms: i64,
+    /// True when it is not JSON.
     pub is_poison: bool,
 }
 
@@ -54,6 +63,7 @@ struct Shard {
     sent: usize,
 }
 
+/// A workload: what was sent, and what comes next.
 pub struct Workload {
     random: SmallRng,
     shape: Shape,
@@ -61,6 +71,8 @@ pub struct Workload {
 }
 
 impl Workload {
+    /// The workload of a seed; nothing is sent yet.
+    #[must_use]
     pub fn new(seed: u64, shape: Shape) -> Self {
         let shards = (0..shape.shards).map(|number| Shard {
             name: format!("shardId-{number:012}"),
