@@ -19,6 +19,7 @@ pub fn registry() -> Registry {
     Registry::new()
         .with(millpond_kinesis_source::kind())
         .with(millpond_dynamodb_sink::config::DynamodbSink)
+        .with(millpond_s3_sink::kind())
 }
 
 /// The SmartModules that `uses` can name. The packer keeps nothing between calls, so the

@@ -101,9 +101,11 @@ pub fn summary(watched: &[Watched]) -> String {
         grouped(sum(|m| m.sink_events.get())),
         grouped(sum(|m| m.items.get())),
     );
-    let units = sum(|m| m.write_units_reported_milli.get()) / 1_000;
-    text.push_str(&format!(", {} write units", grouped(units)));
     for (name, count) in [
+        (
+            "write units",
+            sum(|m| m.write_units_reported_milli.get()) / 1_000,
+        ),
         ("dead letters", sum(|m| m.dead_letters.get())),
         ("duplicates dropped", sum(|m| m.duplicates_dropped.get())),
         (

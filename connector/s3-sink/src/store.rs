@@ -1,0 +1,212 @@
+//! A bucket or folder as a store of the sink.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use millpond_connector::topic::PartitionId;
+use millpond_sink::dead_letters::DeadLetter;
+use millpond_sink::ledger::LedgerRow;
+use millpond_sink::registration::Registration;
+use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
+use millpond_sink::stored::{
+    StoredError, decode_ledger, decode_registration, encode_ledger, encode_registration,
+};
+
+use crate::client::{ObjectApi, Version};
+use crate::error::S3Error;
+use crate::limits::MAX_IN_FLIGHT_LETTERS;
+use crate::names::Names;
+use crate::plan::PlanConfig;
+use crate::plan_writer::ObjectPlans;
+use crate::writer::Objects;
+
+pub use crate::encode::Format;
+
+/// A version that no object has: a replace of it must be refused.
+const NO_VERSION: &str = "\"00000000000000000000000000000000\"";
+
+/// A bucket or folder that is to be used.
+pub struct ObjectSettings {
+    /// The bucket or folder.
+    pub objects: Arc<dyn ObjectApi>,
+    /// What names of objects begin with.
+    pub prefix: String,
+    /// How events are written.
+    pub format: Format,
+    /// Bytes of events at which an object is closed.
+    pub max_object_bytes: u64,
+}
+
+#[async_trait]
+impl OpenStore for ObjectSettings {
+    async fn open(self: Box<Self>, place: Place) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::new(ObjectSink {
+            objects: Objects::new(self.objects, place.metrics.clone()),
+            names: Names::new(&self.prefix, &place.pipeline),
+            format: self.format,
+            max_object_bytes: self.max_object_bytes,
+            place,
+            seen: Mutex::default(),
+        }))
+    }
+}
+
+/// A bucket or folder that is ready.
+struct ObjectSink {
+    objects: Objects,
+    names: Names,
+    format: Format,
+    max_object_bytes: u64,
+    place: Place,
+    /// The ledger rows read or written last, with their versions: saves a read before each write.
+    seen: Mutex<HashMap<PartitionId, (LedgerRow, Version)>>,
+}
+
+impl ObjectSink {
+    fn state_error(&self, name: &str, error: &StoredError) -> S3Error {
+        S3Error::State {
+            store: self.objects.store().to_owned(),
+            name: name.to_owned(),
+            what: error.to_string(),
+        }
+    }
+
+    fn remember(&self, partition: PartitionId, row: &LedgerRow, version: Version) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.insert(partition, (row.clone(), version));
+    }
+
+    /// The version of a row that was seen, if it is still the last one that we know of.
+    fn remembered(&self, partition: PartitionId, row: &LedgerRow) -> Option<Version> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, version) = seen.get(&partition)?;
+        (known == row).then(|| version.clone())
+    }
+
+    /// Makes sure that conditional writes have an effect: on them alone rests who owns what (I11).
+    async fn check_conditions(&self, name: &str, bytes: Bytes) -> Result<(), S3Error> {
+        let ignored = |header| S3Error::Unconditional {
+            store: self.objects.store().to_owned(),
+            header,
+        };
+        if self.objects.create(name, bytes.clone()).await?.is_some() {
+            return Err(ignored("If-None-Match"));
+        }
+        let none = Version(NO_VERSION.to_owned());
+        if self.objects.replace(name, bytes, &none).await?.is_some() {
+            return Err(ignored("If-Match"));
+        }
+        Ok(())
+    }
+
+    async fn put_letter(&self, letter: &DeadLetter) -> Result<(), S3Error> {
+        let name = self.names.dead_letter(&letter.id);
+        let line = letter
+            .line()
+            .map_err(|error| self.state_error(&name, &error.into()))?;
+        Ok(self.objects.put(&name, line.into()).await?)
+    }
+}
+
+#[async_trait]
+impl Store for ObjectSink {
+    fn name(&self) -> String {
+        self.objects.store().to_owned()
+    }
+
+    async fn register(
+        &self,
+        registration: &Registration,
+    ) -> Result<Option<Registration>, StoreError> {
+        let name = self.names.registration();
+        let bytes = encode_registration(registration);
+        let bytes = bytes.map_err(|error| self.state_error(&name, &error))?;
+        let create = self.objects.create(&name, bytes.clone()).await;
+        if create.map_err(S3Error::from)?.is_some() {
+            self.check_conditions(&name, bytes).await?;
+            return Ok(None);
+        }
+        let found = self.objects.get(&name).await.map_err(S3Error::from)?;
+        let Some(found) = found else {
+            let gone = StoredError::Malformed("it was removed just now");
+            return Err(self.state_error(&name, &gone).into());
+        };
+        let known = decode_registration(&found.bytes);
+        let known = known.map_err(|error| self.state_error(&name, &error))?;
+        self.check_conditions(&name, found.bytes).await?;
+        Ok(Some(known))
+    }
+
+    async fn ledger(&self, partition: PartitionId) -> Result<Option<LedgerRow>, StoreError> {
+        let name = self.names.ledger(&self.place.topic, partition);
+        let found = self.objects.get(&name).await.map_err(S3Error::from)?;
+        let Some(found) = found else { return Ok(None) };
+        let row = decode_ledger(&found.bytes);
+        let row = row.map_err(|error| self.state_error(&name, &error))?;
+        self.remember(partition, &row, found.version);
+        Ok(Some(row))
+    }
+
+    async fn put_ledger(
+        &self,
+        partition: PartitionId,
+        row: &LedgerRow,
+        seen: Option<&LedgerRow>,
+    ) -> Result<bool, StoreError> {
+        let name = self.names.ledger(&self.place.topic, partition);
+        let bytes = encode_ledger(row).map_err(|error| self.state_error(&name, &error))?;
+        let put = match seen {
+            None => self.objects.create(&name, bytes).await,
+            Some(seen) => {
+                if self.remembered(partition, seen).is_none()
+                    && self.ledger(partition).await?.as_ref() != Some(seen)
+                {
+                    return Ok(false);
+                }
+                let Some(version) = self.remembered(partition, seen) else {
+                    return Ok(false);
+                };
+                self.objects.replace(&name, bytes, &version).await
+            }
+        };
+        let Some(version) = put.map_err(S3Error::from)? else {
+            return Ok(false);
+        };
+        self.remember(partition, row, version);
+        Ok(true)
+    }
+
+    fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter> {
+        Box::new(ObjectPlans::new(
+            self.objects.clone(),
+            PlanConfig {
+                pipeline: self.place.pipeline.clone(),
+                topic: self.place.topic.clone(),
+                partition,
+                names: self.names.clone(),
+                format: self.format,
+                max_object_bytes: self.max_object_bytes,
+            },
+        ))
+    }
+
+    async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
+        let mut letters = letters.iter();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < MAX_IN_FLIGHT_LETTERS
+                && let Some(letter) = letters.next()
+            {
+                under_way.push(self.put_letter(letter));
+            }
+            match under_way.next().await {
+                Some(put) => put?,
+                None => return Ok(()),
+            }
+        }
+    }
+}
