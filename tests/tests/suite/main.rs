@@ -4,6 +4,7 @@
 mod bad_input;
 mod composition;
 mod deploy;
+mod examples;
 mod main_job;
 mod profiles;
 mod scripted_cluster;
