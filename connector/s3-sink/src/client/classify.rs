@@ -68,7 +68,7 @@ pub fn classify(code: &str, status: u16) -> Verdict {
         | "SignatureDoesNotMatch"
         | "InvalidToken"
         | "InvalidSecurity"
-        | "MissingSecurityHeader" => Verdict::Fatal(CREDENTIALS),
+        | "MissingSecurityHeader" | "NotSignedUp" => Verdict::Fatal(CREDENTIALS),
         "AccessDenied" | "AccountProblem" | "AllAccessDisabled" | "UnauthorizedAccess" => {
             Verdict::Fatal(PERMISSION)
         }

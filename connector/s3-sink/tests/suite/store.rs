@@ -55,22 +55,22 @@ async fn one(seed: u64, format: Format, packed: bool) {
 
 #[test]
 fn packed_lines_survive_a_storm_once_each() {
-    storms(60, async |seed| one(seed, NDJSON, true).await);
+    storms(30, async |seed| one(seed, NDJSON, true).await);
 }
 
 #[test]
 fn plain_lines_survive_a_storm_once_each() {
-    storms(30, async |seed| one(seed, NDJSON, false).await);
+    storms(15, async |seed| one(seed, NDJSON, false).await);
 }
 
 #[test]
 fn packed_columns_survive_a_storm_once_each() {
-    storms(30, async |seed| one(seed, PARQUET, true).await);
+    storms(12, async |seed| one(seed, PARQUET, true).await);
 }
 
 #[test]
 fn plain_columns_survive_a_storm_once_each() {
-    storms(15, async |seed| one(seed, PARQUET, false).await);
+    storms(6, async |seed| one(seed, PARQUET, false).await);
 }
 
 /// Processes on a disk: real renames, real locks.

@@ -137,11 +137,16 @@ async fn ledger(subject: &dyn Subject) {
 async fn one_claim_wins(subject: &dyn Subject) {
     // First where there is no row, then where there is one.
     for _ in 0..2 {
-        let mut claims = JoinSet::new();
+        // All have seen the same before the first one writes.
+        let mut steps = Vec::new();
         for number in 0..RIVALS {
             let store = open(subject).await;
             let found = store.ledger(5).await.expect("answers");
             let step = LedgerRow::claim(found.as_ref(), &format!("o{number}"), 0);
+            steps.push((store, step));
+        }
+        let mut claims = JoinSet::new();
+        for (store, step) in steps {
             claims.spawn(async move { put(&*store, 5, &step).await.then_some(step.row) });
         }
         let won: Vec<LedgerRow> = claims.join_all().await.into_iter().flatten().collect();
