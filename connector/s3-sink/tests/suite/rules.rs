@@ -1,11 +1,14 @@
 //! What the store relies on in a bucket: the fake, a folder, `object_store`'s own bucket in memory and
 //! the wire pass the same assertions.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use millpond_s3_sink::client::memory::MemoryBucket;
 use millpond_s3_sink::client::store::Bucket;
 use millpond_s3_sink::client::{ObjectApi, Verdict, Version};
 use object_store::memory::InMemory;
+use tokio::task::JoinSet;
 
 use crate::harness::{files, folder};
 
@@ -79,6 +82,43 @@ pub async fn assert_rules(api: &dyn ObjectApi) {
     api.put("a/large", large).await.expect("put");
     let refused = api.get("a/large").await.expect_err("over the limit");
     assert!(matches!(refused.verdict, Verdict::Fatal(_)), "{refused}");
+}
+
+/// Writers that count up one object, each from what it read: a count that is lost was overwritten.
+async fn assert_no_count_is_lost(api: Arc<dyn ObjectApi>) {
+    const WRITERS: usize = 8;
+    const COUNTS: usize = 20;
+    let number = |bytes: &Bytes| -> usize {
+        let text = std::str::from_utf8(bytes).expect("text");
+        text.parse().expect("a number")
+    };
+    let created = api.create("a/count", Bytes::from_static(b"0")).await;
+    assert!(created.expect("answered").is_some());
+    let mut writers = JoinSet::new();
+    for _ in 0..WRITERS {
+        let api = api.clone();
+        writers.spawn(async move {
+            let mut counted = 0;
+            while counted < COUNTS {
+                let found = api.get("a/count").await.expect("answered").expect("there");
+                let next = Bytes::from((number(&found.bytes) + 1).to_string());
+                let replaced = api.replace("a/count", next, &found.version).await;
+                counted += usize::from(replaced.expect("answered").is_some());
+            }
+        });
+    }
+    writers.join_all().await;
+    let found = api.get("a/count").await.expect("answered").expect("there");
+    assert_eq!(number(&found.bytes), WRITERS * COUNTS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_at_the_same_time_do_not_overwrite_each_other() {
+    let root = tempfile::tempdir().expect("tempdir");
+    assert_no_count_is_lost(folder(root.path())).await;
+    let bucket = Bucket::new(InMemory::new(), "bucket".into());
+    assert_no_count_is_lost(Arc::new(bucket)).await;
+    assert_no_count_is_lost(Arc::new(MemoryBucket::default())).await;
 }
 
 #[tokio::test]
