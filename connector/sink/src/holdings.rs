@@ -94,9 +94,9 @@ impl Holdings {
     /// How many are held, halted ones among them.
     #[must_use]
     pub fn len(&self) -> usize {
-        let mut phases = self.held.values().map(|holding| &holding.phase);
+        let phases = self.held.values().map(|holding| &holding.phase);
         let is_ours = |phase: &&Phase| !matches!(phase, Phase::Stopping { next: None });
-        phases.by_ref().filter(is_ours).count()
+        phases.filter(is_ours).count()
     }
 
     /// All holdings, to be given back without ceremony once no loop runs.
@@ -251,11 +251,12 @@ impl Holdings {
 
     /// While draining, what was given back is for others.
     fn want_no_more(&self) -> Vec<Act> {
-        if self.is_draining {
-            vec![Act::Want(self.held.keys().copied().collect())]
-        } else {
-            Vec::new()
+        if !self.is_draining {
+            return Vec::new();
         }
+        let held = self.held.iter();
+        let mine = held.filter(|(_, holding)| !matches!(holding.phase, Phase::Stopping { .. }));
+        vec![Act::Want(mine.map(|(partition, _)| *partition).collect())]
     }
 }
 

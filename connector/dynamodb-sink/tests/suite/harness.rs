@@ -17,6 +17,7 @@ use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_sink::dead_letters::DeadLetterFile;
 use millpond_sink::flush::Shared;
 use millpond_sink::letter_queue::DeadLetters;
+use millpond_sink::sharing::Sharing;
 use millpond_sink::store::Place;
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,8 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         max_age: Duration::from_millis(200),
         max_write_units_per_second: None,
         dead_letters: DeadLetterTarget::Default,
+        ledger_table: None,
+        sharing: Sharing::default(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -67,6 +70,8 @@ pub fn shared(
     let store = TableStore {
         table: TableWriter::new(table, KeyNames::default(), None, metrics.clone()),
         dead_letters: None,
+        ledger: None,
+        leases: None,
         max_item_bytes: MAX_ITEM_BYTES,
         place: Place {
             pipeline: "p".into(),
