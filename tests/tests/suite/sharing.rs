@@ -11,14 +11,12 @@ use rustix::process::Signal;
 
 use crate::{BUILT, MILLPOND};
 
-const PARTITIONS: u32 = 4;
-
 /// Sinks that notice soon, so that a test of many deaths is short; the benchmark `takeover` measures the default.
-fn quick() -> String {
+fn quick(partitions: u32) -> String {
     let text = config::pipeline().replace("max-age: 500ms", "max-age: 300ms\n  lease-duration: 2s");
     text.replace(
         "start: trim-horizon",
-        &format!("start: trim-horizon\n  topic-partitions: {PARTITIONS}"),
+        &format!("start: trim-horizon\n  topic-partitions: {partitions}"),
     )
 }
 
@@ -45,7 +43,7 @@ async fn more_events(on: &OnScripted, more: u64, all: u64) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sinks_killed_stalled_and_added_under_load_lose_and_repeat_nothing() -> Result<()> {
     const EVENTS: u64 = 9_000;
-    let on = OnScripted::new(BUILT, PARTITIONS, &quick()).await?;
+    let on = OnScripted::new(BUILT, 4, &quick(4)).await?;
     let source = on.source()?;
     let (one, two) = (on.sink("one")?, on.sink("two")?);
     shared(&[&one, &two], &[2, 2]).await?;
@@ -88,9 +86,9 @@ async fn sinks_killed_stalled_and_added_under_load_lose_and_repeat_nothing() -> 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_fenced_partition_stops_alone_and_comes_back_by_its_lease() -> Result<()> {
     const EVENTS: u64 = 4_000;
-    let on = OnScripted::new(BUILT, PARTITIONS, &quick()).await?;
+    let on = OnScripted::new(BUILT, 2, &quick(2)).await?;
     let (source, sink) = (on.source()?, on.sink("sharing")?);
-    shared(&[&sink], &[4]).await?;
+    shared(&[&sink], &[2]).await?;
     let mut load = emitter(&on, EVENTS, 42)?;
     let by_hand = "  version: 0.1.0\n  consumer: {partition: 1}\n";
     let file = on.pipeline.dir().join("sink.yaml");

@@ -20,6 +20,7 @@ use millpond_dynamodb_sink::client::{
 use millpond_dynamodb_sink::config::{DeadLetterTarget, Tables};
 use millpond_dynamodb_sink::row::{Key, Row};
 use millpond_leases::{Change, LeaseStore, MemoryStore, Outcome, StoreError, View};
+use millpond_sink::sink::StoreSink;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
@@ -102,7 +103,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self {
             random: Arc::new(Mutex::new(SmallRng::seed_from_u64(seed))),
             stalled_until: Arc::new(Mutex::new(Instant::now())),
@@ -215,7 +216,6 @@ pub struct Pipeline {
 
 /// One sink that runs.
 pub struct Instance {
-    pub wire: Wire,
     pub metrics: Arc<Metrics>,
     drain: CancellationToken,
     task: JoinHandle<anyhow::Result<()>>,
@@ -230,9 +230,8 @@ impl Pipeline {
         }
     }
 
-    /// Starts a sink whose state is in `folder`.
-    pub fn start(&self, seed: u64, folder: &Path) -> Instance {
-        let wire = Wire::new(seed);
+    /// Starts a sink on this wire whose state is in `folder`.
+    pub fn start(&self, wire: &Wire, folder: &Path) -> Instance {
         let leases = FarLeases(self.leases.clone(), wire.clone());
         let tables = Tables {
             data: Arc::new(FarTable(self.table.clone(), wire.clone())),
@@ -240,29 +239,32 @@ impl Pipeline {
             ledger: None,
             leases: Some(Box::new(move |_| Arc::new(leases))),
         };
-        let metrics = Arc::new(Metrics::default());
-        let drain = CancellationToken::new();
-        let context = ConnectorContext {
-            name: "sink".into(),
-            topic: Arc::new(self.topic.clone()),
-            data_dir: folder.to_owned(),
-            drain: drain.clone(),
-            metrics: metrics.clone(),
-        };
         let mut config = config(None);
         // In one place for all of them; without a table of its own it is the table itself.
         config.dead_letters = DeadLetterTarget::Table("t".into());
-        let sink = Box::new(config.sink_on(tables));
-        Instance {
-            wire,
-            metrics,
-            drain,
-            task: tokio::spawn(sink.run(context)),
-        }
+        Instance::start(config.sink_on(tables), &self.topic, folder)
     }
 }
 
 impl Instance {
+    /// Starts a sink whose state is in `folder`.
+    pub fn start(sink: StoreSink, topic: &SharedTopic, folder: &Path) -> Self {
+        let metrics = Arc::new(Metrics::default());
+        let drain = CancellationToken::new();
+        let context = ConnectorContext {
+            name: "sink".into(),
+            topic: Arc::new(topic.clone()),
+            data_dir: folder.to_owned(),
+            drain: drain.clone(),
+            metrics: metrics.clone(),
+        };
+        Self {
+            metrics,
+            drain,
+            task: tokio::spawn(Box::new(sink).run(context)),
+        }
+    }
+
     pub fn held(&self) -> u64 {
         self.metrics.partitions_held.load(Ordering::Relaxed)
     }
@@ -282,6 +284,12 @@ impl Instance {
         }
     }
 
+    /// What it ends with by itself.
+    pub async fn failure(self) -> String {
+        let ended = self.task.await.expect("a task");
+        format!("{:#}", ended.expect_err("a failure"))
+    }
+
     /// Ends it between any two awaits.
     pub async fn crash(self, what: &str) {
         self.task.abort();
@@ -295,4 +303,12 @@ impl Instance {
 /// A folder for the state of a sink.
 pub fn folder() -> TempDir {
     tempfile::tempdir().expect("tempdir")
+}
+
+/// The rows of one topic partition, as the sink of that one alone would have written them.
+pub fn of_partition(rows: &[Row], partition: usize) -> Vec<Row> {
+    let chain = format!("#{partition}");
+    let is_its =
+        |row: &&Row| row.key.pk.starts_with("millpond:groups/") || row.key.pk.ends_with(&chain);
+    rows.iter().filter(is_its).cloned().collect()
 }
