@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -189,19 +189,33 @@ impl TableApi for FarTable {
     }
 }
 
-struct FarLeases(MemoryStore, Wire);
+/// Leases at the end of a wire; counts the calls.
+struct FarLeases {
+    rows: MemoryStore,
+    wire: Wire,
+    calls: Arc<LeaseCalls>,
+}
+
+/// Calls to the place of the leases so far.
+#[derive(Default)]
+pub struct LeaseCalls {
+    pub views: AtomicU64,
+    pub changes: AtomicU64,
+}
 
 #[async_trait]
 impl LeaseStore for FarLeases {
     async fn view(&self) -> Result<View, StoreError> {
-        let leases = self.0.clone();
-        self.1.send(async move { leases.view().await }).await
+        self.calls.views.fetch_add(1, Ordering::Relaxed);
+        let rows = self.rows.clone();
+        self.wire.send(async move { rows.view().await }).await
     }
 
     async fn change(&self, change: &Change) -> Result<Outcome, StoreError> {
-        let (leases, change) = (self.0.clone(), change.clone());
-        self.1
-            .send(async move { leases.change(&change).await })
+        self.calls.changes.fetch_add(1, Ordering::Relaxed);
+        let (rows, change) = (self.rows.clone(), change.clone());
+        self.wire
+            .send(async move { rows.change(&change).await })
             .await
     }
 }
@@ -212,6 +226,7 @@ pub struct Pipeline {
     pub topic: SharedTopic,
     pub table: MemoryTable,
     pub leases: MemoryStore,
+    pub calls: Arc<LeaseCalls>,
 }
 
 /// One sink that runs.
@@ -227,12 +242,17 @@ impl Pipeline {
             topic: SharedTopic::new(seed, partitions, lag),
             table: MemoryTable::new("t"),
             leases: MemoryStore::default(),
+            calls: Arc::default(),
         }
     }
 
     /// Starts a sink on this wire whose state is in `folder`.
     pub fn start(&self, wire: &Wire, folder: &Path) -> Instance {
-        let leases = FarLeases(self.leases.clone(), wire.clone());
+        let leases = FarLeases {
+            rows: self.leases.clone(),
+            wire: wire.clone(),
+            calls: self.calls.clone(),
+        };
         let tables = Tables {
             data: Arc::new(FarTable(self.table.clone(), wire.clone())),
             dead_letters: None,

@@ -1,6 +1,7 @@
 //! Sinks that share the partitions of a topic: added, drained, crashed and stalled under load, every
 //! event is in the table once and in order, and every partition has an owner soon.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millpond_dynamodb_sink::row::{Row, names};
@@ -250,6 +251,35 @@ fn a_restarted_sink_waits_for_no_expiry() {
         sinks.push(pipeline.start(&Wire::new(seed + 100), folder.path()));
         let waited = all_held(&sinks, TAKEN_OVER, &what).await;
         assert!(waited < Settings::DEFAULT / 2, "{what}: {waited:?}");
+    });
+}
+
+/// What sharing costs is what the README says: of a write unit for each change and a read unit for each
+/// view (of up to 4 KB), at most 3,000 an hour, and nothing in the ledger.
+#[test]
+fn an_idle_hour_costs_what_is_stated() {
+    on_virtual_time(1, async |seed| {
+        let pipeline = Pipeline::new(seed, PARTITIONS, Duration::ZERO);
+        let folder = folder();
+        let sink = [pipeline.start(&Wire::new(seed), folder.path())];
+        all_held(&sink, TAKEN_OVER, "idle").await;
+        sleep(Duration::from_secs(10)).await;
+        let count = || {
+            let calls = &pipeline.calls;
+            (
+                calls.changes.load(Ordering::Relaxed),
+                calls.views.load(Ordering::Relaxed),
+                pipeline.table.units(),
+            )
+        };
+        let before = count();
+        sleep(Duration::from_secs(3_600)).await;
+        let after = count();
+        let (changes, views) = (after.0 - before.0, after.1 - before.1);
+        println!("an hour: {changes} changes, {views} views");
+        assert!((2_400..=3_000).contains(&changes), "{changes} changes");
+        assert!((2_400..=3_000).contains(&views), "{views} views");
+        assert!(after.2 == before.2, "the ledger rests");
     });
 }
 
