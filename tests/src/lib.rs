@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod config;
 pub mod on_cluster;
+pub mod on_scripted;
 pub mod pipeline;
 pub mod process;
 pub mod profiles;

@@ -188,8 +188,16 @@ impl OnCluster {
     /// What all connectors have written since their last start.
     #[must_use]
     pub fn logs(&self) -> String {
-        let (source, sink) = (self.log("events-source"), self.log("events-sink"));
-        format!("source:\n{source}\nsink:\n{sink}")
+        let dir = self.pipeline.dir().join(".millpond/cluster");
+        let mut logs = String::new();
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "log") {
+                let text = std::fs::read_to_string(&path).unwrap_or_default();
+                logs.push_str(&format!("{}:\n{text}\n", path.display()));
+            }
+        }
+        logs
     }
 
     /// What `millpond status --json` says.

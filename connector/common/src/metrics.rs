@@ -77,8 +77,10 @@ pub struct Metrics {
     pub duplicates_dropped: Counter,
     /// Ledger commits.
     pub commits: Counter,
-    /// Topic partitions that stopped because of what is in them.
+    /// Topic partitions that stopped because of what is in them, or because another process took them.
     pub partitions_halted: Counter,
+    /// Topic partitions that a sink holds now, halted ones among them.
+    pub partitions_held: AtomicU64,
     written_hook: Mutex<Option<WrittenHook>>,
 }
 

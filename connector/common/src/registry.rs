@@ -80,6 +80,11 @@ pub trait ValidConnector: Send + Sync {
         None
     }
 
+    /// What it works on, when connectors with the same answer share that work among processes.
+    fn shared_work(&self) -> Option<String> {
+        None
+    }
+
     /// Makes the running part: the first and only step of configuration that may use the network.
     ///
     /// # Errors

@@ -148,6 +148,11 @@ pub trait Topic: Send + Sync {
     /// Number of partitions; fixed while the topic is open.
     fn partition_count(&self) -> u32;
 
+    /// True when other processes can consume it at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Appends one batch to one partition and answers its offsets once it is durable.
     ///
     /// Waits while the topic is full (backpressure). Appends to one partition

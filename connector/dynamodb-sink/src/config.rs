@@ -16,8 +16,10 @@ use millpond_connector::section::Section;
 use millpond_connector::topic::Transform;
 use millpond_connector::units::{ByteSize, HumanDuration};
 use millpond_format::limits::{MAX_ITEM_BYTES, MIN_ITEM_BYTES};
+use millpond_leases::{DynamoStore, Settings};
 use millpond_sink::fingerprint::module_digests;
 use millpond_sink::settings;
+use millpond_sink::sharing::{Share, Sharing};
 use millpond_sink::sink::{self, SinkSettings, StoreSink};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -25,7 +27,7 @@ use serde::Deserialize;
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
 use crate::row::{KeyNames, names};
-use crate::store::TableSettings;
+use crate::store::{LeasesOf, TableSettings};
 
 /// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
 /// read 2026-11-23).
@@ -70,6 +72,15 @@ struct RawDynamodb {
     /// Where events go that cannot be written. Default: the file `dead-letters.jsonl` in the
     /// data directory.
     dead_letters: Option<RawDeadLetters>,
+    /// Table with the same key attribute names for ledger and leases; created like the table itself, but
+    /// always `on-demand`. Default: the table itself.
+    ledger_table: Option<String>,
+    /// Shares the topic partitions with other sinks of the same pipeline. Default: true on a cluster
+    /// unless `meta.consumer.partition` names partitions, false for `millpond run`.
+    share_partitions: Option<bool>,
+    /// How long a sink that shares may be silent until others take its partitions, the same for all
+    /// sinks of a pipeline: 2s to 5m. Default: 6s.
+    lease_duration: Option<HumanDuration>,
 }
 
 /// How a table is paid for.
@@ -134,6 +145,10 @@ pub struct SinkConfig {
     pub max_write_units_per_second: Option<u64>,
     /// Where dead letters go.
     pub dead_letters: DeadLetterTarget,
+    /// Another table for ledger and leases.
+    pub ledger_table: Option<String>,
+    /// Whether topic partitions are shared with other sinks.
+    pub sharing: Sharing,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -192,7 +207,12 @@ fn validate(
             .unwrap_or_else(|| KeyNames::default().partition),
         sort: raw.sort_key.unwrap_or_else(|| KeyNames::default().sort),
     };
-    check_keys(section, problems, &keys);
+    check_keys(
+        section,
+        problems,
+        &keys,
+        raw.share_partitions != Some(false),
+    );
     let pipeline = settings::pipeline(document, section, problems, raw.pipeline);
     let max_item_bytes = section.in_range(
         problems,
@@ -253,6 +273,17 @@ fn validate(
             DeadLetterTarget::Table(name)
         }
     };
+    let ledger_table = raw.ledger_table;
+    if let Some(name) = &ledger_table {
+        check_ledger_table(section, problems, name, table.as_deref());
+    }
+    let sharing = sharing(
+        document,
+        section,
+        problems,
+        raw.share_partitions,
+        raw.lease_duration,
+    );
     if problems.errors() > before {
         return None;
     }
@@ -269,6 +300,8 @@ fn validate(
             Some(units) => Some(units?),
         },
         dead_letters,
+        ledger_table,
+        sharing: sharing?,
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -290,7 +323,67 @@ fn table_problem(section: &Section<'_>, path: &str) -> millpond_connector::probl
         .allowed("3 to 255 of `A-Z a-z 0-9 _ . -`, or an ARN")
 }
 
-fn check_keys(section: &Section<'_>, problems: &mut Problems, keys: &KeyNames) {
+fn check_ledger_table(
+    section: &Section<'_>,
+    problems: &mut Problems,
+    name: &str,
+    table: Option<&str>,
+) {
+    if !is_table_name(name) {
+        problems.push(table_problem(section, "ledger-table"));
+    }
+    if table == Some(name) {
+        problems.push(
+            section
+                .problem("ledger-table", "is the same as `table`")
+                .help("leave it out: the ledger is in the table then"),
+        );
+    }
+}
+
+fn sharing(
+    document: &ConnectorDocument,
+    section: &Section<'_>,
+    problems: &mut Problems,
+    share: Option<bool>,
+    duration: Option<HumanDuration>,
+) -> Option<Sharing> {
+    let share = match share {
+        None => Share::Auto,
+        Some(true) => Share::Always,
+        Some(false) => Share::Never,
+    };
+    if share == Share::Always && document.meta.consumer.partitions != PartitionChoice::All {
+        problems.push(
+            section
+                .problem(
+                    "share-partitions",
+                    "contradicts `meta.consumer.partition`, which divides the partitions by hand",
+                )
+                .help("leave one of them out"),
+        );
+    }
+    if share == Share::Never && duration.is_some() {
+        problems.push(
+            section
+                .problem(
+                    "lease-duration",
+                    "has no effect with `share-partitions: false`",
+                )
+                .as_warning(),
+        );
+    }
+    let duration = section.in_range(
+        problems,
+        "lease-duration",
+        duration.unwrap_or(HumanDuration(Settings::DEFAULT)),
+        HumanDuration(Settings::MIN)..=HumanDuration(Settings::MAX),
+    )?;
+    let timings = Settings::new(duration.0).ok()?;
+    Some(Sharing { share, timings })
+}
+
+fn check_keys(section: &Section<'_>, problems: &mut Problems, keys: &KeyNames, has_leases: bool) {
     for (path, name) in [("partition-key", &keys.partition), ("sort-key", &keys.sort)] {
         if !(1..=MAX_KEY_NAME_BYTES).contains(&name.len()) {
             problems.push(
@@ -299,12 +392,20 @@ fn check_keys(section: &Section<'_>, problems: &mut Problems, keys: &KeyNames) {
                     .allowed(format!("1 to {MAX_KEY_NAME_BYTES} bytes")),
             );
         }
-        if names::ALL.contains(&name.as_str()) {
-            problems.push(
-                section
-                    .problem(path, "is the name of an attribute that Millpond writes")
-                    .allowed(format!("any but `{}`", names::ALL.join("`, `"))),
-            );
+        let of_leases = DynamoStore::ATTRIBUTES.contains(&name.as_str());
+        if names::ALL.contains(&name.as_str()) || (has_leases && of_leases) {
+            let mut taken = names::ALL.to_vec();
+            taken.extend(DynamoStore::ATTRIBUTES);
+            taken.sort_unstable();
+            taken.dedup();
+            let mut problem = section
+                .problem(path, "is the name of an attribute that Millpond writes")
+                .allowed(format!("any but `{}`", taken.join("`, `")));
+            if !names::ALL.contains(&name.as_str()) {
+                problem =
+                    problem.help("or set `share-partitions: false`: only leases use that name");
+            }
+            problems.push(problem);
         }
     }
     if keys.partition == keys.sort {
@@ -340,6 +441,11 @@ fn check_transforms(
 
 #[async_trait]
 impl ValidConnector for SinkConfig {
+    fn shared_work(&self) -> Option<String> {
+        let shares = self.sharing.share != Share::Never && self.partitions == PartitionChoice::All;
+        shares.then(|| format!("pipeline `{}` in table `{}`", self.pipeline, self.table))
+    }
+
     async fn build(mut self: Box<Self>) -> anyhow::Result<BuiltConnector> {
         self.digests = module_digests(&self.transforms);
         let context = || format!("table `{}`", self.table);
@@ -361,20 +467,58 @@ impl ValidConnector for SinkConfig {
             DeadLetterTarget::Table(name) => Some(table(name)),
             DeadLetterTarget::Default | DeadLetterTarget::File(_) => None,
         };
-        Ok(BuiltConnector::Sink(Box::new(
-            self.sink(data, dead_letters),
-        )))
+        let ledger = self.ledger_table.as_deref().map(table);
+        let leases: LeasesOf = {
+            let name = self.ledger_table.as_ref().unwrap_or(&self.table).clone();
+            let keys = self.keys.clone();
+            let client = client.clone();
+            Box::new(move |place| {
+                let (pk, sk) = (&keys.partition, &keys.sort);
+                let (pipeline, topic) = (&place.pipeline, &place.topic);
+                Arc::new(DynamoStore::new(client, &name, pk, sk, pipeline, topic))
+            })
+        };
+        let tables = Tables {
+            data,
+            dead_letters,
+            ledger,
+            leases: Some(leases),
+        };
+        Ok(BuiltConnector::Sink(Box::new(self.sink_on(tables))))
     }
 }
 
+/// The tables of a sink.
+pub struct Tables {
+    /// For the items.
+    pub data: Arc<dyn TableApi>,
+    /// For dead letters, if they go to a table.
+    pub dead_letters: Option<Arc<dyn TableApi>>,
+    /// For the ledger, if it has one of its own.
+    pub ledger: Option<Arc<dyn TableApi>>,
+    /// Makes the place of the leases; without it, topic partitions cannot be shared.
+    pub leases: Option<LeasesOf>,
+}
+
 impl SinkConfig {
-    /// The sink on these tables, the second one for dead letters.
+    /// The sink on these tables, the second one for dead letters, without leases.
     #[must_use]
     pub fn sink(
         self,
         table: Arc<dyn TableApi>,
         dead_letters: Option<Arc<dyn TableApi>>,
     ) -> StoreSink {
+        self.sink_on(Tables {
+            data: table,
+            dead_letters,
+            ledger: None,
+            leases: None,
+        })
+    }
+
+    /// The sink on these tables.
+    #[must_use]
+    pub fn sink_on(self, tables: Tables) -> StoreSink {
         let fingerprint = vec![
             self.keys.partition.clone(),
             self.keys.sort.clone(),
@@ -393,14 +537,17 @@ impl SinkConfig {
             digests: self.digests,
             fingerprint,
         };
+        let sharing = self.sharing;
         let table = TableSettings {
-            table,
-            dead_letters,
+            table: tables.data,
+            dead_letters: tables.dead_letters,
+            ledger: tables.ledger,
+            leases: tables.leases,
             create: self.create,
             keys: self.keys,
             max_item_bytes: self.max_item_bytes,
             max_write_units_per_second: self.max_write_units_per_second,
         };
-        StoreSink::new(shared, Box::new(table))
+        StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }
 }

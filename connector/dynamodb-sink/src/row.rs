@@ -182,6 +182,10 @@ pub mod names {
     pub const TOPIC: &str = "topic";
     /// Topic partitions of a pipeline (N).
     pub const PARTITIONS: &str = "partitions";
+    /// Table of a pipeline's ledger, where that is another one (S).
+    pub const LEDGER: &str = "ledger";
+    /// Table of a pipeline's items, in the table of its ledger (S).
+    pub const ITEMS: &str = "items";
     /// Fingerprint of the configuration (S).
     pub const FINGERPRINT: &str = "fingerprint";
     /// Fencing epoch of a ledger row (N).
@@ -206,7 +210,7 @@ pub mod names {
     pub const GROUP: &str = "group";
 
     /// All of them.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 24] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -218,6 +222,8 @@ pub mod names {
         VERSION,
         TOPIC,
         PARTITIONS,
+        LEDGER,
+        ITEMS,
         FINGERPRINT,
         EPOCH,
         OWNER,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millpond_connector::topic::PartitionId;
 use millpond_format::keys;
+use millpond_leases::LeaseStore;
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
@@ -20,19 +21,26 @@ use crate::row::{Key, KeyNames};
 use crate::table::{prepare, register};
 use crate::writer::{Budget, TableWriter};
 
+/// Makes the place of the leases of one pipeline.
+pub type LeasesOf = Box<dyn FnOnce(&Place) -> Arc<dyn LeaseStore> + Send>;
+
 /// A table that is to be opened.
 pub struct TableSettings {
     /// The table.
     pub table: Arc<dyn TableApi>,
     /// Another one for dead letters, if they go to a table.
     pub dead_letters: Option<Arc<dyn TableApi>>,
+    /// Another one for the ledger.
+    pub ledger: Option<Arc<dyn TableApi>>,
+    /// The place of the leases, if there is one.
+    pub leases: Option<LeasesOf>,
     /// How to create a missing table; `None` does not.
     pub create: Option<Capacity>,
     /// Key attribute names.
     pub keys: KeyNames,
     /// Largest item in bytes.
     pub max_item_bytes: usize,
-    /// Write budget of both.
+    /// Write budget of the first two.
     pub max_write_units_per_second: Option<u64>,
 }
 
@@ -42,23 +50,26 @@ impl OpenStore for TableSettings {
         let budget = self
             .max_write_units_per_second
             .map(|units| Arc::new(Budget::new(units)));
-        let writer = |api| {
-            TableWriter::new(
-                api,
-                self.keys.clone(),
-                budget.clone(),
-                place.metrics.clone(),
-            )
+        let writer = |api, budget: &Option<Arc<Budget>>| {
+            let (keys, metrics) = (self.keys.clone(), place.metrics.clone());
+            TableWriter::new(api, keys, budget.clone(), metrics)
         };
-        let table = writer(self.table);
+        let table = writer(self.table, &budget);
         prepare(&table, self.create).await?;
-        let dead_letters = self.dead_letters.map(writer);
+        let dead_letters = self.dead_letters.map(|api| writer(api, &budget));
         if let Some(table) = &dead_letters {
             prepare(table, self.create).await?;
+        }
+        // A unit now and then: neither the budget nor the capacity of the items is meant for it.
+        let ledger = self.ledger.map(|api| writer(api, &None));
+        if let Some(table) = &ledger {
+            prepare(table, self.create.map(|_| Capacity::OnDemand)).await?;
         }
         Ok(Arc::new(TableStore {
             table,
             dead_letters,
+            ledger,
+            leases: self.leases.map(|leases| leases(&place)),
             max_item_bytes: self.max_item_bytes,
             place,
         }))
@@ -71,6 +82,10 @@ pub struct TableStore {
     pub table: TableWriter,
     /// The table of dead letters.
     pub dead_letters: Option<TableWriter>,
+    /// The table of the ledger, where that is another one.
+    pub ledger: Option<TableWriter>,
+    /// The place of the leases, if there is one.
+    pub leases: Option<Arc<dyn LeaseStore>>,
     /// Largest item in bytes.
     pub max_item_bytes: usize,
     /// Whose rows.
@@ -78,6 +93,10 @@ pub struct TableStore {
 }
 
 impl TableStore {
+    fn ledger_table(&self) -> &TableWriter {
+        self.ledger.as_ref().unwrap_or(&self.table)
+    }
+
     fn ledger_key(&self, partition: PartitionId) -> Key {
         Key {
             pk: keys::ledger_pk(&self.place.pipeline, &self.place.topic),
@@ -96,12 +115,15 @@ impl Store for TableStore {
         &self,
         registration: &Registration,
     ) -> Result<Option<Registration>, StoreError> {
-        Ok(register(&self.table, &self.place.pipeline, registration).await?)
+        let Self { table, ledger, .. } = self;
+        let found = register(table, ledger.as_ref(), &self.place.pipeline, registration);
+        Ok(found.await?)
     }
 
     async fn ledger(&self, partition: PartitionId) -> Result<Option<LedgerRow>, StoreError> {
         let key = self.ledger_key(partition);
-        let found = self.table.get(&key).await.map_err(DynamoError::from)?;
+        let found = self.ledger_table().get(&key).await;
+        let found = found.map_err(DynamoError::from)?;
         let Some(row) = found else { return Ok(None) };
         let decoded = decode(&row).map_err(|error| row_error(key, &error))?;
         Ok(Some(decoded))
@@ -115,7 +137,7 @@ impl Store for TableStore {
     ) -> Result<bool, StoreError> {
         let key = self.ledger_key(partition);
         let row = encode(row, key.clone()).map_err(|error| row_error(key, &error))?;
-        let put = self.table.put(&row, &unchanged(seen)).await;
+        let put = self.ledger_table().put(&row, &unchanged(seen)).await;
         Ok(put.map_err(DynamoError::from)?)
     }
 
@@ -138,6 +160,10 @@ impl Store for TableStore {
             written.map_err(DynamoError::from)?;
         }
         Ok(())
+    }
+
+    fn leases(&self) -> Option<Arc<dyn LeaseStore>> {
+        self.leases.clone()
     }
 }
 

@@ -100,10 +100,15 @@ pub fn key_problem(keys: &KeyNames, found: &TableDescription) -> Option<String> 
 
 /// Registers the pipeline; answers the registration that was there before.
 ///
+/// It is registered with its items, where a reader looks, and says there where its ledger is. A ledger
+/// in another table is registered there too, with the table of its items: two pipelines of one name
+/// with one table or one ledger in common would otherwise write into each other's.
+///
 /// # Errors
-/// [`DynamoError::Registry`] for a registration of another layout.
+/// [`DynamoError::Registry`] for a registration of another layout, or with other tables.
 pub async fn register(
     table: &TableWriter,
+    ledger: Option<&TableWriter>,
     pipeline: &str,
     registration: &Registration,
 ) -> Result<Option<Registration>, DynamoError> {
@@ -119,32 +124,34 @@ pub async fn register(
             names::FINGERPRINT,
             Value::S(registration.fingerprint.clone()),
         );
-    if table.put(&row, &Condition::Absent).await? {
-        return Ok(None);
-    }
-    let refuse = |what: String| {
-        Err(DynamoError::Registry(format!(
-            "pipeline `{pipeline}` in table `{}` {what}",
-            table.name(),
-        )))
-    };
-    let Some(found) = table.get(&row.key).await? else {
-        return refuse("lost its registration under way: start again".to_owned());
-    };
-    match found.integer(names::VERSION) {
-        Some(LAYOUT_VERSION) => {}
-        Some(newer) if newer > LAYOUT_VERSION => {
-            return refuse(format!(
-                "has layout version {newer}, newer than {LAYOUT_VERSION}, the newest known here: \
-                 upgrade Millpond or use another name under `pipeline`"
+    let mut with_items = row.clone();
+    if let Some(ledger) = ledger {
+        with_items = with_items.with(names::LEDGER, Value::S(ledger.name().to_owned()));
+        let has_ledger = ledger.get(&row.key).await?.is_some();
+        if has_ledger && table.get(&row.key).await?.is_none() {
+            return Err(refusal(
+                pipeline,
+                table,
+                &format!(
+                    "is not registered, although its ledger is in `{}`: the table was made anew; restore it, \
+                     or use another name under `pipeline`",
+                    ledger.name()
+                ),
             ));
         }
-        _ => {
-            return refuse(
-                "was not registered by Millpond; use another name under `pipeline`".to_owned(),
-            );
+    }
+    let found = registered(table, pipeline, with_items).await?;
+    if let Some(found) = &found {
+        check_place(table, ledger, pipeline, found)?;
+    }
+    if let Some(ledger) = ledger {
+        let row = row.with(names::ITEMS, Value::S(table.name().to_owned()));
+        let found = registered(ledger, pipeline, row).await?;
+        if let Some(found) = &found {
+            check_items(table, ledger, pipeline, found)?;
         }
     }
+    let Some(found) = found else { return Ok(None) };
     let partitions = found.integer(names::PARTITIONS);
     Ok(Some(Registration {
         topic: found.string(names::TOPIC).unwrap_or_default().to_owned(),
@@ -154,6 +161,87 @@ pub async fn register(
             .unwrap_or_default()
             .to_owned(),
     }))
+}
+
+fn refusal(pipeline: &str, table: &TableWriter, what: &str) -> DynamoError {
+    DynamoError::Registry(format!(
+        "pipeline `{pipeline}` in table `{}` {what}",
+        table.name()
+    ))
+}
+
+/// Puts a registration if there is none; answers the one that was there, once its layout is known.
+async fn registered(
+    table: &TableWriter,
+    pipeline: &str,
+    row: Row,
+) -> Result<Option<Row>, DynamoError> {
+    if table.put(&row, &Condition::Absent).await? {
+        return Ok(None);
+    }
+    let refuse = |what: &str| Err(refusal(pipeline, table, what));
+    let Some(found) = table.get(&row.key).await? else {
+        return refuse("lost its registration under way: start again");
+    };
+    match found.integer(names::VERSION) {
+        Some(LAYOUT_VERSION) => Ok(Some(found)),
+        Some(newer) if newer > LAYOUT_VERSION => refuse(&format!(
+            "has layout version {newer}, newer than {LAYOUT_VERSION}, the newest known here: \
+             upgrade Millpond or use another name under `pipeline`"
+        )),
+        _ => refuse("was not registered by Millpond; use another name under `pipeline`"),
+    }
+}
+
+/// The ledger is where the registration with the items says.
+fn check_place(
+    table: &TableWriter,
+    ledger: Option<&TableWriter>,
+    pipeline: &str,
+    found: &Row,
+) -> Result<(), DynamoError> {
+    let there = found.string(names::LEDGER);
+    let here = ledger.map(TableWriter::name);
+    if there.map(bare_name) == here.map(bare_name) {
+        return Ok(());
+    }
+    let place = |name: Option<&str>| {
+        name.map_or("the same table".to_owned(), |name| {
+            format!("table `{name}`")
+        })
+    };
+    let what = format!(
+        "has its ledger in {}, not in {}: set `ledger-table` as it was, or use another name under `pipeline`",
+        place(there),
+        place(here)
+    );
+    Err(refusal(pipeline, table, &what))
+}
+
+/// The items of the ledger are where the registration with the ledger says.
+fn check_items(
+    table: &TableWriter,
+    ledger: &TableWriter,
+    pipeline: &str,
+    found: &Row,
+) -> Result<(), DynamoError> {
+    let there = found.string(names::ITEMS).unwrap_or_else(|| ledger.name());
+    if bare_name(there) == bare_name(table.name()) {
+        return Ok(());
+    }
+    let what = format!(
+        "is the ledger of items in table `{there}`, not in `{}`: use another name under `pipeline`",
+        table.name()
+    );
+    Err(refusal(pipeline, ledger, &what))
+}
+
+/// A table's name, given as such or within its ARN.
+fn bare_name(name: &str) -> &str {
+    match name.split_once(":table/") {
+        Some((_, rest)) => rest.split('/').next().unwrap_or(rest),
+        None => name,
+    }
 }
 
 #[cfg(test)]
@@ -185,5 +273,13 @@ mod tests {
                 "{problem}"
             );
         }
+    }
+
+    #[test]
+    fn a_table_is_the_same_by_name_and_by_arn() {
+        let arn = "arn:aws:dynamodb:eu-central-1:123456789012:table/events";
+        assert_eq!(bare_name(arn), "events");
+        assert_eq!(bare_name("events"), "events");
+        assert_eq!(bare_name(&format!("{arn}/index/i")), "events");
     }
 }

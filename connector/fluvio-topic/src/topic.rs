@@ -229,6 +229,10 @@ impl Topic for FluvioTopic {
         self.shared.partitions
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn append(
         &self,
         partition: PartitionId,

@@ -93,6 +93,8 @@ impl State {
                 "dead_letters": m.dead_letters.get(),
                 "duplicates_dropped": m.duplicates_dropped.get(),
                 "commits": m.commits.get(),
+                "partitions_held": of(&m.partitions_held),
+                "partitions_halted": m.partitions_halted.get(),
             },
         })
     }

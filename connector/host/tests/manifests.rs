@@ -288,7 +288,9 @@ fn names_lead_to_what_is_there() {
         }
         let spec = set.spec.as_ref().expect("spec");
         assert_eq!(spec.service_name, service.metadata.name);
-        assert_eq!(spec.replicas, Some(1));
+        // Only sinks share their work.
+        let is_sink = connector.ends_with("-sink");
+        assert_eq!(spec.replicas, Some(if is_sink { 2 } else { 1 }));
         let labels = spec
             .template
             .metadata

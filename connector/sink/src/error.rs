@@ -89,6 +89,12 @@ pub enum SinkError {
     /// The pipeline was registered otherwise.
     #[error("{0}")]
     Registry(String),
+    /// The topic partitions cannot be shared with other sinks.
+    #[error("leases: {0}")]
+    Leases(String),
+    /// The task of a topic partition broke off.
+    #[error("the task of a topic partition broke off: {0}")]
+    Task(String),
 }
 
 impl SinkError {
@@ -118,9 +124,24 @@ impl SinkError {
                         ..
                     }
             ),
-            Self::Store(_) | Self::Ledger { .. } | Self::DeadLetters(_) | Self::Registry(_) => {
-                false
-            }
+            Self::Store(_)
+            | Self::Ledger { .. }
+            | Self::DeadLetters(_)
+            | Self::Registry(_)
+            | Self::Leases(_)
+            | Self::Task(_) => false,
         }
+    }
+
+    /// True when another process has taken the topic partition: this one has lost nothing but that.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(
+            self,
+            Self::Ledger {
+                source: LedgerError::Fenced { .. },
+                ..
+            }
+        )
     }
 }

@@ -44,7 +44,7 @@ pub enum LedgerError {
     /// Another process took the partition.
     #[error(
         "fenced: `{owner}` took this partition with epoch {theirs}, ours is {ours}; \
-         this process stops, run one sink per pipeline"
+         it goes on there, and this process has stopped writing it"
     )]
     Fenced {
         /// Our epoch.

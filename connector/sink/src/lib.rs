@@ -1,7 +1,8 @@
 //! Everything of a sink that does not depend on where it writes.
 //!
 //! Pure modules decide ([`contiguity`], [`dedup`], [`ledger`], [`marks`]); [`partition`] is the loop
-//! over one topic partition, [`flush`] the steps of one plan, [`sink`] runs all partitions. What a
+//! over one topic partition, [`flush`] the steps of one plan, [`sink`] runs all partitions, or with
+//! [`sharing`] those that other sinks of the pipeline do not run; [`holdings`] decides there. What a
 //! place to write to must be able to do is in [`store`]; a new sink is an implementation of it.
 
 #[cfg(feature = "conformance")]
@@ -12,6 +13,7 @@ pub mod dedup;
 pub mod error;
 pub mod fingerprint;
 pub mod flush;
+pub mod holdings;
 pub mod ledger;
 pub mod letter_queue;
 pub mod letters;
@@ -23,6 +25,8 @@ pub mod placement;
 pub mod registration;
 pub mod retry;
 pub mod settings;
+pub mod sharing;
 pub mod sink;
 pub mod store;
 pub mod stored;
+pub mod tenure;

@@ -31,3 +31,12 @@ pub const READ_WAIT: Duration = Duration::from_secs(1);
 
 /// Shards that one ledger row can mark (1,000 shards and many generations of reshards).
 pub const MAX_MARKS: usize = 8_192;
+
+/// A hand-over to another sink is finished within this time; what is still being written then is
+/// left to the other one, which writes it again. Far beyond what a plan takes, unless the store
+/// throttles or does not answer.
+pub const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
+
+/// Longest wait, at the end of a sink, until the store knows that its leases are free. If that fails
+/// others take them as those of a dead sink.
+pub const LEAVE_LIMIT: Duration = Duration::from_secs(5);

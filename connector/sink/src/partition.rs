@@ -18,6 +18,7 @@ use crate::error::SinkError;
 use crate::flush::{Core, Shared};
 use crate::limits::{IDLE_COMMIT, PLAN_RECORDS, READ_WAIT};
 use crate::placement::{is_unplaced, locate, topic_origin};
+use crate::tenure::Tenure;
 
 /// Records that make a plan.
 #[derive(Debug, Default)]
@@ -87,9 +88,17 @@ struct Situation {
     open_since: Option<Instant>,
     /// Draining, and all of it is read.
     at_end: bool,
+    /// Somebody else is to go on: what is read and not planned is theirs.
+    is_leaving: bool,
 }
 
 fn next(at: Situation) -> Next {
+    if at.is_leaving {
+        return match at.open_since {
+            Some(_) => Next::Commit,
+            None => Next::End,
+        };
+    }
     if let Some(oldest) = at.oldest {
         let due = oldest + at.max_age;
         let full = at.bytes >= at.plan_bytes || at.records >= PLAN_RECORDS;
@@ -119,7 +128,26 @@ pub async fn run(
     partition: PartitionId,
     drain: CancellationToken,
 ) -> Result<(), SinkError> {
-    let core = Core::claim(shared.clone(), partition).await?;
+    run_for(shared, partition, Tenure::until(drain)).await
+}
+
+/// Consumes one topic partition for as long as it is ours: until it is drained as by [`run`],
+/// handed over, or found to be lost. The last two leave to the next owner what is not committed.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_for(
+    shared: Arc<Shared>,
+    partition: PartitionId,
+    tenure: Tenure,
+) -> Result<(), SinkError> {
+    let core = tokio::select! {
+        core = Core::claim(shared.clone(), partition) => core?,
+        // A plan that is being written again is written again by the next owner.
+        () = tenure.hand_over.cancelled() => return Ok(()),
+    };
+    let drain = &tenure.drain;
+    let mut is_leaving = false;
     let mut reading = Reading::new(shared.clone(), partition, core.next_offset());
     let mut buffer = Buffer::new(core.next_offset());
     let mut open_since = Instant::now();
@@ -139,8 +167,13 @@ pub async fn run(
                 plan_bytes: shared.plan_bytes,
                 open_since: core.is_open().then_some(open_since),
                 at_end,
+                is_leaving,
             });
             match step {
+                Next::Flush if !tenure.holds() => {
+                    info!(partition, offset = core.next_offset(), "lease is lost");
+                    return Ok(());
+                }
                 Next::Flush => {
                     let input = buffer.take();
                     flight = Some(Box::pin(async move {
@@ -155,7 +188,8 @@ pub async fn run(
                     }));
                 }
                 Next::End => {
-                    info!(partition, offset = core.next_offset(), "drained");
+                    let how = if is_leaving { "handed over" } else { "drained" };
+                    info!(partition, offset = core.next_offset(), "{how}");
                     return Ok(());
                 }
                 Next::Wait(until) => {
@@ -172,7 +206,7 @@ pub async fn run(
                 open_since = Instant::now();
                 idle = Some(core);
             }
-            chunk = reading.next(READ_WAIT), if room && !at_end => {
+            chunk = reading.next(READ_WAIT), if room && !at_end && !is_leaving => {
                 if let Some((to, entries)) = chunk? {
                     buffer.push(to, entries, Instant::now());
                 }
@@ -180,6 +214,7 @@ pub async fn run(
             () = drain.cancelled(), if drain_end.is_none() => {
                 drain_end = Some(reading.bounds().await?.end);
             }
+            () = tenure.hand_over.cancelled(), if !is_leaving => is_leaving = true,
             () = woken(wake) => {}
         }
     }
@@ -418,6 +453,7 @@ mod tests {
             plan_bytes: 8 << 20,
             open_since: None,
             at_end: false,
+            is_leaving: false,
         };
         let cases = [
             (base, Next::Wait(None)),
@@ -487,6 +523,24 @@ mod tests {
                     ..base
                 },
                 Next::Wait(Some(now + Duration::from_millis(400))),
+            ),
+            // What was read goes to the next owner, what was written is committed.
+            (
+                Situation {
+                    oldest: ago(5_000),
+                    open_since: ago(0),
+                    is_leaving: true,
+                    ..base
+                },
+                Next::Commit,
+            ),
+            (
+                Situation {
+                    oldest: ago(5_000),
+                    is_leaving: true,
+                    ..base
+                },
+                Next::End,
             ),
         ];
         for (situation, expected) in cases {

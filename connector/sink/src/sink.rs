@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +11,9 @@ use async_trait::async_trait;
 use millpond_connector::connector::{ConnectorContext, Sink};
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::topic::{PartitionId, Transform};
+use millpond_leases::LeaseStore;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::dead_letters::DeadLetterFile;
@@ -21,6 +24,7 @@ use crate::letter_queue::DeadLetters;
 use crate::limits::plan_bytes;
 use crate::partition;
 use crate::registration::Registration;
+use crate::sharing::{self, Share, Sharing};
 use crate::store::{OpenStore, Place, StoreError};
 
 /// Name of the dead-letter file in the data directory.
@@ -60,13 +64,25 @@ pub struct SinkSettings {
 pub struct StoreSink {
     settings: SinkSettings,
     store: Box<dyn OpenStore>,
+    sharing: Sharing,
 }
 
 impl StoreSink {
     /// A sink on a store.
     #[must_use]
     pub fn new(settings: SinkSettings, store: Box<dyn OpenStore>) -> Self {
-        Self { settings, store }
+        Self {
+            settings,
+            store,
+            sharing: Sharing::default(),
+        }
+    }
+
+    /// The same, sharing topic partitions with other sinks of the pipeline as it says.
+    #[must_use]
+    pub fn sharing(mut self, sharing: Sharing) -> Self {
+        self.sharing = sharing;
+        self
     }
 
     /// Opens the store and registers the pipeline.
@@ -126,15 +142,33 @@ fn chosen(choice: &PartitionChoice, count: u32) -> Vec<PartitionId> {
     }
 }
 
+/// The place of the leases, when partitions are to be shared.
+fn shared_by(
+    share: Share,
+    choice: &PartitionChoice,
+    shared: &Shared,
+) -> Result<Option<Arc<dyn LeaseStore>>, SinkError> {
+    let is_open = shared.topic.is_shared() && *choice == PartitionChoice::All;
+    match (share, shared.store.leases()) {
+        (Share::Always, None) => Err(SinkError::Leases(format!(
+            "{} has no place for them: topic partitions cannot be shared",
+            shared.store.name()
+        ))),
+        (Share::Always, some) => Ok(some),
+        (Share::Auto, some) if is_open => Ok(some),
+        (Share::Auto | Share::Never, _) => Ok(None),
+    }
+}
+
 #[async_trait]
 impl Sink for StoreSink {
     async fn run(self: Box<Self>, context: ConnectorContext) -> anyhow::Result<()> {
-        let partitions = chosen(&self.settings.partitions, context.topic.partition_count());
+        let choice = self.settings.partitions.clone();
+        let partitions = chosen(&choice, context.topic.partition_count());
+        let Sharing { share, timings } = self.sharing;
         let name = context.name.clone();
-        let shared = self
-            .open(&context)
-            .await
-            .with_context(|| format!("sink `{name}`"))?;
+        let named = || format!("sink `{name}`");
+        let shared = self.open(&context).await.with_context(named)?;
         info!(
             sink = name,
             store = shared.store.name(),
@@ -142,32 +176,52 @@ impl Sink for StoreSink {
             partitions = partitions.len(),
             "sink is ready"
         );
-        let mut running = JoinSet::new();
-        for partition in partitions {
-            let (shared, drain) = (shared.clone(), context.drain.clone());
-            running
-                .spawn(async move { (partition, partition::run(shared, partition, drain).await) });
-        }
-        let mut halted = BTreeMap::new();
-        while let Some(ended) = running.join_next().await {
-            match ended.context("a topic partition's task")? {
-                (_, Ok(())) => {}
-                (partition, Err(failure)) if failure.is_of_the_records() => {
-                    error!(sink = name, partition, error = %failure, "topic partition halts");
-                    shared.metrics.partitions_halted.add(1);
-                    halted.insert(partition, failure);
-                }
-                (_, Err(failure)) => {
-                    // Ledgers say where each partition stands; dropping the set stops the others.
-                    error!(sink = name, error = %failure, "sink stops");
-                    return Err(failure).with_context(|| format!("sink `{name}`"));
-                }
+        let leases = shared_by(share, &choice, &shared).with_context(named)?;
+        let drain = context.drain.clone();
+        let ended = match leases {
+            None => run_all(shared, partitions, drain).await,
+            Some(leases) => {
+                let worker = sharing::worker(&context.data_dir).await;
+                let worker = worker.with_context(named)?;
+                sharing::run(shared, leases, worker, timings, &partitions, drain).await
             }
-        }
-        if halted.is_empty() {
+        };
+        let failures = ended
+            .inspect_err(|failure| error!(sink = name, error = %failure, "sink stops"))
+            .with_context(named)?;
+        if failures.is_empty() {
             return Ok(());
         }
-        let failures: Vec<String> = halted.values().map(ToString::to_string).collect();
         bail!("sink `{name}`: {}", failures.join("; "))
     }
+}
+
+/// Runs all partitions until each is drained; answers why some did not go on.
+async fn run_all(
+    shared: Arc<Shared>,
+    partitions: Vec<PartitionId>,
+    drain: CancellationToken,
+) -> Result<Vec<String>, SinkError> {
+    let held = &shared.metrics.partitions_held;
+    held.store(partitions.len() as u64, Ordering::Relaxed);
+    let mut running = JoinSet::new();
+    for partition in partitions {
+        let (shared, drain) = (shared.clone(), drain.clone());
+        running.spawn(async move { (partition, partition::run(shared, partition, drain).await) });
+    }
+    let mut halted = BTreeMap::new();
+    while let Some(ended) = running.join_next().await {
+        let (partition, ended) = ended.map_err(|error| SinkError::Task(error.to_string()))?;
+        match ended {
+            Ok(()) => {}
+            Err(failure) if failure.is_of_the_records() || failure.is_fenced() => {
+                error!(partition, error = %failure, "topic partition halts");
+                shared.metrics.partitions_halted.add(1);
+                halted.insert(partition, failure.to_string());
+            }
+            // Ledgers say where each partition stands; dropping the set stops the others.
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(halted.into_values().collect())
 }

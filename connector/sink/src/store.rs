@@ -2,7 +2,8 @@
 //!
 //! The sink asks for three things, and builds everything else on them: a *ledger* that changes only
 //! by compare-and-set, one row per topic partition; *plans* that can be written any number of times
-//! with the same result; and a registration that tells two pipelines apart. Retries of calls that
+//! with the same result; and a registration that tells two pipelines apart. Where several sinks are
+//! to share the topic partitions, it has a place for *leases* too. Retries of calls that
 //! may succeed later belong into the store: what it answers here is final.
 
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::{Offset, PartitionId};
+use millpond_leases::LeaseStore;
 
 use crate::dead_letters::DeadLetter;
 use crate::dedup::{Admitted, Workbench};
@@ -90,6 +92,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), StoreError>;
+
+    /// Where sinks of this pipeline lease the topic partitions from each other; with `None`, the
+    /// default, one sink runs them all.
+    fn leases(&self) -> Option<Arc<dyn LeaseStore>> {
+        None
+    }
 }
 
 /// What a plan is made of.

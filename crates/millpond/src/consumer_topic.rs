@@ -51,6 +51,10 @@ impl Topic for ConsumerTopic {
         self.topic.partition_count()
     }
 
+    fn is_shared(&self) -> bool {
+        self.topic.is_shared()
+    }
+
     async fn append(
         &self,
         partition: PartitionId,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
 use millpond_connector::connector::{ConnectorContext, Sink, Source};
-use millpond_connector::manifest::Pipeline;
+use millpond_connector::manifest::{Pipeline, PipelineConnector};
 use millpond_connector::meta::{PartitionChoice, TopicSettings};
 use millpond_connector::metrics::Metrics;
 use millpond_connector::registry::{BuiltConnector, Direction};
@@ -91,8 +91,8 @@ impl Runtime {
     /// # Errors
     /// What cannot be opened, reached or had, with the connector's name.
     pub async fn build(pipeline: Pipeline, data_dir: DataDir) -> Result<Self> {
-        let consumers: Vec<(String, String)> = pipeline
-            .connectors
+        let connectors = one_of_each(pipeline.connectors);
+        let consumers: Vec<(String, String)> = connectors
             .iter()
             .filter(|connector| connector.document.direction() == Direction::Sink)
             .map(|connector| &connector.document.meta)
@@ -115,7 +115,7 @@ impl Runtime {
             watched: Vec::new(),
             _data_dir: data_dir,
         };
-        for connector in pipeline.connectors {
+        for connector in connectors {
             let meta = connector.document.meta.clone();
             let direction = connector.document.direction();
             let topic = runtime
@@ -326,6 +326,31 @@ impl Run {
             .map(|watched| watched.metrics.commits.get())
             .sum()
     }
+}
+
+/// Of connectors that would share one work among processes, the first: in this process it does all.
+fn one_of_each(connectors: Vec<PipelineConnector>) -> Vec<PipelineConnector> {
+    let mut kept: Vec<PipelineConnector> = Vec::new();
+    for connector in connectors {
+        let meta = &connector.document.meta;
+        let work = connector.config.shared_work();
+        let same = kept.iter().find(|kept| {
+            work.is_some()
+                && kept.config.shared_work() == work
+                && kept.document.meta.topic.name == meta.topic.name
+        });
+        if let (Some(same), Some(work)) = (same, work) {
+            tracing::info!(
+                connector = meta.name,
+                work,
+                "left out: in one process `{}` does the work of both",
+                same.document.meta.name
+            );
+            continue;
+        }
+        kept.push(connector);
+    }
+    kept
 }
 
 fn topic_config(settings: &TopicSettings, data_dir: &DataDir) -> TopicConfig {

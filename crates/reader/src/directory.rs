@@ -16,6 +16,8 @@ const FORMAT_VERSION: i64 = 1;
 const FORMAT: &str = "version";
 /// Registry row: topic that the pipeline reads.
 const TOPIC: &str = "topic";
+/// Registry row: table of the ledger, where that is another one.
+const LEDGER: &str = "ledger";
 /// Directory row: bound on sort time minus first event time, in milliseconds.
 const LATE: &str = "late";
 /// Ledger row: next topic offset that is not committed.
@@ -26,6 +28,8 @@ const COMMITTED: &str = "committed";
 pub(crate) struct Pipeline {
     pub(crate) name: String,
     pub(crate) topic: Option<String>,
+    /// Table of the ledger, where that is another one.
+    pub(crate) ledger: Option<String>,
 }
 
 /// One chain of items: a group's events that went through one topic partition.
@@ -83,6 +87,7 @@ fn pipeline(table: &Table, name: String, row: &Attributes) -> Result<Pipeline, R
         _ => Ok(Pipeline {
             name,
             topic: text(row, TOPIC).map(str::to_owned),
+            ledger: text(row, LEDGER).map(str::to_owned),
         }),
     }
 }
@@ -154,6 +159,11 @@ pub(crate) async fn committed_offsets(
         attributes: Some(&[COMMITTED]),
         ..PageRequest::all(keys::ledger_pk(&pipeline.name, topic))
     };
+    let other = match &pipeline.ledger {
+        Some(name) => Some(table.open_other(name).await?),
+        None => None,
+    };
+    let table = other.as_ref().unwrap_or(table);
     loop {
         let page = table.query(&request).await?;
         for row in &page.items {

@@ -97,7 +97,7 @@ impl Table {
             .retry_config(RetryConfig::disabled())
             .build();
         let parallel_queries = config.parallel_queries.max(1);
-        let mut table = Self {
+        let table = Self {
             client: Client::from_conf(conf),
             name: config.table.clone(),
             pk_name: String::new(),
@@ -108,17 +108,39 @@ impl Table {
             retry: config.retry,
             permits: Semaphore::new(parallel_queries),
         };
-        let description = table
+        let wanted = [&config.partition_key, &config.sort_key];
+        table.checked(wanted).await
+    }
+
+    /// Another table with the same names of keys, spoken to in the same way.
+    pub(crate) async fn open_other(&self, name: &str) -> Result<Self, ReadError> {
+        let other = Self {
+            client: self.client.clone(),
+            name: name.to_owned(),
+            pk_name: String::new(),
+            sk_name: String::new(),
+            consistent: self.consistent,
+            parallel_queries: self.parallel_queries,
+            on_damage: self.on_damage.clone(),
+            retry: self.retry,
+            permits: Semaphore::new(self.parallel_queries),
+        };
+        let wanted = [&Some(self.pk_name.clone()), &Some(self.sk_name.clone())];
+        other.checked(wanted).await
+    }
+
+    /// Looks up the names of the keys, which must be these where they are said.
+    async fn checked(mut self, wanted: [&Option<String>; 2]) -> Result<Self, ReadError> {
+        let described = self
             .call("DescribeTable", || {
-                table.client.describe_table().table_name(&table.name).send()
+                self.client.describe_table().table_name(&self.name).send()
             })
-            .await?
-            .table
-            .ok_or_else(|| ReadError::NoSuchTable {
-                table: config.table.clone(),
-            })?;
-        (table.pk_name, table.sk_name) = key_names(&description, config)?;
-        Ok(table)
+            .await?;
+        let description = described.table.ok_or_else(|| ReadError::NoSuchTable {
+            table: self.name.clone(),
+        })?;
+        (self.pk_name, self.sk_name) = key_names(&self.name, &description, wanted)?;
+        Ok(self)
     }
 
     /// One page of a query.
@@ -319,8 +341,9 @@ pub(crate) fn integer(item: &Attributes, name: &str) -> Option<i64> {
 
 /// Names of the two key attributes, once they are as configured and both strings.
 fn key_names(
+    name: &str,
     table: &TableDescription,
-    config: &ReaderConfig,
+    [wanted_pk, wanted_sk]: [&Option<String>; 2],
 ) -> Result<(String, String), ReadError> {
     let named = |key_type: KeyType| {
         let element = table.key_schema().iter().find(|e| e.key_type == key_type)?;
@@ -337,9 +360,7 @@ fn key_names(
     };
     let (hash, range) = (named(KeyType::Hash), named(KeyType::Range));
     match (&hash, &range) {
-        (Some(pk), Some(sk))
-            if fits(&hash, &config.partition_key) && fits(&range, &config.sort_key) =>
-        {
+        (Some(pk), Some(sk)) if fits(&hash, wanted_pk) && fits(&range, wanted_sk) => {
             Ok((pk.0.clone(), sk.0.clone()))
         }
         _ => {
@@ -352,12 +373,12 @@ fn key_names(
                 .collect();
             let wanted = |name: &Option<String>| name.as_deref().unwrap_or("any name").to_owned();
             Err(ReadError::KeySchema {
-                table: config.table.clone(),
+                table: name.to_owned(),
                 found: found.join(", "),
                 expected: format!(
                     "`{}` HASH S, `{}` RANGE S",
-                    wanted(&config.partition_key),
-                    wanted(&config.sort_key)
+                    wanted(wanted_pk),
+                    wanted(wanted_sk)
                 ),
             })
         }

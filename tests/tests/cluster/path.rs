@@ -22,7 +22,7 @@ const DEMO_EVENTS: u64 = 116_000;
     clippy::print_stderr,
     reason = "a failing run is repeated from its seed"
 )]
-fn announce_seed(seed: u64) {
+pub fn announce_seed(seed: u64) {
     eprintln!("MILLPOND_SEED={seed}");
 }
 

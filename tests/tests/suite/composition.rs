@@ -130,6 +130,8 @@ impl Bench {
         let store = TableSettings {
             table: Arc::new(AwsTable::new(client, table.into(), keys.clone())),
             dead_letters: None,
+            ledger: None,
+            leases: None,
             create: Some(Capacity::OnDemand),
             keys,
             max_item_bytes: 409_600,

@@ -107,6 +107,32 @@ fn a_dry_run_needs_no_cluster_and_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+/// Sinks that share a pipeline are documents of their own: cdk knows connectors by their names.
+#[test]
+fn each_sink_of_a_pipeline_is_started_under_its_name() -> Result<()> {
+    let scene = Scene::new(NONE)?;
+    let text = config::pipeline();
+    let (source, sink) = text.split_once("---\n").context("two documents")?;
+    let sink = |name: &str| {
+        let named = sink.replace("name: events-sink\n", &format!("name: {name}\n"));
+        named.replace("table: events\n", "table: events\n  pipeline: events\n")
+    };
+    let both = format!("{source}---\n{}---\n{}", sink("sink-1"), sink("sink-2"));
+    config::write(scene.dir.path(), &both)?;
+    let output = scene.millpond(&["deploy", "--dry-run", "--cluster", NOBODY])?;
+    let (said, log) = (process::stdout(&output), process::stderr(&output));
+    ensure!(output.status.success(), "{}\n{log}", output.status);
+    for part in [
+        "cluster/sink-1.yaml",
+        "cluster/sink-2.yaml",
+        "sink-1.sock",
+        "sink-2.sock",
+    ] {
+        ensure!(said.contains(part), "no `{part}` in\n{said}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_wrong_file_is_refused_before_anything_is_asked() -> Result<()> {
     let scene = Scene::new(NONE)?;

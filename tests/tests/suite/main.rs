@@ -8,6 +8,10 @@ mod examples;
 mod main_job;
 mod profiles;
 mod scripted_cluster;
+mod sharing;
 
 /// The command line tool.
 const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
+
+/// All that cargo built.
+const BUILT: millpond_tests::on_cluster::Binaries = millpond_tests::binaries!();

@@ -29,6 +29,9 @@ max-item-bytes: 200 KiB
 max-age: 30s
 max-write-units-per-second: 400
 dead-letters: {table: dead-events}
+ledger-table: events-ledger
+share-partitions: true
+lease-duration: 10s
 ";
     let (problems, valid) = validate_section(kind(), section);
     assert!(
@@ -53,6 +56,8 @@ max-item-bytes: 409601
 max-age: 5ms
 max-write-units-per-second: 0
 dead-letters: {table: x}
+ledger-table: e
+lease-duration: 1s
 ";
     let (problems, valid) = validate_section(kind(), section);
     assert!(valid.is_none());
@@ -70,6 +75,9 @@ dead-letters: {table: x}
         "dynamodb.max-age",
         "dynamodb.max-write-units-per-second",
         "dynamodb.dead-letters.table",
+        "dynamodb.ledger-table",
+        "is the same as `table`",
+        "dynamodb.lease-duration",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
     }
@@ -84,6 +92,48 @@ fn billing_without_a_table_to_create_is_a_warning() {
         (0, 1),
         "{}",
         problems.plain()
+    );
+}
+
+/// Lease rows have attributes of their own, which a key must not take where there are leases.
+#[test]
+fn a_key_may_have_a_name_of_the_leases_only_without_them() {
+    let section = "table: events\nsort-key: session\n";
+    let (problems, valid) = validate_section(kind(), section);
+    assert!(valid.is_none());
+    let text = problems.plain();
+    assert!(text.contains("share-partitions: false"), "{text}");
+    let section = format!("{section}share-partitions: false\n");
+    let (problems, valid) = validate_section(kind(), &section);
+    assert!(
+        valid.is_some() && problems.is_empty(),
+        "{}",
+        problems.plain()
+    );
+    let (problems, valid) = validate_section(kind(), &format!("{section}lease-duration: 3s\n"));
+    assert!(valid.is_some());
+    assert_eq!(problems.warnings(), 1, "{}", problems.plain());
+}
+
+#[test]
+fn partitions_divided_by_hand_are_not_shared() {
+    use millpond_connector::manifest::{ManifestFile, Scope};
+    use millpond_connector::registry::Registry;
+    use millpond_connector::secret::SecretStore;
+    let text = "apiVersion: 0.1.0\nmeta: {name: out, type: dynamodb-sink, topic: events, version: 0.1.0, \
+                consumer: {partition: [0, 1]}}\ndynamodb: {table: events, share-partitions: true}\n";
+    let file = ManifestFile::from_bytes("c.yaml", text.as_bytes(), "");
+    let secrets = SecretStore::from_environment();
+    let checked = Registry::new().with(kind()).validate(
+        &file,
+        &secrets,
+        &millpond_connector_host::BuiltIn,
+        Scope::Connector,
+    );
+    let text = checked.problems.plain();
+    assert!(
+        checked.pipeline.is_none() && text.contains("by hand"),
+        "{text}"
     );
 }
 

@@ -15,8 +15,9 @@ use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_sink::conformance::topic::{self, MemoryTopic};
 use millpond_sink::conformance::{PIPELINE, storm};
-pub use millpond_sink::conformance::{draining, pack};
+pub use millpond_sink::conformance::{draining, pack, seeds};
 use millpond_sink::flush::Shared;
+use millpond_sink::sharing::Sharing;
 use millpond_sink::store::Place;
 
 pub const MAX_ITEM_BYTES: usize = 16_384;
@@ -33,6 +34,8 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         max_age: Duration::from_millis(200),
         max_write_units_per_second: None,
         dead_letters: DeadLetterTarget::Default,
+        ledger_table: None,
+        sharing: Sharing::default(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -57,6 +60,8 @@ pub fn store(table: Arc<dyn TableApi>, metrics: Arc<Metrics>) -> TableStore {
     TableStore {
         table: TableWriter::new(table, KeyNames::default(), None, metrics.clone()),
         dead_letters: None,
+        ledger: None,
+        leases: None,
         max_item_bytes: MAX_ITEM_BYTES,
         place: Place {
             pipeline: PIPELINE.into(),

@@ -8,9 +8,9 @@ use millpond_connector::connector::{ConnectorContext, Sink};
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
-use millpond_dynamodb_sink::client::{Capacity, Verdict};
-use millpond_dynamodb_sink::config::SinkConfig;
-use millpond_dynamodb_sink::row::names;
+use millpond_dynamodb_sink::client::{Capacity, TableApi, Verdict};
+use millpond_dynamodb_sink::config::{SinkConfig, Tables};
+use millpond_dynamodb_sink::row::{Row, Value, names};
 use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
@@ -109,7 +109,6 @@ async fn a_pipeline_of_another_topic_or_layout_is_refused() {
         ),
         (Some("events"), Some(1))
     );
-    use millpond_dynamodb_sink::row::Value;
     for (name, value, expected) in [
         (
             names::TOPIC,
@@ -233,4 +232,73 @@ async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {
         .expect("finishes");
     let letters = read_letters(&folder.path().join("dead.jsonl"));
     check(&workload, &table.scan(), &letters, MAX_ITEM_BYTES);
+}
+
+/// Items in one table, ledger in another: both say so, and neither is taken for another pipeline's.
+#[tokio::test(start_paused = true)]
+async fn a_ledger_in_a_table_of_its_own_is_bound_to_its_items() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, workload) = filled(3);
+    let events = MemoryTable::new("events");
+    let ledger = MemoryTable::absent("ledger");
+    let run = async |data: &MemoryTable, ledger: Option<&MemoryTable>| {
+        let context = ConnectorContext {
+            name: "sink".into(),
+            topic: Arc::new(topic.clone()),
+            data_dir: folder.path().to_owned(),
+            drain: draining(),
+            metrics: Arc::default(),
+        };
+        let tables = Tables {
+            data: Arc::new(data.clone()),
+            dead_letters: None,
+            ledger: ledger.map(|ledger| Arc::new(ledger.clone()) as Arc<dyn TableApi>),
+            leases: None,
+        };
+        let sink = Box::new(config(Some(Capacity::OnDemand)).sink_on(tables));
+        let result = sink.run(context).await;
+        result.map_err(|error| format!("{error:#}"))
+    };
+    for _ in 0..2 {
+        run(&events, Some(&ledger)).await.expect("runs");
+    }
+    let is_ledger = |row: &Row| row.key.pk.starts_with("millpond:ledger/");
+    assert!(!events.scan().iter().any(is_ledger));
+    assert!(ledger.scan().iter().any(is_ledger));
+    assert_eq!(ledger.scan().len(), 2, "ledger row and registration");
+    let letters = read_letters(&folder.path().join("dead-letters.jsonl"));
+    check(&workload, &events.scan(), &letters, MAX_ITEM_BYTES);
+
+    let refused = async |data: &MemoryTable, ledger: Option<&MemoryTable>, part: &str| {
+        let error = run(data, ledger).await.expect_err(part);
+        assert!(
+            error.contains(part) && error.contains("pipeline `p`"),
+            "{error}"
+        );
+    };
+    refused(
+        &events,
+        None,
+        "has its ledger in table `ledger`, not in the same table",
+    )
+    .await;
+    let other = MemoryTable::new("other");
+    refused(&events, Some(&other), "not in table `other`").await;
+    // Another pipeline of the same name must not take the ledger for its own.
+    let elsewhere = MemoryTable::new("elsewhere");
+    refused(&elsewhere, Some(&ledger), "the table was made anew").await;
+    let own = MemoryTable::new("own");
+    run(&own, None).await.expect("runs");
+    refused(&own, Some(&ledger), "has its ledger in the same table").await;
+    for row in ledger.scan() {
+        if row.key.pk == "millpond:pipelines" {
+            elsewhere.plant(row.with(names::LEDGER, Value::S("ledger".into())));
+        }
+    }
+    refused(
+        &elsewhere,
+        Some(&ledger),
+        "is the ledger of items in table `events`",
+    )
+    .await;
 }

@@ -1,24 +1,32 @@
 //! The real SDK against `dynoxide-rs` over HTTP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{Builder, Credentials};
+use aws_sdk_dynamodb::types::AttributeValue;
 use dynoxide::Database;
 use millpond_connector::aws::AwsSettings;
 use millpond_dynamodb_sink::client::aws::AwsTable;
 use millpond_dynamodb_sink::client::{Capacity, TableApi};
-use millpond_dynamodb_sink::row::KeyNames;
+use millpond_dynamodb_sink::config::Tables;
+use millpond_dynamodb_sink::row::{Key, KeyNames, Row, Value};
 use millpond_dynamodb_sink::table::prepare;
 use millpond_dynamodb_sink::writer::TableWriter;
+use millpond_leases::{DynamoStore, LeaseStore, Settings};
 use millpond_sink::conformance::rules;
 use millpond_sink::partition;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
+use crate::checker::check;
 use crate::crash::OnTheWire;
-use crate::harness::{draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared};
+use crate::instances::{Instance, Pipeline, folder, of_partition};
 use crate::rules::assert_rules;
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
@@ -162,4 +170,109 @@ async fn what_the_server_bills_is_what_we_compute_and_every_event_is_there() {
     }
     drop((api, client, process));
     server.stop().await;
+}
+
+/// Two sinks with tables and leases on the wire; one crashes, the other one goes on with all.
+#[tokio::test]
+async fn sinks_on_the_wire_take_over_from_a_dead_one() {
+    let server = Server::start().await;
+    let client = client(&server.url).await;
+    let pipeline = Pipeline::new(7, 2, Duration::ZERO);
+    let topic = &pipeline.topic;
+    let mut workloads = [1, 2].map(|seed| {
+        Workload::new(
+            seed,
+            Shape {
+                poison: 0,
+                ..Shape::default()
+            },
+        )
+    });
+    let start = |folder: &Path| {
+        let leases = client.clone();
+        let tables = Tables {
+            data: table(&client, "events"),
+            dead_letters: None,
+            ledger: Some(table(&client, "ledger")),
+            leases: Some(Box::new(move |place| {
+                let (pipeline, topic) = (&place.pipeline, &place.topic);
+                Arc::new(DynamoStore::new(
+                    leases, "ledger", "pk", "sk", pipeline, topic,
+                ))
+            })),
+        };
+        let mut config = config(Some(Capacity::OnDemand));
+        config.sharing.timings = Settings::new(Settings::MIN).expect("allowed");
+        Instance::start(config.sink_on(tables), topic, folder)
+    };
+    let folders = [folder(), folder()];
+    let one = start(folders[0].path());
+    until(|| one.held() == 2).await;
+    let two = start(folders[1].path());
+    until(|| (one.held(), two.held()) == (1, 1)).await;
+    let mut send = || {
+        for (workload, topic) in workloads.iter_mut().zip(&topic.0) {
+            workload.send(topic);
+        }
+    };
+    for _ in 0..10 {
+        send();
+    }
+    until(|| one.metrics.items.get() > 0).await;
+    one.crash("on the wire").await;
+    until(|| two.held() == 2).await;
+    send();
+    two.drain("on the wire").await;
+
+    let mut items = Vec::new();
+    let mut pages = client
+        .scan()
+        .table_name("events")
+        .into_paginator()
+        .items()
+        .send();
+    while let Some(item) = pages.next().await {
+        items.push(row(&item.expect("item")));
+    }
+    for (partition, workload) in workloads.iter().enumerate() {
+        let rows = of_partition(&items, partition);
+        check(workload, &rows, &[], MAX_ITEM_BYTES);
+    }
+    let leases = DynamoStore::new(client.clone(), "ledger", "pk", "sk", "p", "events");
+    let view = leases.view().await.expect("view");
+    assert!(
+        view.leases.values().all(|row| row.owner.is_none()),
+        "{view:?}"
+    );
+    drop((client, leases));
+    server.stop().await;
+}
+
+/// Waits for a condition.
+async fn until(condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < Duration::from_secs(60), "in vain");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn row(item: &HashMap<String, AttributeValue>) -> Row {
+    let text = |name: &str| item[name].as_s().expect("a key").clone();
+    let key = Key {
+        pk: text("pk"),
+        sk: text("sk"),
+    };
+    let others = item
+        .iter()
+        .filter(|(name, _)| *name != "pk" && *name != "sk");
+    others.fold(Row::new(key), |row, (name, value)| {
+        let value = match value {
+            AttributeValue::S(text) => Value::S(text.clone()),
+            AttributeValue::N(number) => Value::N(number.parse().expect("an integer")),
+            AttributeValue::B(blob) => Value::B(blob.clone().into_inner().into()),
+            other => panic!("{other:?}"),
+        };
+        row.with(name, value)
+    })
 }

@@ -35,6 +35,9 @@ pub struct DynamoStore {
 type Attributes = HashMap<String, AttributeValue>;
 
 impl DynamoStore {
+    /// Attribute names of the rows; a key of the table must not take one of them.
+    pub const ATTRIBUTES: [&'static str; 5] = [SESSION, COUNT, EPOCH, OWNER, WANTED_BY];
+
     /// Rows of `pipeline`'s leases on `stream`, in a table whose string keys have these names.
     /// Nothing is asked yet.
     #[must_use]
