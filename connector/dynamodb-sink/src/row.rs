@@ -204,9 +204,13 @@ pub mod names {
     pub const DETAIL: &str = "detail";
     /// Group of a dead letter (S).
     pub const GROUP: &str = "group";
+    /// Text of a gap (S).
+    pub const GAP: &str = "gap";
+    /// A configuration as JSON (S).
+    pub const CONFIGURATION: &str = "configuration";
 
     /// All of them.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 24] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -229,5 +233,7 @@ pub mod names {
         REASON,
         DETAIL,
         GROUP,
+        GAP,
+        CONFIGURATION,
     ];
 }
