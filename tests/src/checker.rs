@@ -386,7 +386,9 @@ fn read_item(
         return Ok(());
     };
     let head = read_head(section)?;
-    let group = pk.split_once('/').and_then(|(_, rest)| rest.rsplit_once('#'));
+    let group = pk
+        .split_once('/')
+        .and_then(|(_, rest)| rest.rsplit_once('#'));
     if group.map(|(group, _)| group) != Some(head.group.as_str()) {
         return Err(format!("header: of group `{}`", head.group));
     }
@@ -397,7 +399,10 @@ fn read_item(
     let counted: u64 = head.frames.iter().map(|frame| frame.events).sum();
     let packed: usize = head.frames.iter().map(|frame| frame.packed).sum();
     let event_bytes: u64 = head.frames.iter().map(|frame| frame.event_bytes).sum();
-    for (total, more) in totals.iter_mut().zip([1, counted, event_bytes, packed as u64]) {
+    for (total, more) in totals
+        .iter_mut()
+        .zip([1, counted, event_bytes, packed as u64])
+    {
         *total += more;
     }
     let expected = std::mem::replace(totals, head.totals);
@@ -409,14 +414,21 @@ fn read_item(
     }
     let first_ms = head.frames.iter().map(|frame| frame.first_ms).min();
     let last_ms = head.frames.iter().map(|frame| frame.last_ms).max();
-    for (name, value) in [("n", Some(counted as i64)), ("t0", first_ms), ("t1", last_ms)] {
+    for (name, value) in [
+        ("n", Some(counted as i64)),
+        ("t0", first_ms),
+        ("t1", last_ms),
+    ] {
         if number(item, name) != value {
             return Err(format!("`{name}` is not what the header says"));
         }
     }
     let payload = bytes(item, "d").ok_or("no `d`")?;
     if payload.len() != packed {
-        return Err(format!("`d` has {} bytes, must have {packed}", payload.len()));
+        return Err(format!(
+            "`d` has {} bytes, must have {packed}",
+            payload.len()
+        ));
     }
     let mut rest = Bytes(payload);
     let mut counts = vec![0u64; head.sources.len()];

@@ -124,7 +124,9 @@ mod tests {
 
     #[test]
     fn a_row_is_told_apart_by_epoch_and_plan() {
-        let open = LedgerRow::claim(None, "a", 10).row.begin(None, 20, "f", vec![])
+        let open = LedgerRow::claim(None, "a", 10)
+            .row
+            .begin(None, 20, "f", vec![])
             .row;
         let equals = Condition::Equals(vec![(names::EPOCH, 1), (names::PLAN, 1)]);
         assert_eq!(unchanged(Some(&open)), equals);

@@ -142,7 +142,11 @@ impl Store for TableStore {
         self.plans(partition, self.max_item_bytes)
     }
 
-    fn writer_as(&self, partition: PartitionId, settings: &[String]) -> Option<Box<dyn PlanWriter>> {
+    fn writer_as(
+        &self,
+        partition: PartitionId,
+        settings: &[String],
+    ) -> Option<Box<dyn PlanWriter>> {
         let max_item_bytes = parse_settings(settings, self.table.keys())?;
         Some(self.plans(partition, max_item_bytes))
     }
@@ -162,7 +166,9 @@ impl Store for TableStore {
     async fn configuration(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
         let found = self.table.get(&self.configuration_key(fingerprint)).await;
         let found = found.map_err(DynamoError::from)?;
-        let text = found.as_ref().and_then(|row| row.string(names::CONFIGURATION));
+        let text = found
+            .as_ref()
+            .and_then(|row| row.string(names::CONFIGURATION));
         Ok(text.map(str::to_owned))
     }
 

@@ -174,8 +174,12 @@ pub async fn registrations(
         let page = table
             .tail(keys::PIPELINES_PK, before.as_deref(), PIPELINES_PAGE)
             .await?;
-        let rows = page.rows.iter();
-        found.extend(rows.map(|row| (row.key.sk.clone(), read_registration(row))));
+        for listed in &page.rows {
+            // A listing has the keys; they are few.
+            if let Some(row) = table.get(&listed.key).await? {
+                found.push((row.key.sk.clone(), read_registration(&row)));
+            }
+        }
         match page.rows.last().filter(|_| page.more) {
             Some(last) => before = Some(last.key.sk.clone()),
             None => return Ok(found),

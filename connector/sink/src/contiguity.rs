@@ -200,7 +200,8 @@ pub fn cover<'a>(
         let lost: Vec<Range<Offset>> = match jumps.filtered {
             false => vec![jump],
             true => {
-                let within = |hole: &&Range<Offset>| jump.start <= hole.start && hole.end <= jump.end;
+                let within =
+                    |hole: &&Range<Offset>| jump.start <= hole.start && hole.end <= jump.end;
                 let lost: Vec<_> = jumps.holes.iter().filter(within).cloned().collect();
                 removed += found - expected - lost.iter().map(|h| h.end - h.start).sum::<u64>();
                 lost
@@ -385,7 +386,14 @@ mod tests {
         }
         // Half a batch is still stored: no gap.
         assert!(cover(&[envelope(5, 7, 1, 2)], 5..8, jumps(false)).is_err());
-        assert!(cover(&[envelope(5, 7, 0, 1), envelope(6, 8, 0, 1)], 5..9, jumps(false)).is_err());
+        assert!(
+            cover(
+                &[envelope(5, 7, 0, 1), envelope(6, 8, 0, 1)],
+                5..9,
+                jumps(false)
+            )
+            .is_err()
+        );
     }
 
     #[test]

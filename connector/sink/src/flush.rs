@@ -144,7 +144,11 @@ impl Core {
         let ledger_error = |source| SinkError::Ledger { partition, source };
         let found = configuration::recorded(&self.shared, partition, recorded).await?;
         let (shared, writer) = found.map_err(|why| {
-            let (from, to) = self.ledger.intent.as_ref().map_or((0, 0), |i| (i.from, i.to));
+            let (from, to) = self
+                .ledger
+                .intent
+                .as_ref()
+                .map_or((0, 0), |i| (i.from, i.to));
             ledger_error(LedgerError::Fingerprint {
                 from,
                 to,
@@ -155,7 +159,10 @@ impl Core {
         })?;
         let resume = self.ledger.resume(recorded, bounds, shared.on_gap);
         let resume = resume.map_err(ledger_error)?;
-        info!(partition, recorded, "an open plan was begun with another configuration");
+        info!(
+            partition,
+            recorded, "an open plan was begun with another configuration"
+        );
         let present = (
             std::mem::replace(&mut self.shared, Arc::new(shared)),
             std::mem::replace(&mut self.writer, writer),
@@ -251,7 +258,11 @@ impl Core {
     }
 
     /// The decision of an open plan, which must come out as it did before.
-    async fn decide_again(&mut self, input: &Input, recorded: &[Gap]) -> Result<Decided, SinkError> {
+    async fn decide_again(
+        &mut self,
+        input: &Input,
+        recorded: &[Gap],
+    ) -> Result<Decided, SinkError> {
         let on_gap = match recorded {
             [] => OnGap::Halt,
             _ => OnGap::Record,

@@ -459,7 +459,10 @@ mod tests {
             })
         ));
         let idle = open.commit(Some(&done(20))).row;
-        assert_eq!(idle.resume("g", BOUNDS, OnGap::Halt), Ok(Resume::Read { from: 20 }));
+        assert_eq!(
+            idle.resume("g", BOUNDS, OnGap::Halt),
+            Ok(Resume::Read { from: 20 })
+        );
     }
 
     #[test]

@@ -98,7 +98,12 @@ mod tests {
             assert!(check(topic, pipeline, beside).is_ok(), "{topic} {pipeline}");
         }
         let error = check("t", "c", &["b"]).expect_err("refused").to_string();
-        for part in ["`c` is new", "pipeline `a`", "`pipeline: a`", "`beside: [a]`"] {
+        for part in [
+            "`c` is new",
+            "pipeline `a`",
+            "`pipeline: a`",
+            "`beside: [a]`",
+        ] {
             assert!(error.contains(part), "{error}");
         }
         assert!(of("t").check_new(&[], &[], "c", "table `x`").is_ok());

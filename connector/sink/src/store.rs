@@ -114,7 +114,11 @@ pub trait Store: Send + Sync {
 
     /// A writer that does as one with other settings did, those of
     /// [`SinkSettings::fingerprint`](crate::sink::SinkSettings::fingerprint) of then; `None` when it cannot.
-    fn writer_as(&self, _partition: PartitionId, _settings: &[String]) -> Option<Box<dyn PlanWriter>> {
+    fn writer_as(
+        &self,
+        _partition: PartitionId,
+        _settings: &[String],
+    ) -> Option<Box<dyn PlanWriter>> {
         None
     }
 

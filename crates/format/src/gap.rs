@@ -138,7 +138,10 @@ impl fmt::Display for Gap {
                 to - 1
             ),
             Self::Chain(gap) => {
-                let before = gap.before.as_ref().map_or("the start".to_owned(), position_text);
+                let before = gap
+                    .before
+                    .as_ref()
+                    .map_or("the start".to_owned(), position_text);
                 write!(
                     f,
                     "shard `{}` of stream `{}`: {} events are lost, ordinals within {} to {} of \
@@ -220,8 +223,17 @@ mod tests {
         let text = list_text(&gaps);
         assert_eq!(parse_list(&text), Some(gaps.clone()), "{text}");
         assert_eq!(gaps.iter().map(Gap::records).sum::<u64>(), 6 + 10 + 2 + 2);
-        assert!(text.starts_with("offsets/3/9;plan/10/20;chain/events/shardId-000000000003/9/4/7/2//1005.2/70;"));
-        for bad in ["", "offsets/3", "offsets/9/9", "offsets/3/9/1", "hole/1/2", "chain/s/a/1/2"] {
+        assert!(text.starts_with(
+            "offsets/3/9;plan/10/20;chain/events/shardId-000000000003/9/4/7/2//1005.2/70;"
+        ));
+        for bad in [
+            "",
+            "offsets/3",
+            "offsets/9/9",
+            "offsets/3/9/1",
+            "hole/1/2",
+            "chain/s/a/1/2",
+        ] {
             assert_eq!(parse_list(bad), None, "{bad}");
         }
     }

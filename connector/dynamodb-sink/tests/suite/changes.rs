@@ -28,7 +28,12 @@ struct Setting {
 impl Setting {
     fn new() -> Self {
         let topic = MemoryTopic::new(7);
-        let mut workload = Workload::new(7, Shape::default());
+        // What is poison depends on the parameters.
+        let shape = Shape {
+            poison: 0,
+            ..Shape::default()
+        };
+        let mut workload = Workload::new(7, shape);
         for _ in 0..12 {
             workload.send(&topic);
         }
@@ -49,7 +54,9 @@ impl Setting {
             metrics: Arc::new(Metrics::default()),
         };
         let sink = Box::new(config.sink(Arc::new(self.table.clone()), None));
-        sink.run(context).await.map_err(|error| format!("{error:#}"))
+        sink.run(context)
+            .await
+            .map_err(|error| format!("{error:#}"))
     }
 
     fn intent(&self) -> Option<String> {
@@ -62,7 +69,9 @@ impl Setting {
     async fn dies_with_an_open_plan(&self, config: SinkConfig) {
         let items = || {
             let rows = self.table.scan();
-            rows.iter().filter(|row| row.key.pk.starts_with("p/")).count()
+            rows.iter()
+                .filter(|row| row.key.pk.starts_with("p/"))
+                .count()
         };
         let running = self.run(config, CancellationToken::new());
         let deadline = Duration::from_secs(60);
@@ -110,8 +119,12 @@ async fn parameters_of_the_packer_may_change_though_a_plan_is_open() {
         setting.goes_on(parameter(name, value)).await;
         // The next plan is written with the new parameters: they are what is kept now.
         let rows = setting.table.scan();
-        let kept = rows.iter().filter(|row| row.key.pk == "millpond:configurations/p");
-        let texts: Vec<&str> = kept.filter_map(|row| row.string(names::CONFIGURATION)).collect();
+        let kept = rows
+            .iter()
+            .filter(|row| row.key.pk == "millpond:configurations/p");
+        let texts: Vec<&str> = kept
+            .filter_map(|row| row.string(names::CONFIGURATION))
+            .collect();
         assert_eq!(texts.len(), 2, "{name}");
         assert!(texts.iter().any(|text| text.contains(value)), "{texts:?}");
     }
@@ -136,7 +149,9 @@ async fn max_age_may_change_at_any_time() {
     slower.max_write_units_per_second = Some(100_000);
     setting.goes_on(slower).await;
     let rows = setting.table.scan();
-    let kept = rows.iter().filter(|row| row.key.pk == "millpond:configurations/p");
+    let kept = rows
+        .iter()
+        .filter(|row| row.key.pk == "millpond:configurations/p");
     let fingerprints: Vec<&str> = kept.map(|row| row.key.sk.as_str()).collect();
     assert_eq!(fingerprints.len(), 1, "it is the same configuration");
     assert!(before.ends_with(fingerprints[0]), "{before}");
@@ -174,14 +189,22 @@ async fn another_module_file_is_refused_until_the_open_plan_is_finished() {
     std::fs::write(&path, "another").expect("writes");
     let error = setting.run(with_module(&path), draining()).await;
     let error = error.expect_err("refused");
-    for part in ["the old one cannot be used", "SmartModule file is another", "Start once with"] {
+    for part in [
+        "the old one cannot be used",
+        "SmartModule file is another",
+        "Start once with",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     let items = |rows: &[millpond_dynamodb_sink::row::Row]| {
         let items = rows.iter().filter(|row| row.key.pk.starts_with("p/"));
         items.cloned().collect::<Vec<_>>()
     };
-    assert_eq!(items(&setting.table.scan()), items(&before), "nothing was touched");
+    assert_eq!(
+        items(&setting.table.scan()),
+        items(&before),
+        "nothing was touched"
+    );
     // Under another name the new module is no obstacle: the old one is still there.
     let newer = setting.folder.path().join("newer").join("pack.wasm");
     std::fs::create_dir(newer.parent().expect("folder")).expect("creates");
@@ -199,12 +222,19 @@ async fn a_pipeline_under_a_new_name_is_refused_unless_it_is_meant() {
     let before = setting.table.scan();
     let error = setting.run(renamed.clone(), draining()).await;
     let error = error.expect_err("refused");
-    for part in ["pipeline `q` is new in table `t`", "pipeline `p`", "`beside: [p]`"] {
+    for part in [
+        "pipeline `q` is new in table `t`",
+        "pipeline `p`",
+        "`beside: [p]`",
+    ] {
         assert!(error.contains(part), "{error}");
     }
     assert_eq!(setting.table.scan(), before, "nothing was written");
     renamed.beside = vec!["p".into()];
-    setting.run(renamed.clone(), draining()).await.expect("meant");
+    setting
+        .run(renamed.clone(), draining())
+        .await
+        .expect("meant");
     // Once it is there it need not be said again; nor must the first one say anything.
     renamed.beside = Vec::new();
     setting.run(renamed, draining()).await.expect("known");
@@ -222,7 +252,11 @@ async fn another_number_of_topic_partitions_is_refused() {
     setting.table.plant(registry.with(names::PARTITIONS, four));
     let error = setting.run(config(None), draining()).await;
     let error = error.expect_err("refused");
-    for part in ["4 topic partitions", "topic `events` has 1", "another name under `pipeline`"] {
+    for part in [
+        "4 topic partitions",
+        "topic `events` has 1",
+        "another name under `pipeline`",
+    ] {
         assert!(error.contains(part), "{error}");
     }
 }

@@ -2,6 +2,7 @@
 //! never a silent skip. Whatever crashes, the same gap is recorded and the same items are written.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use millpond_dynamodb_sink::client::memory::MemoryTable;
@@ -129,7 +130,9 @@ async fn a_break_in_a_chain_is_recorded_with_the_positions_around_it() {
     let topic = MemoryTopic::new(1);
     push(&topic, 0..2);
     topic.push(&[record(3), record(4), record(7)]);
-    drain(process(&table, &topic, &folder)).await.expect("goes on");
+    drain(process(&table, &topic, &folder))
+        .await
+        .expect("goes on");
     let bounds = |gap: &Gap| match gap {
         Gap::Chain(gap) => (gap.first, gap.last, gap.missing, gap.offset),
         other => panic!("{other}"),
@@ -163,16 +166,18 @@ async fn envelopes_that_stay_away_halt_though_the_batch_is_stored() {
 async fn dies_after(calls: u64, table: &MemoryTable, process: Shared) -> bool {
     let until = table.calls() + calls;
     let mut running = Box::pin(drain(process));
-    loop {
-        tokio::select! {
-            biased;
-            ended = &mut running => {
-                ended.expect("goes on");
-                return false;
-            }
-            () = tokio::task::yield_now(), if table.calls() >= until => return true,
-            () = tokio::time::sleep(Duration::from_micros(1)), if table.calls() < until => {}
+    // A call is counted before it takes effect, and then gives others a turn.
+    let ended = std::future::poll_fn(|context| match running.as_mut().poll(context) {
+        Poll::Ready(ended) => Poll::Ready(Some(ended)),
+        Poll::Pending if table.calls() >= until => Poll::Ready(None),
+        Poll::Pending => Poll::Pending,
+    });
+    match ended.await {
+        Some(ended) => {
+            ended.expect("goes on");
+            false
         }
+        None => true,
     }
 }
 
@@ -181,7 +186,9 @@ async fn dies_everywhere(again: impl Fn(&MemoryTopic)) {
     let folder = tempfile::tempdir().expect("tempdir");
     let table = MemoryTable::new("t");
     let topic = cut_topic(&table, &folder).await;
-    drain(process(&table, &topic, &folder)).await.expect("goes on");
+    drain(process(&table, &topic, &folder))
+        .await
+        .expect("goes on");
     let expected = written(&table);
     assert_eq!(gaps(&table).len(), 2);
     let mut deaths = 0;
@@ -201,7 +208,9 @@ async fn dies_everywhere(again: impl Fn(&MemoryTopic)) {
             // Only an intent says what was decided; before it the hole is looked for anew.
             again(&topic);
         }
-        drain(process(&table, &topic, &folder)).await.expect("goes on");
+        drain(process(&table, &topic, &folder))
+            .await
+            .expect("goes on");
         assert_eq!(written(&table), expected, "after {calls} calls");
     }
     assert!(deaths >= 5, "{deaths}");
@@ -250,11 +259,19 @@ async fn an_open_plan_whose_data_went_is_given_up_and_recorded() {
         committed: 0,
         earliest: 4,
     };
-    assert!(matches!(&error, SinkError::Ledger { source, .. } if *source == gone), "{error}");
-    drain(process(&table, &topic, &folder)).await.expect("goes on");
+    assert!(
+        matches!(&error, SinkError::Ledger { source, .. } if *source == gone),
+        "{error}"
+    );
+    drain(process(&table, &topic, &folder))
+        .await
+        .expect("goes on");
     let found = gaps(&table);
     assert_eq!(found[0], Gap::Plan { from: 0, to: 8 });
-    assert!(matches!(&found[1], Gap::Chain(gap) if (gap.first, gap.last) == (0, 7)), "{found:?}");
+    assert!(
+        matches!(&found[1], Gap::Chain(gap) if (gap.first, gap.last) == (0, 7)),
+        "{found:?}"
+    );
     let now = ordinals(&table);
     let expected: Vec<u64> = there.into_iter().chain(8..10).collect();
     assert_eq!(now, expected, "nothing twice, and what was written stays");

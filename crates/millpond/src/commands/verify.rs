@@ -214,7 +214,9 @@ fn shard_line(count: &ShardCount) -> String {
         missing,
     } = count;
     let position = |position: &Option<Position>| {
-        position.as_ref().map_or_else(|| "-".to_owned(), position_text)
+        position
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), position_text)
     };
     let mut line = format!(
         "shard  {key}: {} events, ordinals {} to {}, positions {} to {}",
@@ -308,7 +310,9 @@ mod tests {
         };
         let line = group_line(&group);
         assert!(
-            line.starts_with("group  job\\u{1b}[31m: 1,200 events in 3 items, 2025-11-23T08:20:00.123Z to -"),
+            line.starts_with(
+                "group  job\\u{1b}[31m: 1,200 events in 3 items, 2025-11-23T08:20:00.123Z to -"
+            ),
             "{line}"
         );
         let shard = ShardCount {

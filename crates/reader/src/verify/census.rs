@@ -293,7 +293,11 @@ impl Evidence<'_> {
             if absent > ledger.marks.removed_ever {
                 findings.extend(missing);
             }
-            debug_assert!(of_partition.iter().all(|c| c.key.topic_partition == partition));
+            debug_assert!(
+                of_partition
+                    .iter()
+                    .all(|c| c.key.topic_partition == partition)
+            );
             shards.extend(of_partition);
         }
         (shards, findings)
@@ -311,9 +315,8 @@ impl Evidence<'_> {
             all.push(Expected::new(key.clone(), tally.clone(), is_first));
         }
         for mark in ledger.marks.iter() {
-            let known = |e: &Expected| {
-                e.count.key.shard == mark.shard && e.count.key.stream == mark.stream
-            };
+            let known =
+                |e: &Expected| e.count.key.shard == mark.shard && e.count.key.stream == mark.stream;
             // A later numbering may hold nothing but repetitions, so only a shard of which
             // nothing at all is there is surely missing.
             if !all.iter().any(known) && ledger.start == 0 {
@@ -345,7 +348,9 @@ impl Evidence<'_> {
         } = found;
         let (key, tally) = (count.key.clone(), count.tally.clone());
         let mark = ledger.marks.get(&key.stream, &key.shard);
-        let marked = mark.filter(|mark| mark.epoch == key.epoch).map(|m| m.ordinal);
+        let marked = mark
+            .filter(|mark| mark.epoch == key.epoch)
+            .map(|m| m.ordinal);
         let is_older = mark.is_some_and(|mark| mark.epoch > key.epoch);
         if !is_older && marked.is_none_or(|marked| marked < tally.last) && !*is_absent {
             findings.push(Finding::MarkBehind {
@@ -391,7 +396,11 @@ impl Evidence<'_> {
         if self.is_deep && absent == 0 && tally.opaque == 0 {
             let sum = (first..=last).fold(0u64, |sum, o| sum.wrapping_add(ordinal_hash(o)));
             if sum != tally.ordinals {
-                findings.push(Finding::OtherOrdinals { key: key.clone(), first, last });
+                findings.push(Finding::OtherOrdinals {
+                    key: key.clone(),
+                    first,
+                    last,
+                });
             }
         }
         if marked.is_some() {

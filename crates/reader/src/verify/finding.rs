@@ -109,7 +109,9 @@ pub enum Finding {
         hint: Option<&'static str>,
     },
     /// More events than ordinals.
-    #[error("events are there twice: {key} has ordinals {first} to {last} and {repeated} events more than that")]
+    #[error(
+        "events are there twice: {key} has ordinals {first} to {last} and {repeated} events more than that"
+    )]
     RepeatedEvents {
         /// Where.
         key: ShardKey,
@@ -121,7 +123,9 @@ pub enum Finding {
         repeated: u64,
     },
     /// The count is right and the ordinals are not.
-    #[error("events are missing and others are there twice: {key} has as many events as ordinals {first} to {last}, but not each of them once")]
+    #[error(
+        "events are missing and others are there twice: {key} has as many events as ordinals {first} to {last}, but not each of them once"
+    )]
     OtherOrdinals {
         /// Where.
         key: ShardKey,
@@ -141,7 +145,9 @@ pub enum Finding {
         last: u64,
     },
     /// Items of a topic partition without a ledger row.
-    #[error("the ledger row of topic partition {topic_partition} is missing, and {items} items came through it")]
+    #[error(
+        "the ledger row of topic partition {topic_partition} is missing, and {items} items came through it"
+    )]
     LedgerMissing {
         /// Topic partition.
         topic_partition: u32,
@@ -187,7 +193,9 @@ pub enum Finding {
         which: String,
     },
     /// The stream holds another number of events than the table.
-    #[error("the stream holds {stream} events of {key} up to the ledger's mark, {table} are accounted for")]
+    #[error(
+        "the stream holds {stream} events of {key} up to the ledger's mark, {table} are accounted for"
+    )]
     StreamCount {
         /// Where.
         key: ShardKey,
@@ -253,7 +261,12 @@ impl Finding {
                 "shard": &*key.shard,
                 "epoch": key.epoch,
             }),
-            Self::LedgerMissing { topic_partition, .. } | Self::Gap { topic_partition, .. } => {
+            Self::LedgerMissing {
+                topic_partition, ..
+            }
+            | Self::Gap {
+                topic_partition, ..
+            } => {
                 json!({"topic_partition": topic_partition})
             }
             Self::LedgerRow { .. } | Self::GapRow { .. } | Self::DeadLetter { .. } => json!({}),

@@ -329,10 +329,7 @@ impl Verification {
         }
     }
 
-    async fn judge(
-        &mut self,
-        tell: &mut (dyn FnMut(VerifyNote) + Send),
-    ) -> Result<(), ReadError> {
+    async fn judge(&mut self, tell: &mut (dyn FnMut(VerifyNote) + Send)) -> Result<(), ReadError> {
         self.judge_beyond(tell).await?;
         let letters = std::mem::take(&mut self.letters);
         self.report.dead_letters = letters.count;
@@ -341,7 +338,10 @@ impl Verification {
         }
         self.census.merge(letters.census);
         self.report.unnumbered = self.census.unnumbered;
-        let removed = self.ledgers.values().map(|ledger| ledger.marks.removed_ever);
+        let removed = self
+            .ledgers
+            .values()
+            .map(|ledger| ledger.marks.removed_ever);
         self.report.removed = removed.sum();
         let (shards, findings) = Evidence {
             census: &self.census,
@@ -388,7 +388,8 @@ impl Verification {
             ledgers.get(partition).is_none_or(|ledger| ledger.is_open)
         };
         let ledgers = &self.ledgers;
-        self.beyond.retain(|(partition, ..)| !is_open(ledgers, partition));
+        self.beyond
+            .retain(|(partition, ..)| !is_open(ledgers, partition));
         if self.beyond.is_empty() {
             return Ok(());
         }

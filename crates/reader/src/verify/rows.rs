@@ -136,7 +136,9 @@ impl Letters {
     /// Counts a line of a dead-letter file.
     pub(crate) fn line(&mut self, line: &str, topic: Option<&str>, thresholds: &Thresholds) {
         let parsed: Option<Line<'_>> = serde_json::from_str(line).ok();
-        let value = parsed.as_ref().map(|line| STANDARD.decode(line.value_base64));
+        let value = parsed
+            .as_ref()
+            .map(|line| STANDARD.decode(line.value_base64));
         let (Some(line), Some(Ok(value))) = (&parsed, &value) else {
             let which = format!("line `{}`", line.chars().take(80).collect::<String>());
             self.findings.push(Finding::DeadLetter { which });
@@ -154,7 +156,10 @@ impl Letters {
     fn take(&mut self, letter: &Letter<'_>, topic: Option<&str>, thresholds: &Thresholds) {
         // `<pipeline>/<topic>/<topic partition>/...`
         let mut fields = letter.id.split('/');
-        let of = (fields.nth(1), fields.next().and_then(|text| text.parse().ok()));
+        let of = (
+            fields.nth(1),
+            fields.next().and_then(|text| text.parse().ok()),
+        );
         let (Some(found), Some(partition)) = of else {
             let which = format!("id `{}`", letter.id);
             self.findings.push(Finding::DeadLetter { which });

@@ -313,12 +313,7 @@ impl<'a> Walk<'a> {
         Ok(Some(open.hash.digest128()))
     }
 
-    fn frames(
-        &mut self,
-        header: &Header,
-        frames: &[u8],
-        is_open: bool,
-    ) -> Result<(), Check> {
+    fn frames(&mut self, header: &Header, frames: &[u8], is_open: bool) -> Result<(), Check> {
         let expected = header.packed_bytes();
         if frames.len() != expected {
             return Err(Check::PayloadLength {
