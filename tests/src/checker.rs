@@ -12,11 +12,14 @@ use aws_sdk_dynamodb::types::AttributeValue;
 /// An item as DynamoDB gives it.
 pub type Item = HashMap<String, AttributeValue>;
 
+/// Stream, shard and epoch.
+pub type Numbering = (String, String, u64);
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoundEvent {
-    /// Numbering: stream, shard, epoch.
-    pub numbering: (String, String, u64),
+    /// Numbering that its ordinal belongs to.
+    pub numbering: Numbering,
     /// Ordinal within it.
     pub ordinal: u64,
     /// Event time, milliseconds since the Unix epoch.
@@ -91,7 +94,7 @@ impl Checked {
 
     /// Every ordinal of a numbering once, without a hole, over all groups of a topic partition.
     fn check_ordinals(&mut self) {
-        let mut seen: BTreeMap<(String, (String, String, u64)), BTreeSet<u64>> = BTreeMap::new();
+        let mut seen: BTreeMap<(String, Numbering), BTreeSet<u64>> = BTreeMap::new();
         for (pk, events) in &self.chains {
             let partition = pk.rsplit('#').next().unwrap_or_default();
             for event in events {
@@ -235,7 +238,7 @@ fn crc32c(bytes: &[u8]) -> u32 {
 }
 
 struct Source {
-    numbering: (String, String, u64),
+    numbering: Numbering,
     first: u64,
     last: u64,
     count: u64,

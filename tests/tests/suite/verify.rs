@@ -11,8 +11,9 @@ use millpond_format::header::Header;
 use millpond_format::marks::Marks;
 use millpond_tests::checker::{Checked, ExpectedEvent, Item, check};
 use millpond_tests::config;
-use millpond_tests::pipeline::{EVENTS, Pipeline};
-use millpond_tests::process;
+use millpond_tests::pipeline::{EVENTS, Pipeline, workload_arguments};
+use millpond_tests::process::{self, Running};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::MILLPOND;
@@ -426,5 +427,51 @@ async fn a_table_of_plain_items_verifies() -> Result<()> {
     let plain = written.items.iter().find(|item| item.contains_key("v"));
     written.delete(plain.context("an item")?).await?;
     written.finds(&[], "missing-events", "events are missing: 1 of ordinals")?;
+    Ok(())
+}
+
+/// The ledger is read first, so what is being written meanwhile is no finding.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_verifies_while_it_is_written_and_after_kills() -> Result<()> {
+    let pipeline = Pipeline::new(MILLPOND, 2, &small_items()).await?;
+    let written = Written {
+        pipeline,
+        items: Vec::new(),
+    };
+    let [events, seed, start, jobs] = workload_arguments(EVENT_COUNT, 5);
+    let emit = [
+        "emit",
+        "--stream",
+        EVENTS,
+        &events,
+        &seed,
+        &start,
+        &jobs,
+        "--rate=0.3",
+    ];
+    let mut emitter = Running::start(&mut written.pipeline.command(&emit))?;
+    let mut looks = 0;
+    while emitter.is_running()? {
+        let mut running = written.pipeline.start()?;
+        written.pipeline.first_item().await?;
+        for arguments in [&[][..], &["--deep"]] {
+            written.is_complete(arguments)?;
+            looks += 1;
+        }
+        running.signal(Signal::KILL)?;
+        running.wait()?;
+        // Whatever plan is open now is not judged.
+        written.is_complete(&["--deep"])?;
+    }
+    ensure!(looks >= 2, "{looks}");
+    ensure!(emitter.wait()?.success(), "{}", emitter.rest().1);
+    written.pipeline.catch_up()?;
+    let summary = written.is_complete(&["--deep"])?;
+    assert_eq!(summary["events"], EVENT_COUNT);
+    assert_eq!(summary["open_items"], 0);
+    assert_eq!(
+        written.checked().await?.compare(&written.expected()?),
+        Vec::<String>::new()
+    );
     Ok(())
 }

@@ -315,6 +315,9 @@ mod tests {
             ),
             "{line}"
         );
+        let mut tally = Tally::default();
+        tally.events = 7;
+        tally.last = 9;
         let shard = ShardCount {
             key: ShardKey {
                 topic_partition: 2,
@@ -322,11 +325,7 @@ mod tests {
                 shard: "a".into(),
                 epoch: 9,
             },
-            tally: Tally {
-                events: 7,
-                last: 9,
-                ..Tally::default()
-            },
+            tally,
             in_gaps: 0,
             missing: 3,
         };

@@ -2,10 +2,11 @@
 //!
 //! The ledger is read first: what it has committed must be there. Then every chain is walked, its
 //! headers alone or, *deep*, its frames too; then the counts over all groups are judged.
-//! [`walk`] and [`census`] decide, this module reads.
+//! [`walk`], [`census`] and [`judge`] decide, this module reads.
 
 mod census;
 mod finding;
+mod judge;
 mod rows;
 mod walk;
 
@@ -22,12 +23,14 @@ use crate::error::ReadError;
 use crate::event::ItemKey;
 use crate::groups::DirectoryScan;
 use crate::table::{PageRequest, Table};
-use census::{Census, Evidence, Thresholds};
+use census::{Census, Thresholds};
+use judge::Evidence;
 use rows::Letters;
 use walk::{Walk, WalkRules, Walked};
 
-pub use census::{Held, Ledger, ShardCount, Tally};
+pub use census::Tally;
 pub use finding::{Finding, ShardKey};
+pub use judge::{Held, Ledger, ShardCount};
 
 /// What to verify, and how.
 #[derive(Debug, Clone, Default)]
@@ -176,7 +179,7 @@ impl Verification {
     /// Says what the stream still holds, by topic partition, stream and shard; before dead
     /// letters and before [`Verification::run`].
     pub fn hold(&mut self, held: BTreeMap<(u32, Box<str>, Box<str>), Held>) {
-        self.thresholds = Arc::new(census::thresholds(&self.ledgers, &held));
+        self.thresholds = Arc::new(judge::thresholds(&self.ledgers, &held));
         self.held = held;
     }
 

@@ -12,8 +12,9 @@ use millpond_format::origin::Origin;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::census::{Census, Ledger, Thresholds};
+use super::census::{Census, Thresholds};
 use super::finding::Finding;
+use super::judge::Ledger;
 use crate::directory::Pipeline;
 use crate::error::ReadError;
 use crate::item::{ORIGIN, VALUE, binary};
