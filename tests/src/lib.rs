@@ -5,6 +5,7 @@
 //! or asking a condition again until a deadline.
 
 pub mod certificates;
+pub mod checker;
 pub mod config;
 pub mod on_cluster;
 pub mod on_scripted;

@@ -18,6 +18,7 @@ use millpond_connector::units::{ByteSize, HumanDuration};
 use millpond_format::limits::{MAX_ITEM_BYTES, MIN_ITEM_BYTES};
 use millpond_leases::{DynamoStore, Settings};
 use millpond_sink::fingerprint::module_digests;
+use millpond_sink::gaps::OnGap;
 use millpond_sink::settings;
 use millpond_sink::sharing::{Share, Sharing};
 use millpond_sink::sink::{self, SinkSettings, StoreSink};
@@ -27,7 +28,7 @@ use serde::Deserialize;
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
 use crate::row::{KeyNames, names};
-use crate::store::{LeasesOf, TableSettings};
+use crate::store::{self, LeasesOf, TableSettings};
 
 /// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
 /// read 2026-11-23).
@@ -81,6 +82,12 @@ struct RawDynamodb {
     /// How long a sink that shares may be silent until others take its partitions, the same for all
     /// sinks of a pipeline: 2s to 5m. Default: 6s.
     lease_duration: Option<HumanDuration>,
+    /// What happens when events are missing from the topic for good: `halt` stops the topic
+    /// partition, `record` records the gap with its bounds and goes on after it. Default: `halt`.
+    on_gap: Option<OnGap>,
+    /// Pipelines of the same topic in the same table that this one is meant to stand beside: a
+    /// new pipeline name is refused without it, since it may be an old one renamed by mistake.
+    beside: Option<Vec<String>>,
 }
 
 /// How a table is paid for.
@@ -149,6 +156,10 @@ pub struct SinkConfig {
     pub ledger_table: Option<String>,
     /// Whether topic partitions are shared with other sinks.
     pub sharing: Sharing,
+    /// What to do about data that is gone for good.
+    pub on_gap: OnGap,
+    /// Pipelines of the same topic that this one is meant to stand beside.
+    pub beside: Vec<String>,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -284,6 +295,7 @@ fn validate(
         raw.share_partitions,
         raw.lease_duration,
     );
+    let beside = settings::beside(section, problems, raw.beside);
     if problems.errors() > before {
         return None;
     }
@@ -302,6 +314,8 @@ fn validate(
         dead_letters,
         ledger_table,
         sharing: sharing?,
+        on_gap: raw.on_gap.unwrap_or_default(),
+        beside,
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -519,11 +533,7 @@ impl SinkConfig {
     /// The sink on these tables.
     #[must_use]
     pub fn sink_on(self, tables: Tables) -> StoreSink {
-        let fingerprint = vec![
-            self.keys.partition.clone(),
-            self.keys.sort.clone(),
-            self.max_item_bytes.to_string(),
-        ];
+        let fingerprint = store::settings(&self.keys, self.max_item_bytes);
         let shared = SinkSettings {
             pipeline: self.pipeline,
             max_age: self.max_age,
@@ -532,6 +542,8 @@ impl SinkConfig {
                 DeadLetterTarget::File(path) => sink::DeadLetterTarget::File(path),
                 DeadLetterTarget::Table(_) => sink::DeadLetterTarget::Store,
             },
+            on_gap: self.on_gap,
+            beside: self.beside,
             partitions: self.partitions,
             transforms: self.transforms,
             digests: self.digests,

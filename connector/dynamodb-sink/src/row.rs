@@ -208,9 +208,13 @@ pub mod names {
     pub const DETAIL: &str = "detail";
     /// Group of a dead letter (S).
     pub const GROUP: &str = "group";
+    /// Text of a gap (S).
+    pub const GAP: &str = "gap";
+    /// A configuration as JSON (S).
+    pub const CONFIGURATION: &str = "configuration";
 
     /// All of them.
-    pub const ALL: [&str; 24] = [
+    pub const ALL: [&str; 26] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -235,5 +239,7 @@ pub mod names {
         REASON,
         DETAIL,
         GROUP,
+        GAP,
+        CONFIGURATION,
     ];
 }

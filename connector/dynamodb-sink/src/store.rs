@@ -7,18 +7,19 @@ use millpond_connector::topic::PartitionId;
 use millpond_format::keys;
 use millpond_leases::LeaseStore;
 use millpond_sink::dead_letters::DeadLetter;
+use millpond_sink::gaps::PlanGaps;
 use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
 use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
 
-use crate::client::{Capacity, TableApi};
+use crate::client::{Capacity, Condition, TableApi};
 use crate::error::DynamoError;
 use crate::ledger_row::{decode, encode, unchanged};
 use crate::letter_rows;
 use crate::plan::PlanConfig;
 use crate::plan_writer::TablePlans;
-use crate::row::{Key, KeyNames};
-use crate::table::{prepare, register};
+use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::table::{prepare, register, registrations};
 use crate::writer::{Budget, TableWriter};
 
 /// Makes the place of the leases of one pipeline.
@@ -103,6 +104,24 @@ impl TableStore {
             sk: keys::ledger_sk(partition),
         }
     }
+
+    fn configuration_key(&self, fingerprint: &str) -> Key {
+        Key {
+            pk: keys::configurations_pk(&self.place.pipeline),
+            sk: fingerprint.to_owned(),
+        }
+    }
+
+    fn plans(&self, partition: PartitionId, max_item_bytes: usize) -> Box<dyn PlanWriter> {
+        let config = PlanConfig {
+            pipeline: self.place.pipeline.clone(),
+            topic: self.place.topic.clone(),
+            partition,
+            keys: self.table.keys().clone(),
+            max_item_bytes,
+        };
+        Box::new(TablePlans::new(self.table.clone(), config))
+    }
 }
 
 #[async_trait]
@@ -142,14 +161,50 @@ impl Store for TableStore {
     }
 
     fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter> {
-        let config = PlanConfig {
-            pipeline: self.place.pipeline.clone(),
-            topic: self.place.topic.clone(),
-            partition,
-            keys: self.table.keys().clone(),
-            max_item_bytes: self.max_item_bytes,
+        self.plans(partition, self.max_item_bytes)
+    }
+
+    fn writer_as(
+        &self,
+        partition: PartitionId,
+        settings: &[String],
+    ) -> Option<Box<dyn PlanWriter>> {
+        let max_item_bytes = parse_settings(settings, self.table.keys())?;
+        Some(self.plans(partition, max_item_bytes))
+    }
+
+    async fn pipelines(&self) -> Result<Vec<(String, Registration)>, StoreError> {
+        Ok(registrations(&self.table).await?)
+    }
+
+    async fn keep_configuration(&self, fingerprint: &str, text: &str) -> Result<(), StoreError> {
+        let row = Row::new(self.configuration_key(fingerprint))
+            .with(names::CONFIGURATION, Value::S(text.to_owned()));
+        let put = self.table.put(&row, &Condition::Absent).await;
+        put.map_err(DynamoError::from)?;
+        Ok(())
+    }
+
+    async fn configuration(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        let found = self.table.get(&self.configuration_key(fingerprint)).await;
+        let found = found.map_err(DynamoError::from)?;
+        let text = found
+            .as_ref()
+            .and_then(|row| row.string(names::CONFIGURATION));
+        Ok(text.map(str::to_owned))
+    }
+
+    async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {
+        let row = |(index, gap): (usize, &millpond_format::gap::Gap)| {
+            Row::new(Key {
+                pk: keys::gaps_pk(of.pipeline, of.topic),
+                sk: keys::gap_sk(of.partition, of.from, index),
+            })
+            .with(names::GAP, Value::S(gap.text()))
         };
-        Box::new(TablePlans::new(self.table.clone(), config))
+        let rows = of.gaps.iter().enumerate().map(row).collect();
+        let written = self.table.write_rows(rows).await;
+        Ok(written.map_err(DynamoError::from)?)
     }
 
     async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
@@ -164,6 +219,26 @@ impl Store for TableStore {
 
     fn leases(&self) -> Option<Arc<dyn LeaseStore>> {
         self.leases.clone()
+    }
+}
+
+/// Settings that decide names or bytes of what is written.
+#[must_use]
+pub fn settings(keys: &KeyNames, max_item_bytes: usize) -> Vec<String> {
+    vec![
+        keys.partition.clone(),
+        keys.sort.clone(),
+        max_item_bytes.to_string(),
+    ]
+}
+
+/// The largest item of the settings, for a table with the same keys.
+fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<usize> {
+    match settings {
+        [partition, sort, max_item_bytes] if *partition == keys.partition && *sort == keys.sort => {
+            max_item_bytes.parse().ok()
+        }
+        _ => None,
     }
 }
 

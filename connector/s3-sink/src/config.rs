@@ -14,6 +14,7 @@ use millpond_connector::section::Section;
 use millpond_connector::topic::Transform;
 use millpond_connector::units::{ByteSize, HumanDuration};
 use millpond_sink::fingerprint::module_digests;
+use millpond_sink::gaps::OnGap;
 use millpond_sink::settings;
 use millpond_sink::sink::{DeadLetterTarget, SinkSettings, StoreSink};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -62,6 +63,9 @@ struct RawS3 {
     /// Where events go that cannot be written. Default: the file `dead-letters.jsonl` in the
     /// data directory.
     dead_letters: Option<RawDeadLetters>,
+    /// What happens when events are missing from the topic for good: `halt` stops the topic
+    /// partition, `record` records the gap with its bounds and goes on after it. Default: `halt`.
+    on_gap: Option<OnGap>,
 }
 
 /// Where dead letters go.
@@ -91,6 +95,8 @@ pub struct SinkConfig {
     pub pipeline: String,
     /// Where dead letters go.
     pub dead_letters: DeadLetterTarget,
+    /// What to do about data that is gone for good.
+    pub on_gap: OnGap,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -190,6 +196,7 @@ fn validate(
         max_age: max_age?,
         pipeline,
         dead_letters,
+        on_gap: raw.on_gap.unwrap_or_default(),
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -238,6 +245,9 @@ impl SinkConfig {
             pipeline: self.pipeline,
             max_age: self.max_age,
             dead_letters: self.dead_letters,
+            on_gap: self.on_gap,
+            // Other pipelines have folders of their own, and are not looked for.
+            beside: Vec::new(),
             partitions: self.partitions,
             transforms: self.transforms,
             digests: self.digests,

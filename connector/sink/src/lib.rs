@@ -7,18 +7,19 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod configuration;
 pub mod contiguity;
 pub mod dead_letters;
 pub mod dedup;
 pub mod error;
 pub mod fingerprint;
 pub mod flush;
+pub mod gaps;
 pub mod holdings;
 pub mod ledger;
 pub mod letter_queue;
 pub mod letters;
 pub mod limits;
-pub mod marks;
 pub mod origins;
 pub mod partition;
 pub mod placement;
@@ -30,3 +31,5 @@ pub mod sink;
 pub mod store;
 pub mod stored;
 pub mod tenure;
+
+pub use millpond_format::marks;

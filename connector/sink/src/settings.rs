@@ -43,3 +43,23 @@ pub fn max_age(
     let age = section.in_range(problems, "max-age", given.unwrap_or(default), range);
     age.map(|age| age.0)
 }
+
+/// Setting `beside`: other pipelines that may feed the same store from the same topic.
+pub fn beside(
+    section: &Section<'_>,
+    problems: &mut Problems,
+    given: Option<Vec<String>>,
+) -> Vec<String> {
+    let names = given.unwrap_or_default();
+    for (index, name) in names.iter().enumerate() {
+        if !is_pipeline_name(name) {
+            problems.push(
+                section
+                    .problem(&format!("beside[{index}]"), "is no pipeline name")
+                    .given(format!("`{name}`"))
+                    .allowed("1 to 64 of `A-Z a-z 0-9 . _ -`"),
+            );
+        }
+    }
+    names
+}

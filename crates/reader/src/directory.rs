@@ -18,6 +18,8 @@ const FORMAT: &str = "version";
 const TOPIC: &str = "topic";
 /// Registry row: table of the ledger, where that is another one.
 const LEDGER: &str = "ledger";
+/// Registry row: number of the topic's partitions.
+const PARTITIONS: &str = "partitions";
 /// Directory row: bound on sort time minus first event time, in milliseconds.
 const LATE: &str = "late";
 /// Ledger row: next topic offset that is not committed.
@@ -30,6 +32,8 @@ pub(crate) struct Pipeline {
     pub(crate) topic: Option<String>,
     /// Table of the ledger, where that is another one.
     pub(crate) ledger: Option<String>,
+    /// Number of the topic's partitions.
+    pub(crate) topic_partitions: Option<u32>,
 }
 
 /// One chain of items: a group's events that went through one topic partition.
@@ -88,6 +92,7 @@ fn pipeline(table: &Table, name: String, row: &Attributes) -> Result<Pipeline, R
             name,
             topic: text(row, TOPIC).map(str::to_owned),
             ledger: text(row, LEDGER).map(str::to_owned),
+            topic_partitions: integer(row, PARTITIONS).and_then(|n| u32::try_from(n).ok()),
         }),
     }
 }

@@ -9,6 +9,7 @@ mod main_job;
 mod profiles;
 mod scripted_cluster;
 mod sharing;
+mod verify;
 
 /// The command line tool.
 const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");

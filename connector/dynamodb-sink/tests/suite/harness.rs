@@ -17,6 +17,7 @@ use millpond_sink::conformance::topic::{self, MemoryTopic};
 use millpond_sink::conformance::{PIPELINE, storm};
 pub use millpond_sink::conformance::{draining, pack, seeds};
 use millpond_sink::flush::Shared;
+use millpond_sink::gaps::OnGap;
 use millpond_sink::sharing::Sharing;
 use millpond_sink::store::Place;
 
@@ -36,6 +37,8 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         dead_letters: DeadLetterTarget::Default,
         ledger_table: None,
         sharing: Sharing::default(),
+        on_gap: OnGap::Halt,
+        beside: Vec::new(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),

@@ -2,10 +2,12 @@
 
 mod answers;
 mod bounds;
+mod changes;
 mod checker;
 mod config;
 mod crash;
 mod dedup;
+mod gaps;
 mod harness;
 mod holes;
 mod instances;

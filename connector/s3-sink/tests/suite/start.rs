@@ -17,6 +17,7 @@ use millpond_sink::conformance::events::{check, read_letters};
 use millpond_sink::conformance::topic::MemoryTopic;
 use millpond_sink::conformance::workload::{Shape, Workload};
 use millpond_sink::conformance::{draining, pack};
+use millpond_sink::gaps::OnGap;
 use millpond_sink::sink::DeadLetterTarget;
 
 use crate::harness::{NDJSON, PARQUET};
@@ -36,6 +37,7 @@ fn config() -> SinkConfig {
         max_object_bytes: 4_096,
         max_age: Duration::from_millis(200),
         pipeline: "p".into(),
+        on_gap: OnGap::Halt,
         dead_letters: DeadLetterTarget::Default,
         partitions: PartitionChoice::All,
         transforms: pack(),

@@ -18,6 +18,7 @@ use super::{PIPELINE, Subject, draining, pack, seeds};
 use crate::dead_letters::DeadLetterFile;
 use crate::error::SinkError;
 use crate::flush::Shared;
+use crate::gaps::OnGap;
 use crate::ledger::LedgerError;
 use crate::letter_queue::DeadLetters;
 use crate::partition;
@@ -43,6 +44,7 @@ pub fn shared(
         metrics,
         dead_letters: DeadLetters::File(DeadLetterFile::new(folder.join(LETTERS))),
         pipeline: PIPELINE.into(),
+        on_gap: OnGap::Halt,
         max_age: Duration::from_millis(300),
         plan_bytes: 8 << 20,
         owner: owner.to_owned(),
