@@ -68,7 +68,8 @@ pub fn classify(code: &str, status: u16) -> Verdict {
         | "SignatureDoesNotMatch"
         | "InvalidToken"
         | "InvalidSecurity"
-        | "MissingSecurityHeader" | "NotSignedUp" => Verdict::Fatal(CREDENTIALS),
+        | "MissingSecurityHeader"
+        | "NotSignedUp" => Verdict::Fatal(CREDENTIALS),
         "AccessDenied" | "AccountProblem" | "AllAccessDisabled" | "UnauthorizedAccess" => {
             Verdict::Fatal(PERMISSION)
         }
