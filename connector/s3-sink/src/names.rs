@@ -124,7 +124,7 @@ pub fn segment(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut cut_at = 0;
     for byte in text.bytes() {
-        if out.len() <= MAX_SEGMENT_BYTES - HASH_DIGITS - 1 {
+        if out.len() < MAX_SEGMENT_BYTES - HASH_DIGITS {
             cut_at = out.len();
         }
         if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') || (byte == b'.' && !is_dots)

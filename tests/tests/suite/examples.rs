@@ -11,6 +11,7 @@ use parquet::record::Field;
 use serde_json::Value;
 
 use crate::MILLPOND;
+use crate::s3_server::S3Server;
 
 const EVENT_COUNT: u64 = 3_000;
 
@@ -67,31 +68,59 @@ impl Example {
         Ok(expected)
     }
 
-    /// Files below the folder `lake` of a pipeline, with the group that their path names.
-    fn files(&self, pipeline: &str) -> Result<Vec<(String, PathBuf)>> {
-        let root = self.folder.join("lake").join(pipeline);
-        let mut found = Vec::new();
-        let mut folders = vec![root.clone()];
-        while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder)? {
-                let path = entry?.path();
-                if path.ends_with("_millpond") {
-                    continue;
-                }
-                if path.is_dir() {
-                    folders.push(path);
-                    continue;
-                }
-                let name = path.strip_prefix(&root)?.to_str().context("text")?;
-                let group = name
-                    .strip_prefix("group=")
-                    .and_then(|name| name.split('/').next());
-                found.push((group.context("a group")?.to_owned(), path));
-            }
-        }
-        found.sort();
-        Ok(found)
+    /// Files that the sink `events-lake` wrote to the folder `lake`, by the group that their path names.
+    fn files(&self) -> Result<Vec<(String, PathBuf)>> {
+        files(&self.folder.join("lake/events-lake"))
     }
+}
+
+/// Files with events below the folder of a pipeline, by the group that their path names.
+fn files(root: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    let mut folders = vec![root.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let name = path.strip_prefix(root)?.to_str().context("text")?;
+            let Some(name) = name.strip_prefix("group=") else {
+                continue;
+            };
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let group = name.split('/').next().context("a group")?;
+            found.push((group.to_owned(), path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Events of Parquet files, each in the folders of its group and hour, in any order.
+fn events_of_parquet(files: Vec<(String, PathBuf)>) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (group, path) in files {
+        let folders = path.to_string_lossy().into_owned();
+        let file = SerializedFileReader::new(std::fs::File::open(&path)?)?;
+        for row in file.get_row_iter(None)? {
+            let row = row?;
+            let mut columns = row.get_column_iter();
+            let event = columns.find(|(name, _)| *name == "event");
+            let Some((_, Field::Bytes(event))) = event else {
+                anyhow::bail!("no event: {row:?}");
+            };
+            let event = String::from_utf8(event.data().to_vec())?;
+            assert_eq!(member(&event, "job_id")?, group);
+            let emitted = member(&event, "emitted_at")?;
+            let (date, time) = emitted.split_once('T').context("a time")?;
+            let expected = format!("/date={date}/hour={}/", &time[..2]);
+            ensure!(folders.contains(&expected), "{emitted} in {folders}");
+            found.push(event);
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 fn member(event: &str, name: &str) -> Result<String> {
@@ -158,31 +187,29 @@ async fn plain_mode() -> Result<()> {
 async fn s3_instead_of_dynamodb() -> Result<()> {
     let example = Example::new("s3-instead-of-dynamodb").await?;
     example.run(&[])?;
-    let mut found = Vec::new();
-    for (group, path) in example.files("events-lake")? {
-        let hour = path.to_string_lossy().into_owned();
-        let file = SerializedFileReader::new(std::fs::File::open(&path)?)?;
-        for row in file.get_row_iter(None)? {
-            let row = row?;
-            let column = |name: &str| {
-                let mut columns = row.get_column_iter();
-                let found = columns.find(|(known, _)| *known == name);
-                found.map(|(_, field)| field.clone()).context("a column")
-            };
-            let Field::Bytes(event) = column("event")? else {
-                anyhow::bail!("no bytes: {row:?}");
-            };
-            let event = String::from_utf8(event.data().to_vec())?;
-            assert_eq!(member(&event, "job_id")?, group);
-            let emitted = member(&event, "emitted_at")?;
-            let (date, time) = emitted.split_once('T').context("a time")?;
-            let expected = format!("/date={date}/hour={}/", &time[..2]);
-            ensure!(hour.contains(&expected), "{emitted} in {hour}");
-            found.push(event);
-        }
-    }
-    found.sort_unstable();
-    assert_eq!(found, example.expected()?);
+    assert_eq!(events_of_parquet(example.files()?)?, example.expected()?);
+    Ok(())
+}
+
+/// The same with S3 in place of the folder, found by the environment alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_in_place_of_the_folder() -> Result<()> {
+    let mut example = Example::new("s3-instead-of-dynamodb").await?;
+    let server = S3Server::start("lake-1", &example.pipeline.environment).await?;
+    let endpoint = ("AWS_ENDPOINT_URL_S3".to_owned(), server.url.clone());
+    example.pipeline.environment.push(endpoint);
+    let file = example.folder.join("Connector.yaml");
+    let text = std::fs::read_to_string(&file)?;
+    let on_s3 = text.replace("url: lake", "url: s3://lake-1/some/prefix");
+    ensure!(on_s3 != text, "the example is as this test knows it");
+    std::fs::write(&file, on_s3)?;
+    example.run(&[])?;
+    let root = server.folder().join("lake-1/some/prefix/events-lake");
+    assert_eq!(events_of_parquet(files(&root)?)?, example.expected()?);
+    ensure!(
+        !example.folder.join("lake").exists(),
+        "nothing in the folder"
+    );
     Ok(())
 }
 
@@ -204,7 +231,7 @@ async fn two_sinks_on_one_topic() -> Result<()> {
     let example = Example::new("two-sinks").await?;
     example.run(&[])?;
     assert_eq!(example.pipeline.read_all()?, example.expected()?);
-    let files = lines(example.files("events-lake")?)?;
+    let files = lines(example.files()?)?;
     for (group, events) in &files {
         for event in events {
             assert_eq!(member(event, "tenant")?, *group);

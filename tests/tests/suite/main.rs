@@ -7,6 +7,7 @@ mod deploy;
 mod examples;
 mod main_job;
 mod profiles;
+mod s3_server;
 mod scripted_cluster;
 mod sharing;
 mod verify;
