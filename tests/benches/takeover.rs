@@ -21,7 +21,7 @@ const BUILT: Binaries = millpond_tests::binaries!();
 const PARTITIONS: u32 = 4;
 /// Between two looks at the ledger.
 const LOOK: Duration = Duration::from_millis(20);
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(300);
 
 #[derive(Parser)]
 struct Arguments {
@@ -150,13 +150,13 @@ async fn main() -> Result<()> {
     let source = on.source()?;
     let mut sinks = [on.sink("one")?, on.sink("two")?];
     shared(&[&sinks[0], &sinks[1]], &[2, 2]).await?;
-    // Endless, for these purposes; ended with its handle.
+    // Long enough, and ended with its handle.
     let mut command = on.pipeline.command(&[
         "emit",
         "--stream",
         EVENTS,
         "--rate=0.1",
-        "--events=100000000",
+        "--events=300000",
     ]);
     let emitter = Running::start(&mut command)?;
     let (mut claimed, mut committed) = (Vec::new(), Vec::new());
