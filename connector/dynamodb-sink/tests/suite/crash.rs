@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, draining, pack, seeds, shared};
+use crate::harness::{MAX_ITEM_BYTES, draining, on_virtual_time, pack, shared};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -134,18 +134,8 @@ fn assert_fenced(seed: u64, ended: Result<(), SinkError>) {
     }
 }
 
-/// Runs storms on one thread in virtual time. One blocking thread: what a process was writing to
-/// the dead-letter file when it crashed is over before the next one looks.
 fn storms(count: u64, transforms: bool) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .max_blocking_threads(1)
-        .build()
-        .expect("runtime");
-    for seed in seeds(count) {
-        runtime.block_on(storm(seed, transforms));
-    }
+    on_virtual_time(count, |seed| storm(seed, transforms));
 }
 
 #[test]

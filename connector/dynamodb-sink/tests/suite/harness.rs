@@ -115,3 +115,17 @@ pub fn seeds(count: u64) -> impl Iterator<Item = u64> {
     };
     range.inspect(|seed| println!("MILLPOND_SEED={seed}"))
 }
+
+/// Runs a test with so many seeds, on one thread, in virtual time. One blocking thread: what a
+/// process was writing to a file when it crashed is over before the next one looks.
+pub fn on_virtual_time<F: Future<Output = ()>>(count: u64, test: impl Fn(u64) -> F) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .max_blocking_threads(1)
+        .build()
+        .expect("runtime");
+    for seed in seeds(count) {
+        runtime.block_on(test(seed));
+    }
+}
