@@ -5,12 +5,14 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
+use aws_sdk_dynamodb::types::ScalarAttributeType;
 use millpond_format::error::DecodeError;
 use millpond_reader::{
     Check, Damage, GroupsRequest, OnDamage, ReadError, ReadRequest, ReaderConfig,
 };
 use support::{
-    ChainWriter, Item, Local, TABLE, change, drain, ledger_row, n, row, s, text_of, values,
+    ChainWriter, Item, Local, TABLE, change, drain, ledger_row, n, registry_row, row, s, text_of,
+    values,
 };
 
 type Told = Arc<Mutex<Vec<Damage>>>;
@@ -421,12 +423,31 @@ async fn a_missing_or_changed_part_is_named() {
 #[tokio::test]
 async fn parts_of_a_plan_that_is_being_written_are_left_out() {
     let local = Local::with_table().await;
+    assert_unfinished_parts_are_left_out(local, TABLE).await;
+}
+
+/// The registration says where the ledger is.
+#[tokio::test]
+async fn a_ledger_in_another_table_is_asked_there() {
+    let local = Local::with_table().await;
+    local
+        .create_table("ledger", "pk", "sk", ScalarAttributeType::S)
+        .await;
+    let mut registration = registry_row("p");
+    registration.insert("ledger".into(), s("ledger"));
+    local.put(registration).await;
+    assert_unfinished_parts_are_left_out(local, "ledger").await;
+}
+
+async fn assert_unfinished_parts_are_left_out(local: Local, ledger: &str) {
     let (writer, mut items, large) = with_parts();
     let part_offset = writer.offset() - 2;
     let last_part = items.remove(5);
     items.push(writer.directory_row());
-    items.push(ledger_row("p", 0, part_offset));
     local.put_all(items).await;
+    local
+        .put_into(ledger, ledger_row("p", 0, part_offset))
+        .await;
     let reader = local.reader().await;
     let mut read = reader.read(ReadRequest::group("g")).await.expect("reads");
     assert_eq!(
@@ -434,7 +455,9 @@ async fn parts_of_a_plan_that_is_being_written_are_left_out() {
         ["before", "after"]
     );
 
-    local.put(ledger_row("p", 0, part_offset + 1)).await;
+    local
+        .put_into(ledger, ledger_row("p", 0, part_offset + 1))
+        .await;
     let mut read = reader.read(ReadRequest::group("g")).await.expect("reads");
     let error = drain(&mut read)
         .await

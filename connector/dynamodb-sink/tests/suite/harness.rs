@@ -15,6 +15,7 @@ use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_sink::conformance::topic::{self, MemoryTopic};
 use millpond_sink::conformance::{PIPELINE, storm};
+pub use millpond_sink::conformance::storm::storms as on_virtual_time;
 pub use millpond_sink::conformance::{draining, pack, seeds};
 use millpond_sink::flush::Shared;
 use millpond_sink::gaps::OnGap;

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::checker::check;
-use crate::harness::{MAX_ITEM_BYTES, seeds};
+use crate::harness::{MAX_ITEM_BYTES, on_virtual_time};
 use crate::instances::{Instance, Pipeline, Wire, folder, of_partition};
 use crate::workload::{Shape, Workload};
 
@@ -189,19 +189,6 @@ async fn storm(seed: u64) {
     assert_eq!(owned.count(), 0, "{what}: all leases were given back");
 }
 
-/// Each seed on a clock of its own, on one thread.
-fn on_virtual_time<F: Future<Output = ()>>(count: u64, test: impl Fn(u64) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .max_blocking_threads(1)
-        .build()
-        .expect("runtime");
-    for seed in seeds(count) {
-        runtime.block_on(test(seed));
-    }
-}
-
 #[test]
 fn sinks_come_and_go_and_every_event_is_there_once() {
     on_virtual_time(25, storm);
@@ -276,7 +263,6 @@ fn an_idle_hour_costs_what_is_stated() {
         sleep(Duration::from_secs(3_600)).await;
         let after = count();
         let (changes, views) = (after.0 - before.0, after.1 - before.1);
-        println!("an hour: {changes} changes, {views} views");
         assert!((2_400..=3_000).contains(&changes), "{changes} changes");
         assert!((2_400..=3_000).contains(&views), "{views} views");
         assert!(after.2 == before.2, "the ledger rests");

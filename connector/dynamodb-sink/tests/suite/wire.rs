@@ -132,14 +132,7 @@ async fn what_the_server_bills_is_what_we_compute_and_every_event_is_there() {
 
     let mut found: BTreeMap<Vec<u8>, u32> = BTreeMap::new();
     let mut decoder = millpond_format::frame::FrameDecoder::new().expect("zstd");
-    let mut pages = client
-        .scan()
-        .table_name("events")
-        .into_paginator()
-        .items()
-        .send();
-    while let Some(item) = pages.next().await {
-        let item = item.expect("item");
+    for item in scan(&client, "events").await {
         let blob = |name: &str| item.get(name).and_then(|value| value.as_b().ok());
         let (Some(header), Some(frames)) = (blob("h"), blob("d")) else {
             continue;
@@ -224,16 +217,7 @@ async fn sinks_on_the_wire_take_over_from_a_dead_one() {
     send();
     two.drain("on the wire").await;
 
-    let mut items = Vec::new();
-    let mut pages = client
-        .scan()
-        .table_name("events")
-        .into_paginator()
-        .items()
-        .send();
-    while let Some(item) = pages.next().await {
-        items.push(row(&item.expect("item")));
-    }
+    let items: Vec<Row> = scan(&client, "events").await.iter().map(row).collect();
     for (partition, workload) in workloads.iter().enumerate() {
         let rows = of_partition(&items, partition);
         check(workload, &rows, &[], MAX_ITEM_BYTES);
@@ -246,6 +230,12 @@ async fn sinks_on_the_wire_take_over_from_a_dead_one() {
     );
     drop((client, leases));
     server.stop().await;
+}
+
+async fn scan(client: &Client, table: &str) -> Vec<HashMap<String, AttributeValue>> {
+    let pages = client.scan().table_name(table).into_paginator();
+    let items = pages.items().send().collect::<Result<Vec<_>, _>>().await;
+    items.expect("items")
 }
 
 /// Waits for a condition.

@@ -99,9 +99,13 @@ impl Local {
     }
 
     pub async fn put(&self, item: Item) {
+        self.put_into(TABLE, item).await;
+    }
+
+    pub async fn put_into(&self, table: &str, item: Item) {
         self.client
             .put_item()
-            .table_name(TABLE)
+            .table_name(table)
             .set_item(Some(item))
             .send()
             .await
