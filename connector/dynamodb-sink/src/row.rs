@@ -198,6 +198,8 @@ pub mod names {
     pub const INTENT: &str = "intent";
     /// Per-shard marks (B).
     pub const MARKS: &str = "marks";
+    /// Snapshot that holds the other marks (S).
+    pub const RESTING: &str = "resting";
     /// Reason of a dead letter (S).
     pub const REASON: &str = "reason";
     /// Detail of a dead letter (S).
@@ -210,7 +212,7 @@ pub mod names {
     pub const CONFIGURATION: &str = "configuration";
 
     /// All of them.
-    pub const ALL: [&str; 24] = [
+    pub const ALL: [&str; 25] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -230,6 +232,7 @@ pub mod names {
         START,
         INTENT,
         MARKS,
+        RESTING,
         REASON,
         DETAIL,
         GROUP,

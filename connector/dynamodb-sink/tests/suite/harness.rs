@@ -76,6 +76,7 @@ pub fn shared(
             topic: topic.name().to_owned(),
             metrics: metrics.clone(),
         },
+        resting: Default::default(),
     };
     Shared {
         store: Arc::new(store),

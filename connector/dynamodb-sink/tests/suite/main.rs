@@ -11,6 +11,7 @@ mod gaps;
 mod harness;
 mod holes;
 mod plan;
+mod resting;
 mod rules;
 mod start;
 mod topic;
