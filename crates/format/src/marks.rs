@@ -470,7 +470,7 @@ mod tests {
             let all = base.with(&recent);
             let changed = all.changed_since(&base);
             prop_assert!(changed.len() <= recent.len());
-            prop_assert_eq!(base.with(&changed), all.clone());
+            prop_assert_eq!(&base.with(&changed), &all);
             prop_assert!(all.changed_since(&all).is_empty());
             let mut together = Marks::default();
             for part in all.parts(3) {
