@@ -202,6 +202,8 @@ pub mod names {
     pub const INTENT: &str = "intent";
     /// Per-shard marks (B).
     pub const MARKS: &str = "marks";
+    /// Snapshot that holds the other marks (S).
+    pub const RESTING: &str = "resting";
     /// Reason of a dead letter (S).
     pub const REASON: &str = "reason";
     /// Detail of a dead letter (S).
@@ -214,7 +216,7 @@ pub mod names {
     pub const CONFIGURATION: &str = "configuration";
 
     /// All of them.
-    pub const ALL: [&str; 26] = [
+    pub const ALL: [&str; 27] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -236,6 +238,7 @@ pub mod names {
         START,
         INTENT,
         MARKS,
+        RESTING,
         REASON,
         DETAIL,
         GROUP,

@@ -1,10 +1,12 @@
 //! The table as a store of the sink.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use millpond_connector::topic::PartitionId;
 use millpond_format::keys;
+use millpond_format::marks::Marks;
 use millpond_leases::LeaseStore;
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::gaps::PlanGaps;
@@ -18,12 +20,16 @@ use crate::ledger_row::{decode, encode, unchanged};
 use crate::letter_rows;
 use crate::plan::PlanConfig;
 use crate::plan_writer::TablePlans;
+use crate::resting::{Resting, SnapshotName};
 use crate::row::{Key, KeyNames, Row, Value, names};
 use crate::table::{prepare, register, registrations};
 use crate::writer::{Budget, TableWriter};
 
 /// Makes the place of the leases of one pipeline.
 pub type LeasesOf = Box<dyn FnOnce(&Place) -> Arc<dyn LeaseStore> + Send>;
+
+/// Reads of a ledger row whose snapshot is being replaced.
+const SNAPSHOT_TRIES: u32 = 5;
 
 /// A table that is to be opened.
 pub struct TableSettings {
@@ -73,6 +79,7 @@ impl OpenStore for TableSettings {
             leases: self.leases.map(|leases| leases(&place)),
             max_item_bytes: self.max_item_bytes,
             place,
+            resting: Mutex::default(),
         }))
     }
 }
@@ -91,6 +98,8 @@ pub struct TableStore {
     pub max_item_bytes: usize,
     /// Whose rows.
     pub place: Place,
+    /// Marks that lie in rows of their own, as the ledger rows name them.
+    pub resting: Mutex<BTreeMap<PartitionId, Resting>>,
 }
 
 impl TableStore {
@@ -103,6 +112,43 @@ impl TableStore {
             pk: keys::ledger_pk(&self.place.pipeline, &self.place.topic),
             sk: keys::ledger_sk(partition),
         }
+    }
+
+    fn marks_pk(&self) -> String {
+        keys::marks_pk(&self.place.pipeline, &self.place.topic)
+    }
+
+    fn resting(&self, partition: PartitionId) -> Resting {
+        let known = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&partition).cloned().unwrap_or_default()
+    }
+
+    fn set_resting(&self, partition: PartitionId, resting: Resting) {
+        let mut known = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(partition, resting);
+    }
+
+    /// Marks of a snapshot; `None` when it was replaced since the ledger row was read.
+    async fn snapshot(
+        &self,
+        partition: PartitionId,
+        name: SnapshotName,
+    ) -> Result<Option<Marks>, DynamoError> {
+        let mut marks = Marks::default();
+        let plan = i64::try_from(name.plan).unwrap_or(i64::MAX);
+        for key in name.keys(&self.marks_pk(), partition) {
+            let Some(row) = self.ledger_table().get(&key).await? else {
+                return Ok(None);
+            };
+            if row.integer(names::PLAN) != Some(plan) {
+                return Ok(None);
+            }
+            let bytes = row.binary(names::MARKS).map(|bytes| bytes.concat());
+            let part = Marks::decode(&bytes.unwrap_or_default());
+            let part = part.map_err(|error| row_error(key, &error))?;
+            marks = marks.with(&part);
+        }
+        Ok(Some(marks))
     }
 
     fn configuration_key(&self, fingerprint: &str) -> Key {
@@ -141,11 +187,24 @@ impl Store for TableStore {
 
     async fn ledger(&self, partition: PartitionId) -> Result<Option<LedgerRow>, StoreError> {
         let key = self.ledger_key(partition);
-        let found = self.ledger_table().get(&key).await;
-        let found = found.map_err(DynamoError::from)?;
-        let Some(row) = found else { return Ok(None) };
-        let decoded = decode(&row).map_err(|error| row_error(key, &error))?;
-        Ok(Some(decoded))
+        for _ in 0..SNAPSHOT_TRIES {
+            let found = self.ledger_table().get(&key).await.map_err(DynamoError::from)?;
+            let Some(row) = found else { return Ok(None) };
+            let mut ledger = decode(&row).map_err(|error| row_error(key.clone(), &error))?;
+            let Some(name) = row.string(names::RESTING) else {
+                self.set_resting(partition, Resting::default());
+                return Ok(Some(ledger));
+            };
+            let name = SnapshotName::parse(name)
+                .ok_or_else(|| row_error(key.clone(), &"malformed `resting`"))?;
+            // An owner that is still there may replace it between the two reads.
+            if let Some(marks) = self.snapshot(partition, name).await? {
+                ledger.marks = marks.with(&ledger.marks);
+                self.set_resting(partition, Resting::of(name, marks));
+                return Ok(Some(ledger));
+            }
+        }
+        Err(row_error(key, &"the snapshot that `resting` names is not there").into())
     }
 
     async fn put_ledger(
@@ -155,9 +214,28 @@ impl Store for TableStore {
         seen: Option<&LedgerRow>,
     ) -> Result<bool, StoreError> {
         let key = self.ledger_key(partition);
-        let row = encode(row, key.clone()).map_err(|error| row_error(key, &error))?;
-        let put = self.ledger_table().put(&row, &unchanged(seen)).await;
-        Ok(put.map_err(DynamoError::from)?)
+        let split = self.resting(partition).split(row, seen);
+        if split.is_new {
+            let rows = split.after.rows(&self.marks_pk(), partition);
+            let rows = rows.map_err(|error| row_error(key.clone(), &error))?;
+            let written = self.ledger_table().write_rows(rows).await;
+            written.map_err(DynamoError::from)?;
+        }
+        let ledger = LedgerRow {
+            marks: split.recent,
+            ..row.clone()
+        };
+        let stored = encode(&ledger, key.clone()).map_err(|error| row_error(key, &error))?;
+        let stored = match split.after.name() {
+            Some(name) => stored.with(names::RESTING, Value::S(name.text())),
+            None => stored,
+        };
+        let put = self.ledger_table().put(&stored, &unchanged(seen)).await;
+        let is_put = put.map_err(DynamoError::from)?;
+        if is_put {
+            self.set_resting(partition, split.after);
+        }
+        Ok(is_put)
     }
 
     fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter> {
@@ -242,7 +320,7 @@ fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<usize> {
     }
 }
 
-fn row_error(key: Key, error: &crate::ledger_row::LedgerRowError) -> DynamoError {
+fn row_error(key: Key, error: &dyn std::fmt::Display) -> DynamoError {
     DynamoError::Row {
         pk: key.pk,
         sk: key.sk,

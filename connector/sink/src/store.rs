@@ -204,3 +204,36 @@ fn gap_letters(of: PlanGaps<'_>) -> Vec<DeadLetter> {
     };
     gaps.iter().enumerate().map(letter).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_format::gap::Gap;
+
+    #[test]
+    fn a_store_without_a_place_for_gaps_has_them_among_its_dead_letters() {
+        let gaps = [
+            Gap::Offsets { from: 3, to: 9 },
+            Gap::Plan { from: 9, to: 12 },
+        ];
+        let letters = gap_letters(PlanGaps {
+            pipeline: "p",
+            topic: "t",
+            partition: 2,
+            from: 3,
+            gaps: &gaps,
+        });
+        let said: Vec<_> = letters
+            .iter()
+            .map(|letter| (letter.id.as_str(), letter.detail.as_str()))
+            .collect();
+        assert_eq!(
+            said,
+            [
+                ("p/t/2/3/0/gap", "offsets/3/9"),
+                ("p/t/2/3/1/gap", "plan/9/12")
+            ]
+        );
+        assert!(letters.iter().all(|letter| letter.reason == "gap"));
+    }
+}

@@ -99,6 +99,18 @@ pub fn configurations_pk(pipeline: &str) -> String {
     format!("millpond:configurations/{pipeline}")
 }
 
+/// Partition key of the snapshots of marks of one pipeline on one topic.
+#[must_use]
+pub fn marks_pk(pipeline: &str, topic: &str) -> String {
+    format!("millpond:marks/{pipeline}/{topic}")
+}
+
+/// Sort key of a row of a snapshot: topic partition, fencing epoch and place of its writer, index.
+#[must_use]
+pub fn marks_sk(partition: u32, epoch: u64, place: u8, row: usize) -> String {
+    format!("{partition:05}/{epoch:019}/{place}/{row:03}")
+}
+
 /// Partition key of a pipeline's dead letters.
 #[must_use]
 pub fn dead_letters_pk(pipeline: &str) -> String {

@@ -115,6 +115,55 @@ impl Marks {
         self.marks.iter()
     }
 
+    /// The marks that `base` has not, or has otherwise; counts of removed records as here.
+    #[must_use]
+    pub fn changed_since(&self, base: &Self) -> Self {
+        // Both are sorted: one walk.
+        let mut others = base.marks.iter().peekable();
+        let changed = |mark: &&Mark| {
+            let key = (&mark.stream, &mark.shard);
+            while others
+                .next_if(|other| (&other.stream, &other.shard) < key)
+                .is_some()
+            {}
+            others.peek() != Some(mark)
+        };
+        let changed = self.marks.iter().filter(changed).cloned().collect();
+        Self {
+            marks: changed,
+            ..self.counts()
+        }
+    }
+
+    /// These marks with those of `recent` in place of older ones, and its counts.
+    #[must_use]
+    pub fn with(&self, recent: &Self) -> Self {
+        let mut all = Self {
+            marks: self.marks.clone(),
+            ..recent.counts()
+        };
+        recent.iter().for_each(|mark| all.set(mark.clone()));
+        all
+    }
+
+    /// The marks in pieces of at most `most`, without counts.
+    #[must_use]
+    pub fn parts(&self, most: usize) -> Vec<Self> {
+        let part = |marks: &[Mark]| Self {
+            marks: marks.to_vec(),
+            ..Self::default()
+        };
+        self.marks.chunks(most.max(1)).map(part).collect()
+    }
+
+    fn counts(&self) -> Self {
+        Self {
+            marks: Vec::new(),
+            removed: self.removed,
+            removed_ever: self.removed_ever,
+        }
+    }
+
     /// Sets the mark of its shard.
     pub fn set(&mut self, mark: Mark) {
         match self.find(&mark.stream, &mark.shard) {
@@ -414,6 +463,21 @@ mod tests {
         fn what_was_written_is_read(marks in marks()) {
             let bytes = marks.encode().expect("few");
             prop_assert_eq!(Marks::decode(&bytes), Ok(marks));
+        }
+
+        #[test]
+        fn what_changed_and_what_did_not_are_all(base in marks(), recent in marks()) {
+            let all = base.with(&recent);
+            let changed = all.changed_since(&base);
+            prop_assert!(changed.len() <= recent.len());
+            prop_assert_eq!(&base.with(&changed), &all);
+            prop_assert!(all.changed_since(&all).is_empty());
+            let mut together = Marks::default();
+            for part in all.parts(3) {
+                prop_assert!(part.len() <= 3);
+                together = together.with(&part);
+            }
+            prop_assert_eq!(together.with(&recent), all);
         }
 
         #[test]

@@ -103,6 +103,8 @@ pub struct WriteUnits {
     pub reported: f64,
     /// As computed from sizes.
     pub computed: u64,
+    /// Those of `computed` that went into ledger and directory.
+    pub overhead: u64,
     /// What one item per event would have taken.
     pub per_event: u64,
     /// How many times fewer units were taken than with one item per event.
@@ -151,6 +153,7 @@ impl Report {
             write_units: WriteUnits {
                 reported: rounded(reported, 3),
                 computed: figures.item_units + figures.overhead_units,
+                overhead: figures.overhead_units,
                 per_event: figures.per_event_units,
                 saving: rounded(ratio(per_event, reported), 2),
             },
@@ -383,7 +386,7 @@ mod tests {
         );
         assert_eq!(
             keys(&json["write_units"]),
-            ["computed", "per_event", "reported", "saving"]
+            ["computed", "overhead", "per_event", "reported", "saving"]
         );
         assert_eq!(keys(&json["usd_per_tb"]), ["packed", "per_event"]);
         assert_eq!(keys(&json["availability_ms"]), ["max", "p50", "p99"]);

@@ -150,6 +150,17 @@ pub(crate) async fn chains_of(
     Ok(chains)
 }
 
+/// The table of the ledger, where that is another one.
+pub(crate) async fn ledger_table(
+    table: &Table,
+    pipeline: &Pipeline,
+) -> Result<Option<Table>, ReadError> {
+    match &pipeline.ledger {
+        Some(name) => Ok(Some(table.open_other(name).await?)),
+        None => Ok(None),
+    }
+}
+
 /// First topic offset that is not committed, by topic partition. Items from there on belong to
 /// a plan that is being written.
 pub(crate) async fn committed_offsets(
@@ -164,10 +175,7 @@ pub(crate) async fn committed_offsets(
         attributes: Some(&[COMMITTED]),
         ..PageRequest::all(keys::ledger_pk(&pipeline.name, topic))
     };
-    let other = match &pipeline.ledger {
-        Some(name) => Some(table.open_other(name).await?),
-        None => None,
-    };
+    let other = ledger_table(table, pipeline).await?;
     let table = other.as_ref().unwrap_or(table);
     loop {
         let page = table.query(&request).await?;

@@ -66,6 +66,7 @@ pub fn store(table: Arc<dyn TableApi>, metrics: Arc<Metrics>) -> TableStore {
         dead_letters: None,
         ledger: None,
         leases: None,
+        resting: Default::default(),
         max_item_bytes: MAX_ITEM_BYTES,
         place: Place {
             pipeline: PIPELINE.into(),

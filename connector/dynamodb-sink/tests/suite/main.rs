@@ -12,6 +12,7 @@ mod harness;
 mod holes;
 mod instances;
 mod plan;
+mod resting;
 mod rules;
 mod sharing;
 mod start;

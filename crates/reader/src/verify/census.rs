@@ -37,7 +37,7 @@ pub struct Tally {
     pub last_position: Option<Position>,
     /// Sum of the hashes of all ordinals; of decoded events only.
     pub(super) ordinals: u64,
-    /// Events of dead letters whose single ordinals and values are not known.
+    /// Events whose single ordinals and values are not known, though frames are decoded.
     pub(super) opaque: u64,
     /// Events compared with the stream, and the sum of the hashes of their values.
     pub(super) compared: u64,
@@ -140,6 +140,19 @@ impl Census {
             } else {
                 tally.events += count;
             }
+        }
+    }
+
+    /// Takes note that frames of an item could not be decoded.
+    pub(crate) fn undecoded(&mut self, topic_partition: u32, header: &Header) {
+        for source in &header.sources {
+            let tally = self.tally(ShardKey {
+                topic_partition,
+                stream: source.stream.as_str().into(),
+                shard: source.shard.as_str().into(),
+                epoch: source.epoch,
+            });
+            tally.opaque += source.count;
         }
     }
 

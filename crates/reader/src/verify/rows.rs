@@ -15,13 +15,23 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::census::{Census, Thresholds};
 use super::finding::Finding;
 use super::judge::Ledger;
-use crate::directory::Pipeline;
+use crate::directory::{Pipeline, ledger_table};
 use crate::error::ReadError;
 use crate::item::{ORIGIN, VALUE, binary};
 use crate::table::{Attributes, PageRequest, SortKeys, Table, integer, text};
 
 /// Reason of a dead letter that is a whole item which the table refused.
 const ITEM_REFUSED: &str = "item-refused";
+
+/// Readings of ledger rows whose snapshots are being replaced.
+const SNAPSHOT_TRIES: u32 = 5;
+
+/// Why a ledger row cannot be used.
+enum Unusable {
+    /// Its snapshot was replaced since, or is gone.
+    Snapshot,
+    Malformed(String),
+}
 
 /// Ledgers by topic partition, what cannot be read of them, and the read units that took.
 pub(crate) async fn ledgers(
@@ -35,12 +45,14 @@ pub(crate) async fn ledgers(
         return Ok((ledgers, findings, units));
     };
     let mut request = PageRequest::all(keys::ledger_pk(&pipeline.name, topic));
+    let other = ledger_table(table, pipeline).await?;
+    let table = other.as_ref().unwrap_or(table);
     loop {
         let page = table.query(&request).await?;
         units += page.read_units;
         for row in &page.items {
             let sk = text(row, &table.sk_name).unwrap_or_default();
-            match ledger(sk, row) {
+            match ledger(table, &pipeline.name, topic, sk, row).await? {
                 Ok(ledger) => {
                     ledgers.insert(ledger.topic_partition, ledger);
                 }
@@ -57,7 +69,71 @@ pub(crate) async fn ledgers(
     }
 }
 
-fn ledger(sk: &str, row: &Attributes) -> Result<Ledger, String> {
+/// A ledger row with all its marks; else why there is none.
+async fn ledger(
+    table: &Table,
+    pipeline: &str,
+    topic: &str,
+    sk: &str,
+    row: &Attributes,
+) -> Result<Result<Ledger, String>, ReadError> {
+    let pk = keys::ledger_pk(pipeline, topic);
+    let marks_pk = keys::marks_pk(pipeline, topic);
+    let mut row = row.clone();
+    for _ in 0..SNAPSHOT_TRIES {
+        match whole_ledger(table, &marks_pk, sk, &row).await? {
+            Ok(ledger) => return Ok(Ok(ledger)),
+            Err(Unusable::Malformed(what)) => return Ok(Err(what)),
+            Err(Unusable::Snapshot) => match table.get(&pk, sk).await? {
+                Some(again) => row = again,
+                None => return Ok(Err("it is gone".into())),
+            },
+        }
+    }
+    Ok(Err(
+        "the snapshot of marks that it names is not there".into()
+    ))
+}
+
+async fn whole_ledger(
+    table: &Table,
+    marks_pk: &str,
+    sk: &str,
+    row: &Attributes,
+) -> Result<Result<Ledger, Unusable>, ReadError> {
+    let malformed = |what: &str| Err(Unusable::Malformed(what.to_owned()));
+    let mut ledger = match bare_ledger(sk, row) {
+        Ok(ledger) => ledger,
+        Err(what) => return Ok(malformed(&what)),
+    };
+    let Some(name) = text(row, "resting") else {
+        return Ok(Ok(ledger));
+    };
+    // `<epoch>/<place>/<plan>/<rows>`
+    let numbers: Option<Vec<u64>> = name.split('/').map(|text| text.parse().ok()).collect();
+    let Some(&[epoch, place, plan, rows]) = numbers.as_deref() else {
+        return Ok(malformed("malformed `resting`"));
+    };
+    let mut marks = Marks::default();
+    for index in 0..rows as usize {
+        let sk = keys::marks_sk(ledger.topic_partition, epoch, place as u8, index);
+        let Some(row) = table.get(marks_pk, &sk).await? else {
+            return Ok(Err(Unusable::Snapshot));
+        };
+        if integer(&row, "plan").and_then(|plan| u64::try_from(plan).ok()) != Some(plan) {
+            return Ok(Err(Unusable::Snapshot));
+        }
+        match Marks::decode(binary(&row, "marks").unwrap_or_default()) {
+            Ok(part) => marks = marks.with(&part),
+            Err(error) => return Ok(malformed(&format!("snapshot `{sk}`: {error}"))),
+        }
+    }
+    ledger.marks = marks.with(&ledger.marks);
+    Ok(Ok(ledger))
+}
+
+/// What a ledger row says itself.
+fn bare_ledger(sk: &str, row: &Attributes) -> Result<Ledger, String> {
     let number = |name: &str| {
         let number = integer(row, name).and_then(|number| u64::try_from(number).ok());
         number.ok_or_else(|| format!("no `{name}`"))

@@ -180,7 +180,13 @@ impl<'a> Walk<'a> {
             walked.census.header(partition, &header, false);
         }
         if self.rules.is_deep {
-            self.frames(&header, binary(item, FRAMES)?, is_open)?;
+            let frames = binary(item, FRAMES);
+            let decoded = frames.and_then(|frames| self.frames(&header, frames, is_open));
+            if decoded.is_err() && !is_open {
+                let partition = self.rules.topic_partition;
+                self.walked.census.undecoded(partition, &header);
+            }
+            return decoded;
         }
         Ok(())
     }
