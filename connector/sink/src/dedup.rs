@@ -15,6 +15,7 @@
 
 use std::borrow::Cow;
 
+use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::Offset;
 use millpond_format::frame::{FrameDecoder, FrameEncoder};
 use millpond_format::header::{Header, Kind, SourceRange};
@@ -189,6 +190,7 @@ impl Decision {
         match self {
             Self::All => true,
             Self::None => false,
+            Self::After(last) if mutation::is(Mutation::HighWaterOneOff) => ordinal >= last,
             Self::After(last) => ordinal > last,
         }
     }
@@ -402,6 +404,9 @@ fn pieces<'a>(batch: &[&'a Envelope]) -> Vec<Piece<'a>> {
 
 /// Takes `missing` ordinals from the records that are known to be removed, if they suffice.
 fn missing_is_removed(marks: &mut Marks, missing: u64) -> bool {
+    if mutation::is(Mutation::GapCheckOff) {
+        return true;
+    }
     match marks.removed.checked_sub(missing) {
         Some(left) => {
             marks.removed = left;
@@ -419,6 +424,9 @@ fn judge(
     cutoffs: &Cutoffs,
     marks: &mut Marks,
 ) -> Result<Result<Decision, OriginQuestion>, DedupError> {
+    if mutation::is(Mutation::DuplicatesKept) {
+        return Ok(Ok(Decision::All));
+    }
     let span = piece.max.saturating_sub(piece.min).saturating_add(1);
     let absent = span.checked_sub(piece.count);
     if piece.count == 0 || !absent.is_some_and(|absent| missing_is_removed(marks, absent)) {

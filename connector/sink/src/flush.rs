@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millpond_connector::metrics::Metrics;
+use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, PartitionId, Topic, Transform};
 use tracing::{info, warn};
 
@@ -161,7 +162,7 @@ impl Core {
             }
             other => other?,
         };
-        if !replay {
+        if !replay && !mutation::is(Mutation::NoIntent) {
             let step = self
                 .ledger
                 .begin(self.done.as_ref(), to, &self.shared.fingerprint);
@@ -172,6 +173,11 @@ impl Core {
             }
         }
         drop(entries);
+        if mutation::is(Mutation::CommitBeforeWrite) {
+            let marks = marks.clone();
+            self.done = Some(Done { to, marks });
+            self.commit().await?;
+        }
         let written = self.writer.write().await;
         let letters = written.map_err(|error| SinkError::of_store(self.partition, error))?;
         let count = letters.len() as u64;
@@ -283,7 +289,11 @@ impl Core {
         let Shared {
             topic, pipeline, ..
         } = &*self.shared;
-        let released = topic.release(self.partition, pipeline, self.ledger.committed);
+        let offset = match (&self.ledger.intent, mutation::is(Mutation::ReleasedTooFar)) {
+            (Some(intent), true) => intent.to,
+            _ => self.ledger.committed,
+        };
+        let released = topic.release(self.partition, pipeline, offset);
         if let Err(error) = released.await {
             warn!(partition = self.partition, %error, "offsets cannot be released");
         }

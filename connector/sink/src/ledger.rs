@@ -4,6 +4,7 @@
 //! epoch and plan number tell rows apart, so a process that lost its partition can change nothing
 //! (I11). Recording the intent of plan n commits plan n-1 in the same write.
 
+use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds};
 
 use crate::marks::Marks;
@@ -153,7 +154,7 @@ impl LedgerRow {
             },
             Some(found) => Step {
                 row: Self {
-                    epoch: found.epoch + 1,
+                    epoch: found.epoch + u64::from(!mutation::is(Mutation::EpochNotRaised)),
                     owner: owner.to_owned(),
                     ..found.clone()
                 },
@@ -188,6 +189,9 @@ impl LedgerRow {
             None => Ok(Resume::Read {
                 from: self.committed,
             }),
+            Some(_) if mutation::is(Mutation::ReplaySkipped) => Ok(Resume::Read {
+                from: self.committed,
+            }),
             Some(intent) if intent.fingerprint != fingerprint => Err(LedgerError::Fingerprint {
                 from: intent.from,
                 to: intent.to,
@@ -220,7 +224,9 @@ impl LedgerRow {
         let mut row = self.clone();
         if let Some(done) = done {
             row.committed = done.to;
-            row.marks = done.marks.clone();
+            if !mutation::is(Mutation::MarksNotCommitted) {
+                row.marks = done.marks.clone();
+            }
             row.intent = None;
         }
         Step {
@@ -248,6 +254,7 @@ impl Step {
     /// [`LedgerError::Fenced`] or [`LedgerError::Changed`].
     pub fn judge(&self, found: Option<&LedgerRow>) -> Result<(), LedgerError> {
         match found {
+            _ if mutation::is(Mutation::FencedGoesOn) => Ok(()),
             Some(found) if *found == self.row => Ok(()),
             Some(found) if found.owner != self.row.owner => Err(LedgerError::Fenced {
                 ours: self.row.epoch,

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::random;
 use millpond_connector::topic::{
     Chunk, Offset, OffsetBounds, PartitionId, PartitionReader, TopicError, Transform,
 };
@@ -166,6 +168,8 @@ pub async fn run(
         }
         let room = buffer.bytes < shared.plan_bytes && buffer.input.entries.len() < PLAN_RECORDS;
         tokio::select! {
+            // In this order, so that a run can be repeated.
+            biased;
             (core, result) = landed(&mut flight) => {
                 result?;
                 flight = None;
@@ -359,7 +363,7 @@ impl Reading {
             }
         };
         self.backoff.reset();
-        if chunk.offsets.start > self.next {
+        if chunk.offsets.start > self.next && !mutation::is(Mutation::GapCheckOff) {
             self.reader = None;
             if std::mem::replace(&mut self.reopened, true) {
                 return Err(SinkError::Contiguity {
@@ -394,7 +398,7 @@ impl Reading {
         if (self.backoff.attempts() + 1).is_power_of_two() {
             warn!(partition = self.partition, %error, "topic cannot be read, trying again");
         }
-        let wait = self.backoff.next_wait(rand::random::<f64>());
+        let wait = self.backoff.next_wait(random::unit());
         sleep(wait.unwrap_or_default()).await;
         Ok(())
     }

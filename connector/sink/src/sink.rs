@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use millpond_connector::connector::{ConnectorContext, Sink};
 use millpond_connector::meta::PartitionChoice;
+use millpond_connector::random;
 use millpond_connector::topic::{PartitionId, Transform};
 use tokio::task::JoinSet;
 use tracing::{error, info};
@@ -113,7 +114,7 @@ impl StoreSink {
             pipeline: settings.pipeline,
             max_age: settings.max_age,
             plan_bytes: plan_bytes(consumed),
-            owner: format!("{}/{:016x}", context.name, rand::random::<u64>()),
+            owner: format!("{}/{:016x}", context.name, random::number()),
             fingerprint: registration.fingerprint,
         }))
     }
