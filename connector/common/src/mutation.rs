@@ -35,6 +35,8 @@ pub enum Mutation {
     NoIntent,
     /// A plan is committed before it is written.
     CommitBeforeWrite,
+    /// A commit leaves the row's number as it was, so that a claim may undo it.
+    CommitNotNumbered,
     /// An open intent is not written again, reading starts anew at its beginning.
     ReplaySkipped,
     /// The ledger row is replaced whoever holds it.
@@ -59,7 +61,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::CheckpointBeforeProduce,
         Self::AppendErrorIgnored,
         Self::ChildBeforeParent,
@@ -74,6 +76,7 @@ impl Mutation {
         Self::MarksNotCommitted,
         Self::NoIntent,
         Self::CommitBeforeWrite,
+        Self::CommitNotNumbered,
         Self::ReplaySkipped,
         Self::FenceSkipped,
         Self::FencedGoesOn,

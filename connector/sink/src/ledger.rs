@@ -1,7 +1,8 @@
 //! The ledger of one topic partition: what is in the table, what is being written, and by whom.
 //!
 //! A pure state machine. Every step replaces the row that was seen by another, and only that one:
-//! epoch and plan number tell rows apart, so a process that lost its partition can change nothing
+//! epoch and plan number tell rows apart, so every step changes one of them, and a process that lost
+//! its partition can change nothing
 //! (I11). Recording the intent of plan n commits plan n-1 in the same write.
 
 use millpond_connector::mutation::{self, Mutation};
@@ -27,7 +28,7 @@ pub struct LedgerRow {
     pub epoch: u64,
     /// The process that raised it.
     pub owner: String,
-    /// Number of the last plan begun.
+    /// Number of the last step that began or committed a plan; 0 before the first.
     pub plan: u64,
     /// First offset that is not committed.
     pub committed: Offset,
@@ -224,6 +225,10 @@ impl LedgerRow {
         let mut row = self.clone();
         if let Some(done) = done {
             row.committed = done.to;
+            // A claim that has read the row before this commit must not undo it.
+            if !mutation::is(Mutation::CommitNotNumbered) {
+                row.plan = self.plan + 1;
+            }
             if !mutation::is(Mutation::MarksNotCommitted) {
                 row.marks = done.marks.clone();
             }
@@ -318,8 +323,22 @@ mod tests {
         let last = second.row.commit(Some(&done(35)));
         assert_eq!(
             (last.row.plan, last.row.committed, last.row.intent),
-            (2, 35, None)
+            (3, 35, None)
         );
+    }
+
+    #[test]
+    fn no_two_rows_of_a_history_look_alike_to_a_condition() {
+        let claimed = row();
+        let first = claimed.begin(None, 20, "f").row;
+        let second = first.begin(Some(&done(20)), 35, "f").row;
+        let committed = second.commit(Some(&done(35))).row;
+        let third = committed.begin(None, 40, "f").row;
+        let taken = LedgerRow::claim(Some(&third), "b", 10).row;
+        let history = [claimed, first, second, committed, third, taken];
+        let seen: std::collections::BTreeSet<_> =
+            history.iter().map(|row| (row.epoch, row.plan)).collect();
+        assert_eq!(seen.len(), history.len());
     }
 
     #[test]
