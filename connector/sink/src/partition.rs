@@ -269,10 +269,10 @@ impl Reading {
     /// # Errors
     /// [`SinkError`] when the topic does not give them.
     pub async fn stored_keys(mut self, to: Offset) -> Result<Vec<Option<Bytes>>, SinkError> {
-        let first = self.next;
         let mut keys = Vec::new();
         while self.next < to {
             if let Some(chunk) = self.chunk(READ_WAIT, &[]).await? {
+                let first = self.next;
                 self.next = self.next.max(chunk.offsets.end);
                 let here =
                     |offset: Option<Offset>| offset.is_some_and(|o| (first..to).contains(&o));
@@ -383,6 +383,10 @@ impl Reading {
             return Ok(None);
         }
         self.reopened = false;
+        if chunk.offsets.end <= self.next {
+            // A reader may begin earlier than it was told to: all of this was handed on before.
+            return Ok(None);
+        }
         Ok(Some(chunk))
     }
 

@@ -48,7 +48,7 @@ impl Process {
             false => 0,
         };
         world.note(format!("{name} starts, clock {skew_ms:+}"));
-        Arc::new(Self {
+        let process = Arc::new(Self {
             world: world.clone(),
             name,
             skew_ms,
@@ -59,7 +59,9 @@ impl Process {
                 stalled_until: None,
             }),
             killed: CancellationToken::new(),
-        })
+        });
+        lock(&world.processes).push(Arc::downgrade(&process));
+        process
     }
 
     /// Resolves when the process is dead.

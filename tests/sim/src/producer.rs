@@ -21,6 +21,9 @@ pub async fn produce(world: Arc<World>) {
         if world.fault(Fault::Reshard, "stream") {
             reshard(&world);
         }
+        if world.fault(Fault::PowerCut, "all") {
+            world.power_cut();
+        }
         let key = format!("key-{}", world.dice.below("key", world.scenario.keys));
         let many = world.scenario.aggregates && world.dice.chance("aggregate", 400);
         let count = if many { world.dice.between("aggregated", 1, 5) as usize } else { 1 };

@@ -1,7 +1,7 @@
 //! What all parts of one run share: virtual time, dice, the trace, and the first violation.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use millpond_dynamodb_sink::client::memory::MemoryTable;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
 use crate::oracle::Oracle;
+use crate::process::Process;
 use crate::scenario::{Cuts, Fault, Scenario};
 use crate::topic::Log;
 
@@ -55,6 +56,8 @@ pub struct World {
     pub stop: CancellationToken,
     /// Cancelled when no more faults come.
     pub calm: CancellationToken,
+    /// Every process that was started.
+    pub processes: Mutex<Vec<Weak<Process>>>,
     max_faults: u64,
     begin: Instant,
     faults: AtomicU64,
@@ -98,6 +101,7 @@ impl World {
             checkpoint: Mutex::default(),
             stop: CancellationToken::new(),
             calm: CancellationToken::new(),
+            processes: Mutex::default(),
             max_faults: cuts.max_faults.unwrap_or(u64::MAX),
             begin: now,
             faults: AtomicU64::new(0),
@@ -228,6 +232,14 @@ impl World {
             _ => self.dice.between("long latency", 20, 200),
         };
         Duration::from_millis(ms)
+    }
+
+    /// Kills every process.
+    pub fn power_cut(&self) {
+        let processes = std::mem::take(&mut *lock(&self.processes));
+        for process in processes.iter().filter_map(Weak::upgrade) {
+            process.kill();
+        }
     }
 
     /// Tells the oracle of the shards that there are now.
