@@ -8,6 +8,7 @@ pub mod items;
 pub mod oracle;
 pub mod process;
 pub mod producer;
+pub mod read_back;
 pub mod run;
 pub mod scenario;
 pub mod shrink;

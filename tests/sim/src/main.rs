@@ -56,7 +56,10 @@ struct CutArguments {
     /// After so many faults nothing goes wrong any more.
     #[arg(long)]
     max_faults: Option<u64>,
-    /// Faults that do not happen, separated by commas.
+    /// Of those, these do not happen: numbers from 0, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    skip: Vec<u64>,
+    /// Kinds of faults that do not happen, separated by commas.
     #[arg(long, value_delimiter = ',', value_parser = fault)]
     without: Vec<Fault>,
     /// A deliberate mistake, such as `NoIntent`.
@@ -83,6 +86,7 @@ impl From<CutArguments> for Cuts {
             events: arguments.events,
             without: arguments.without.into_iter().collect(),
             max_faults: arguments.max_faults,
+            skip: arguments.skip.into_iter().collect(),
             mutation: arguments.mutation,
         }
     }

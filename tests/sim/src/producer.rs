@@ -98,6 +98,7 @@ fn reshard(world: &World) {
     let dice = &world.dice;
     let done = world.with_stream(|stream, now| {
         let shards = descriptions(stream, now);
+        *lock(&world.shards_before) = shards.clone();
         let mut open: Vec<_> = shards
             .iter()
             .filter(|shard| shard.ending_sequence_number.is_none())

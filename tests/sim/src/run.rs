@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::actors;
 use crate::process::Process;
+use crate::read_back::{Reads, read_back};
 use crate::scenario::{Cuts, Fault};
 use crate::world::{Violation, World, lock};
 
@@ -23,6 +24,9 @@ const AFTER_LAST: Duration = Duration::from_secs(4);
 /// Longer than any write that was given up can take to have its effect.
 const LATE_EFFECTS: Duration = Duration::from_secs(30);
 
+/// One seed of so many is read back by the real reader.
+const READ_BACK_EVERY: u64 = 8;
+
 /// What became of a seed.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -34,7 +38,9 @@ pub struct Outcome {
     pub violation: Option<Violation>,
     /// Steps of all processes.
     pub steps: u64,
-    /// Faults that happened.
+    /// Faults that the dice decided on.
+    pub decided: u64,
+    /// Faults that happened: all of those but the ones that were cut out.
     pub faults: u64,
     /// Events that were put.
     pub events: usize,
@@ -69,6 +75,7 @@ fn failed(seed: u64, rule: &'static str, what: String) -> Outcome {
         trace: vec![format!("{rule}: {what}")],
         violation: Some(Violation { rule, what }),
         steps: 0,
+        decided: 0,
         faults: 0,
         events: 0,
         items: 0,
@@ -95,7 +102,7 @@ fn run_here(seed: u64, cuts: &Cuts) -> Outcome {
             () = world.stop.cancelled() => {}
             () = live(world.clone()) => {}
         }
-        let (steps, faults) = (world.steps(), world.faults());
+        let (steps, decided, faults) = (world.steps(), world.decided(), world.faults());
         let (trace, violation) = world.finish();
         let oracle = lock(&world.oracle);
         Outcome {
@@ -103,6 +110,7 @@ fn run_here(seed: u64, cuts: &Cuts) -> Outcome {
             trace,
             violation,
             steps,
+            decided,
             faults,
             events: oracle.events.len(),
             items: oracle.items.len(),
@@ -118,9 +126,23 @@ async fn live(world: Arc<World>) {
         world.note("calm");
         world.calm.cancel();
     };
-    tokio::join!(work, sources(world.clone()), sinks(world.clone()));
+    let looks = async {
+        while reads_back(&world) && !world.calm.is_cancelled() {
+            let ms = world.dice.between("looks after", 1_000, 5_000);
+            sleep(Duration::from_millis(ms)).await;
+            let reads = world.dice.pick("reads", &[Reads::Consistent, Reads::Eventual]);
+            read_back(&world, reads, false).await;
+        }
+    };
+    tokio::join!(work, looks, sources(world.clone()), sinks(world.clone()));
     world.log.writer_died(&world);
     finish(&world).await;
+}
+
+/// True for the seeds whose table the real reader reads, while it is written and at the end. The
+/// SDK takes several times as long as all the rest of a run.
+fn reads_back(world: &World) -> bool {
+    world.scenario.seed.is_multiple_of(READ_BACK_EVERY)
 }
 
 /// How a process ended.
@@ -302,6 +324,10 @@ async fn finish(world: &Arc<World>) {
     sleep(LATE_EFFECTS).await;
     let complete = lock(&world.oracle).complete();
     world.judge(complete);
+    if reads_back(world) {
+        read_back(world, Reads::Consistent, true).await;
+        read_back(world, Reads::Eventual, true).await;
+    }
     world.note("the end");
 }
 

@@ -66,6 +66,8 @@ faults! {
     TailCut "tail-cut",
     /// A reader starts earlier than it was told to.
     Redelivered "redelivered",
+    /// A listing of the shards is that from before the last split or merge.
+    StaleListing "stale-listing",
     /// The SmartModule instance of a reader is built anew.
     ModuleRebuilt "module-rebuilt",
     /// The topic forgets what was released.
@@ -130,6 +132,8 @@ pub struct Scenario {
     pub budget: Option<u64>,
     /// What is in the topic is compared with the truth; off where a test puts its own records there.
     pub checks_events: bool,
+    /// Nothing takes time; for tests that compare the fakes with the real thing.
+    pub instant: bool,
     /// How often each fault happens, per mille of its occasions.
     pub rates: BTreeMap<Fault, u64>,
 }
@@ -143,6 +147,8 @@ pub struct Cuts {
     pub without: BTreeSet<Fault>,
     /// After so many faults nothing goes wrong any more.
     pub max_faults: Option<u64>,
+    /// Of those, these do not happen, counted from 0.
+    pub skip: BTreeSet<u64>,
     /// A deliberate mistake.
     pub mutation: Option<Mutation>,
 }
@@ -187,6 +193,7 @@ impl Scenario {
             max_age: Duration::from_millis(dice.pick("age", &[100, 300, 1_000, 2_500])),
             budget: dice.pick("budget", &[None, None, None, Some(8), Some(40)]),
             checks_events: true,
+            instant: false,
             rates,
         }
     }

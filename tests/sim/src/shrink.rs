@@ -7,7 +7,10 @@ use crate::run::{Outcome, run};
 use crate::scenario::{Cuts, Fault, Scenario};
 
 /// Most runs that shortening takes.
-const MAX_RUNS: usize = 120;
+const MAX_RUNS: usize = 400;
+
+/// Most faults that are tried one by one.
+const MAX_SKIPPED: u64 = 120;
 
 /// Lines of the trace that are told besides the faults.
 const LAST_LINES: usize = 40;
@@ -40,11 +43,18 @@ pub fn shrink(outcome: &Outcome, cuts: &Cuts) -> Shrunk {
                 best.try_with(cuts);
             }
         }
-        best.fewer(|cuts, most| cuts.max_faults = Some(most), |outcome| outcome.faults);
+        best.fewer(|cuts, most| cuts.max_faults = Some(most), |outcome| outcome.decided);
         best.fewer(
             |cuts, most| cuts.events = usize::try_from(most).ok(),
             |outcome| outcome.events as u64,
         );
+        // The last one is what breaks the rule; most of those before it have nothing to do with it.
+        for number in (0..best.outcome.decided.min(MAX_SKIPPED)).rev() {
+            let mut cuts = best.cuts.clone();
+            if cuts.skip.insert(number) {
+                best.try_with(cuts);
+            }
+        }
     }
     best
 }
@@ -88,6 +98,7 @@ impl Shrunk {
             events,
             without,
             max_faults,
+            skip,
             mutation,
         } = &self.cuts;
         // Writing to a String cannot fail.
@@ -96,6 +107,14 @@ impl Shrunk {
         }
         if let Some(faults) = max_faults {
             let _ = write!(command, " --max-faults {faults}");
+        }
+        let skip: Vec<_> = skip
+            .iter()
+            .filter(|number| **number < self.outcome.decided)
+            .map(u64::to_string)
+            .collect();
+        if !skip.is_empty() {
+            let _ = write!(command, " --skip {}", skip.join(","));
         }
         if !without.is_empty() {
             let names: Vec<_> = without.iter().map(|fault| fault.name()).collect();

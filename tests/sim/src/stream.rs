@@ -18,7 +18,7 @@ use millpond_kinesis_source::shard::{HashKeyRange, ShardId, ShardInfo};
 use crate::oracle::ShardTruth;
 use crate::process::Process;
 use crate::scenario::Fault;
-use crate::world::NAME;
+use crate::world::{NAME, lock};
 
 /// Shards in one page: few, so that pages are turned.
 const PAGE: usize = 3;
@@ -163,6 +163,15 @@ impl StreamApi for FakeStream {
     ) -> Result<ShardPage, Failure> {
         let expires = next.as_ref().map(|_| "ExpiredNextTokenException");
         self.there(expires).await?;
+        let before = lock(&self.process.world.shards_before).clone();
+        if next.is_none() && !before.is_empty() && self.process.fault(Fault::StaleListing) {
+            return self
+                .back(ShardPage {
+                    shards: before.iter().map(info).collect(),
+                    next: None,
+                })
+                .await;
+        }
         let page = self.ask(|model, now| {
             let query = match &next {
                 Some(next_token) => ListShardsQuery::Next { next_token },

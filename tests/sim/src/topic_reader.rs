@@ -84,7 +84,9 @@ impl FakeReader {
         let state = lock(state);
         let batches = state.durable();
         let at = batches.partition_point(|batch| batch.base < self.next);
-        let back = self.process.world.dice.between("back", 1, 4) as usize;
+        let dice = &self.process.world.dice;
+        let furthest = if dice.chance("far back", 250) { at.max(1) } else { 4 };
+        let back = dice.between("back", 1, furthest as u64) as usize;
         if let Some(batch) = batches.get(at.saturating_sub(back)) {
             self.next = batch.base.min(self.next);
         }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use millpond_dynamodb_sink::client::memory::MemoryTable;
-use millpond_kinesis_local::model::{CreateStream, Kinesis, KinesisError, ModelConfig};
+use millpond_kinesis_local::model::{
+    CreateStream, Kinesis, KinesisError, ModelConfig, ShardDescription,
+};
 use millpond_kinesis_source::checkpoint::StreamCheckpoint;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -44,6 +46,8 @@ pub struct World {
     pub oracle: Mutex<Oracle>,
     /// The stream.
     pub stream: Mutex<Kinesis>,
+    /// The shards before the last split or merge.
+    pub shards_before: Mutex<Vec<ShardDescription>>,
     /// The topic.
     pub log: Log,
     /// The table.
@@ -58,8 +62,10 @@ pub struct World {
     pub calm: CancellationToken,
     /// Every process that was started.
     pub processes: Mutex<Vec<Weak<Process>>>,
-    max_faults: u64,
+    cuts: Cuts,
     begin: Instant,
+    /// Faults that the dice decided on, and those of them that happened.
+    decided: AtomicU64,
     faults: AtomicU64,
     steps: AtomicU64,
     failed: AtomicBool,
@@ -85,7 +91,16 @@ impl World {
     /// When the stream's model refuses to create a stream.
     #[must_use]
     pub fn new(seed: u64, cuts: &Cuts) -> Arc<Self> {
-        let scenario = Scenario::of(seed, cuts);
+        Self::of(Scenario::of(seed, cuts), cuts)
+    }
+
+    /// A world of this scenario.
+    ///
+    /// # Panics
+    /// When the stream's model refuses to create a stream.
+    #[must_use]
+    pub fn of(scenario: Scenario, cuts: &Cuts) -> Arc<Self> {
+        let seed = scenario.seed;
         let mut stream = Kinesis::new(ModelConfig::default(), seed);
         let create = CreateStream::provisioned(scenario.shards);
         let created = stream.create_stream(BEGIN_MS as u64, NAME, create);
@@ -95,6 +110,7 @@ impl World {
             dice: Dice::new(seed),
             oracle: Mutex::new(Oracle::new(&scenario)),
             stream: Mutex::new(stream),
+            shards_before: Mutex::default(),
             log: Log::new(scenario.partitions),
             table: MemoryTable::new(NAME),
             letters: MemoryTable::new("letters"),
@@ -102,8 +118,9 @@ impl World {
             stop: CancellationToken::new(),
             calm: CancellationToken::new(),
             processes: Mutex::default(),
-            max_faults: cuts.max_faults.unwrap_or(u64::MAX),
+            cuts: cuts.clone(),
             begin: now,
+            decided: AtomicU64::new(0),
             faults: AtomicU64::new(0),
             steps: AtomicU64::new(0),
             failed: AtomicBool::new(false),
@@ -190,10 +207,16 @@ impl World {
         self.steps.load(Ordering::Relaxed)
     }
 
+    /// Faults that the dice have decided on so far, whether they were cut out or not.
+    #[must_use]
+    pub fn decided(&self) -> u64 {
+        self.decided.load(Ordering::Relaxed)
+    }
+
     /// Faults so far.
     #[must_use]
     pub fn faults(&self) -> u64 {
-        self.faults.load(Ordering::Relaxed).min(self.max_faults)
+        self.faults.load(Ordering::Relaxed)
     }
 
     /// True when a fault is to happen on this occasion.
@@ -203,10 +226,13 @@ impl World {
             && self.happens(fault, who)
     }
 
-    /// Counts a fault that was decided on; false when there were enough of them.
+    /// Counts a fault that was decided on; false when it is cut out.
     pub fn happens(&self, fault: Fault, who: &str) -> bool {
-        let happens = self.faults.fetch_add(1, Ordering::Relaxed) < self.max_faults;
+        let number = self.decided.fetch_add(1, Ordering::Relaxed);
+        let happens = self.cuts.max_faults.is_none_or(|most| number < most)
+            && !self.cuts.skip.contains(&number);
         if happens {
+            self.faults.fetch_add(1, Ordering::Relaxed);
             self.note(format!("{who} !{}", fault.name()));
         }
         happens
@@ -226,6 +252,9 @@ impl World {
 
     /// How long something takes.
     pub fn latency(&self) -> Duration {
+        if self.scenario.instant {
+            return Duration::ZERO;
+        }
         let ms = match self.dice.below("latency", 100) {
             0..60 => 0,
             60..92 => self.dice.between("short latency", 1, 20),
