@@ -16,8 +16,8 @@ use tracing::{info, warn};
 
 use crate::batch::{BatchLimits, cut};
 use crate::client::{
-    ApiFailure, BatchOutcome, Capacity, Condition, TableApi, TableDescription, TableError, TailPage, Throttle,
-    Verdict,
+    ApiFailure, BatchOutcome, Capacity, Condition, TableApi, TableDescription, TableError,
+    TailPage, Throttle, Verdict,
 };
 use crate::limits::{
     MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_REQUESTS,
@@ -287,7 +287,9 @@ impl TableWriter {
             self.pace(units).await;
             let mut outcome = self.api.batch_write(rows).await;
             if mutation::is(Mutation::TimeoutIsSuccess)
-                && outcome.as_ref().is_err_and(|failure| failure.verdict == Verdict::Transient)
+                && outcome
+                    .as_ref()
+                    .is_err_and(|failure| failure.verdict == Verdict::Transient)
             {
                 outcome = Ok(BatchOutcome::default());
             }

@@ -128,7 +128,11 @@ pub async fn sink(
     let world = process.world.clone();
     let usage = Arc::new(Usage::default());
     let table = |table: &millpond_dynamodb_sink::client::memory::MemoryTable| {
-        Arc::new(FakeTable::new(process.clone(), table.clone(), usage.clone()))
+        Arc::new(FakeTable::new(
+            process.clone(),
+            table.clone(),
+            usage.clone(),
+        ))
     };
     let settings = SinkSettings {
         pipeline: PIPELINE.to_owned(),

@@ -98,9 +98,10 @@ impl Items {
             };
         }
         match old {
-            Some(old) if old != new => {
-                broken("I11", format!("item {:?} was replaced by other bytes", new.key))
-            }
+            Some(old) if old != new => broken(
+                "I11",
+                format!("item {:?} was replaced by other bytes", new.key),
+            ),
             Some(_) => Ok(()),
             None => self.item_put(oracle, new),
         }
@@ -152,7 +153,10 @@ impl Items {
     ) -> Result<(), Violation> {
         let event = oracle.log[partition as usize].get(offset as usize);
         let Some(index) = event else {
-            return broken("I6", format!("the ledger passed offset {offset}, which does not exist"));
+            return broken(
+                "I6",
+                format!("the ledger passed offset {offset}, which does not exist"),
+            );
         };
         if self.place.contains_key(index) || self.dead.contains_key(index) {
             return Ok(());
@@ -174,9 +178,15 @@ impl Items {
         let Some(sort) = SortKey::parse(&row.key.sk) else {
             return broken("I12", format!("{:?} is no key of an item", row.key));
         };
-        let intent = self.ledgers.get(&partition).and_then(|row| row.intent.as_ref());
+        let intent = self
+            .ledgers
+            .get(&partition)
+            .and_then(|row| row.intent.as_ref());
         if intent.is_none_or(|open| !(open.from..open.to).contains(&sort.base_offset)) {
-            return broken("I11", format!("item {:?} was written without an intent", row.key));
+            return broken(
+                "I11",
+                format!("item {:?} was written without an intent", row.key),
+            );
         }
         let item = match row.binary(names::VALUE) {
             Some(value) => plain(oracle, row, value.concat())?,
@@ -184,15 +194,27 @@ impl Items {
         };
         for held in &item.held {
             let event = &oracle.events[held.index];
-            let expected = event.group.as_ref().map(|group| keys::chain_pk(PIPELINE, group, partition));
+            let expected = event
+                .group
+                .as_ref()
+                .map(|group| keys::chain_pk(PIPELINE, group, partition));
             if expected.as_ref() != Ok(&row.key.pk) {
-                return broken("I12", format!("event {} is in {:?}, not in {expected:?}", held.index, row.key));
+                return broken(
+                    "I12",
+                    format!(
+                        "event {} is in {:?}, not in {expected:?}",
+                        held.index, row.key
+                    ),
+                );
             }
             if held.part.is_some_and(|part| !part.is_last()) {
                 continue;
             }
             if let Some(other) = self.place.insert(held.index, row.key.clone()) {
-                return broken("I2", format!("event {} is in {other:?} and in {:?}", held.index, row.key));
+                return broken(
+                    "I2",
+                    format!("event {} is in {other:?} and in {:?}", held.index, row.key),
+                );
             }
         }
         self.items.insert(row.key.clone(), item);
@@ -207,7 +229,11 @@ impl Items {
         sort: SortKey,
     ) -> Result<Item, Violation> {
         let damaged = |what: String| broken("I12", format!("item {:?}: {what}", row.key));
-        let bytes = |name| row.binary(name).map(|pieces| pieces.concat()).unwrap_or_default();
+        let bytes = |name| {
+            row.binary(name)
+                .map(|pieces| pieces.concat())
+                .unwrap_or_default()
+        };
         let (section, frames) = (bytes(names::HEADER), bytes(names::FRAMES));
         let header = match Header::decode(&section) {
             Ok((header, _)) => header,
@@ -236,7 +262,12 @@ impl Items {
             };
             for event in &frame.events {
                 let source = &header.sources[event.source as usize];
-                let link = (partition, source.shard.to_string(), source.epoch, event.ordinal);
+                let link = (
+                    partition,
+                    source.shard.to_string(),
+                    source.epoch,
+                    event.ordinal,
+                );
                 let Some(index) = oracle.links.get(&link).copied() else {
                     return damaged(format!("no event has the link {link:?}"));
                 };
@@ -276,7 +307,10 @@ impl Items {
         if let Some(old) = old {
             return match old == new {
                 true => Ok(()),
-                false => broken("I11", format!("dead letter {:?} was replaced by another", new.key)),
+                false => broken(
+                    "I11",
+                    format!("dead letter {:?} was replaced by another", new.key),
+                ),
             };
         }
         let origin = new.string(names::ORIGIN).unwrap_or_default();
@@ -287,16 +321,28 @@ impl Items {
         let event = &oracle.events[index];
         let value = new.binary(names::VALUE).map(|pieces| pieces.concat());
         if value.as_deref() != Some(&*event.value) {
-            return broken("I12", format!("event {index} was changed on its way to the dead letters"));
+            return broken(
+                "I12",
+                format!("event {index} was changed on its way to the dead letters"),
+            );
         }
         if event.group.as_ref().err().copied() != new.string(names::REASON) {
             return broken(
                 "I10",
-                format!("event {index} is a dead letter: {:?}", new.string(names::REASON)),
+                format!(
+                    "event {index} is a dead letter: {:?}",
+                    new.string(names::REASON)
+                ),
             );
         }
         match self.dead.insert(index, new.key.sk.clone()) {
-            Some(other) => broken("I10", format!("event {index} is two dead letters, {other} and {}", new.key.sk)),
+            Some(other) => broken(
+                "I10",
+                format!(
+                    "event {index} is two dead letters, {other} and {}",
+                    new.key.sk
+                ),
+            ),
             None => Ok(()),
         }
     }
@@ -323,7 +369,10 @@ impl Items {
                 sum.event_bytes += own.event_bytes;
                 sum.packed_bytes += own.packed_bytes;
                 if *sum != totals {
-                    return broken("I1", format!("{key:?} has the totals {totals:?}, these are {sum:?}"));
+                    return broken(
+                        "I1",
+                        format!("{key:?} has the totals {totals:?}, these are {sum:?}"),
+                    );
                 }
             }
             for held in &item.held {
@@ -337,20 +386,30 @@ impl Items {
                         continue;
                     }
                     if part_of != event.value {
-                        return broken("I12", format!("the parts of event {} are not that event", held.index));
+                        return broken(
+                            "I12",
+                            format!("the parts of event {} are not that event", held.index),
+                        );
                     }
                 }
                 let before = last.insert((&key.pk, &event.key), held.index);
                 if before.is_some_and(|before| before > held.index) {
-                    return broken("I3", format!("event {} comes after event {before:?}", held.index));
+                    return broken(
+                        "I3",
+                        format!("event {} comes after event {before:?}", held.index),
+                    );
                 }
             }
         }
         for (partition, log) in oracle.log.iter().enumerate() {
             let ledger = self.ledgers.get(&(partition as PartitionId));
-            let at_end = ledger.is_some_and(|row| row.committed == log.len() as u64 && row.intent.is_none());
+            let at_end =
+                ledger.is_some_and(|row| row.committed == log.len() as u64 && row.intent.is_none());
             if !at_end {
-                return broken("I6", format!("the ledger of partition {partition} does not end with the topic"));
+                return broken(
+                    "I6",
+                    format!("the ledger of partition {partition} does not end with the topic"),
+                );
             }
         }
         Ok(())

@@ -1,5 +1,9 @@
 //! `millpond-sim run` runs many seeds, `millpond-sim seed` one, again and whole.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool")]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line tool"
+)]
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -70,7 +74,9 @@ struct CutArguments {
 fn fault(text: &str) -> Result<Fault, String> {
     let names: Vec<_> = Fault::ALL.iter().map(|fault| fault.name()).collect();
     let found = Fault::ALL.iter().find(|fault| fault.name() == text);
-    found.copied().ok_or(format!("known are {}", names.join(", ")))
+    found
+        .copied()
+        .ok_or(format!("known are {}", names.join(", ")))
 }
 
 fn mutation(text: &str) -> Result<Mutation, String> {
@@ -117,16 +123,24 @@ fn many(first: u64, count: u64, threads: usize, cuts: &Cuts) -> ExitCode {
     }
     let begun = Instant::now();
     let (events, faults, steps) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-    let found = campaign(first..first.saturating_add(count), cuts, threads, &|outcome| {
-        events.fetch_add(outcome.events as u64, Ordering::Relaxed);
-        faults.fetch_add(outcome.faults, Ordering::Relaxed);
-        steps.fetch_add(outcome.steps, Ordering::Relaxed);
-        bar.inc(1);
-    });
+    let found = campaign(
+        first..first.saturating_add(count),
+        cuts,
+        threads,
+        &|outcome| {
+            events.fetch_add(outcome.events as u64, Ordering::Relaxed);
+            faults.fetch_add(outcome.faults, Ordering::Relaxed);
+            steps.fetch_add(outcome.steps, Ordering::Relaxed);
+            bar.inc(1);
+        },
+    );
     bar.finish_and_clear();
     let seconds = begun.elapsed().as_secs_f64();
     if let Some(outcome) = found {
-        eprintln!("seed {} broke a rule, looking for a shorter run", outcome.seed);
+        eprintln!(
+            "seed {} broke a rule, looking for a shorter run",
+            outcome.seed
+        );
         println!("{}", shrink(&outcome, cuts).story());
         return ExitCode::FAILURE;
     }

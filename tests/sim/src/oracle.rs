@@ -110,7 +110,11 @@ impl Oracle {
             of_shard.push(index);
             let record = (event.shard.clone(), sequence.to_owned());
             self.record_ends.insert(record, of_shard.len() - 1);
-            let place = (event.shard.clone(), sequence.to_owned(), sub_sequence as u32);
+            let place = (
+                event.shard.clone(),
+                sequence.to_owned(),
+                sub_sequence as u32,
+            );
             self.placed.insert(place, index);
             self.events.push(event);
         }
@@ -128,7 +132,10 @@ impl Oracle {
         );
         match self.placed.get(&place) {
             Some(index) => Ok(*index),
-            None => broken("I12", format!("there is no event with the origin {origin:?}")),
+            None => broken(
+                "I12",
+                format!("there is no event with the origin {origin:?}"),
+            ),
         }
     }
 
@@ -159,13 +166,18 @@ impl Oracle {
             let index = self.event_of(&origin)?;
             let event = &self.events[index];
             if event.value != record.value || event.key != origin.partition_key {
-                return broken("I12", format!("event {index} was changed on its way to the topic"));
+                return broken(
+                    "I12",
+                    format!("event {index} was changed on its way to the topic"),
+                );
             }
             let expected = topic_partition(&event.key, self.partitions);
             if expected != partition {
                 return broken(
                     "I3",
-                    format!("event {index} is in topic partition {partition}, its key belongs to {expected}"),
+                    format!(
+                        "event {index} is in topic partition {partition}, its key belongs to {expected}"
+                    ),
                 );
             }
             let link = (
@@ -177,7 +189,10 @@ impl Oracle {
             if let Some(other) = self.links.insert(link, index)
                 && other != index
             {
-                return broken("I2", format!("events {other} and {index} have one link: {origin:?}"));
+                return broken(
+                    "I2",
+                    format!("events {other} and {index} have one link: {origin:?}"),
+                );
             }
             if !event.durable {
                 self.first_time(index)?;
@@ -196,14 +211,20 @@ impl Oracle {
             .find(|(_, other)| other.key == event.key && !other.durable)
             .map(|(skipped, _)| skipped)
         {
-            return broken("I3", format!("event {index} overtook event {skipped} of its key"));
+            return broken(
+                "I3",
+                format!("event {index} overtook event {skipped} of its key"),
+            );
         }
         let parents = self.shards.get(&event.shard).map(|shard| &shard.parents);
         for parent in parents.into_iter().flatten() {
             if let Some(left) = self.first_missing(parent, usize::MAX) {
                 return broken(
                     "I4",
-                    format!("event {index} of shard {} before event {left} of its parent {parent}", event.shard),
+                    format!(
+                        "event {index} of shard {} before event {left} of its parent {parent}",
+                        event.shard
+                    ),
                 );
             }
         }
@@ -231,19 +252,27 @@ impl Oracle {
                     let record = (shard.to_owned(), sequence.clone());
                     match self.record_ends.get(&record) {
                         Some(end) => end + 1,
-                        None => return broken("I5", format!("shard {shard} has no record {sequence}")),
+                        None => {
+                            return broken("I5", format!("shard {shard} has no record {sequence}"));
+                        }
                     }
                 }
                 Progress::Finished => {
                     let truth = self.shards.get(shard);
                     if truth.is_none_or(|shard| !shard.closed) {
-                        return broken("I5", format!("shard {shard} is checkpointed as finished and is open"));
+                        return broken(
+                            "I5",
+                            format!("shard {shard} is checkpointed as finished and is open"),
+                        );
                     }
                     usize::MAX
                 }
             };
             if let Some(missing) = self.first_missing(shard, count) {
-                return broken("I5", format!("the checkpoint of shard {shard} passed event {missing}"));
+                return broken(
+                    "I5",
+                    format!("the checkpoint of shard {shard} passed event {missing}"),
+                );
             }
         }
         Ok(())

@@ -38,8 +38,8 @@ impl Process {
             dice.between(question, 1, scale)
         };
         let can = |fault| mortal && world.scenario.rate(fault) > 0;
-        let dies_at = (can(Fault::Crash) && dice.chance("mortal", 800))
-            .then(|| at("dies at", "dies about"));
+        let dies_at =
+            (can(Fault::Crash) && dice.chance("mortal", 800)).then(|| at("dies at", "dies about"));
         let stalls_at = (can(Fault::Stall) && dice.chance("stalls", 400))
             .then(|| at("stalls at", "stalls about"));
         let skewed = mortal && world.scenario.rate(Fault::Skew) > 0;
@@ -116,10 +116,16 @@ impl Process {
         let mut state = lock(&self.state);
         state.steps += 1;
         let calm = self.world.calm.is_cancelled();
-        if state.dies_at == Some(state.steps) && !calm && self.world.happens(Fault::Crash, &self.name) {
+        if state.dies_at == Some(state.steps)
+            && !calm
+            && self.world.happens(Fault::Crash, &self.name)
+        {
             return Fate::Dies;
         }
-        if state.stalls_at == Some(state.steps) && !calm && self.world.happens(Fault::Stall, &self.name) {
+        if state.stalls_at == Some(state.steps)
+            && !calm
+            && self.world.happens(Fault::Stall, &self.name)
+        {
             let ms = self.world.dice.between("stalls for", 500, 15_000);
             state.stalled_until = Some(Instant::now() + Duration::from_millis(ms));
         }

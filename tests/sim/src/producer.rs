@@ -7,6 +7,7 @@ use bytes::Bytes;
 use millpond_kinesis_local::model::NewRecord;
 use millpond_kinesis_source::aggregate::AggregateBuilder;
 
+use crate::dice::mix;
 use crate::oracle::Event;
 use crate::scenario::{Fault, MAX_ITEM_BYTES, Mode};
 use crate::stream::descriptions;
@@ -26,7 +27,11 @@ pub async fn produce(world: Arc<World>) {
         }
         let key = format!("key-{}", world.dice.below("key", world.scenario.keys));
         let many = world.scenario.aggregates && world.dice.chance("aggregate", 400);
-        let count = if many { world.dice.between("aggregated", 1, 5) as usize } else { 1 };
+        let count = if many {
+            world.dice.between("aggregated", 1, 5) as usize
+        } else {
+            1
+        };
         put_record(&world, &key, put, count, many);
         put += count;
     }
@@ -34,7 +39,9 @@ pub async fn produce(world: Arc<World>) {
 }
 
 fn put_record(world: &World, key: &str, first: usize, count: usize, aggregated: bool) {
-    let made: Vec<_> = (first..first + count).map(|number| event(world, number, key)).collect();
+    let made: Vec<_> = (first..first + count)
+        .map(|number| event(world, number, key))
+        .collect();
     let data = if aggregated {
         let mut builder = AggregateBuilder::default();
         for (value, _) in &made {
@@ -53,7 +60,9 @@ fn put_record(world: &World, key: &str, first: usize, count: usize, aggregated: 
     };
     let shard = placed.shard_id.to_string();
     let sequence = placed.sequence_number.to_string();
-    world.note(format!("producer: events {first}+{count} of {key} at {shard} {sequence}"));
+    world.note(format!(
+        "producer: events {first}+{count} of {key} at {shard} {sequence}"
+    ));
     let events = made.into_iter().map(|(value, group)| Event {
         key: key.to_owned(),
         group,
@@ -69,18 +78,31 @@ fn event(world: &World, number: usize, key: &str) -> (Bytes, Result<String, &'st
     let job = format!("job-{}", world.dice.below("job", world.scenario.jobs));
     let kind = world.dice.below("kind of event", 100);
     let length = match kind {
-        0..2 => world.dice.between("large", MAX_ITEM_BYTES as u64, 3 * MAX_ITEM_BYTES as u64),
+        0..2 => world
+            .dice
+            .between("large", MAX_ITEM_BYTES as u64, 3 * MAX_ITEM_BYTES as u64),
         _ => world.dice.between("small", 0, 300),
     };
+    let seed = world.dice.roll("pad");
+    // Eight letters of each number: little to compress, and cheap.
     let pad: String = (0..length)
-        .map(|_| char::from(b'a' + world.dice.below("pad", 26) as u8))
+        .map(|at| {
+            let letters = mix(seed ^ (at / 8)).to_le_bytes();
+            char::from(b'a' + letters[(at % 8) as usize] % 26)
+        })
         .collect();
     let by_job = world.scenario.mode == Mode::ByJob;
     let (text, job) = match kind {
         2 | 3 => (String::new(), Err("not-json")),
         4 | 5 => (format!("no json {number} {pad}"), Err("not-json")),
-        6 => (format!("{{\"n\":{number},\"pad\":\"{pad}\"}}"), Err("group-missing")),
-        _ => (format!("{{\"n\":{number},\"job\":\"{job}\",\"pad\":\"{pad}\"}}"), Ok(job)),
+        6 => (
+            format!("{{\"n\":{number},\"pad\":\"{pad}\"}}"),
+            Err("group-missing"),
+        ),
+        _ => (
+            format!("{{\"n\":{number},\"job\":\"{job}\",\"pad\":\"{pad}\"}}"),
+            Ok(job),
+        ),
     };
     let group = match world.scenario.mode {
         // Its item would be too large, and nothing cuts it.

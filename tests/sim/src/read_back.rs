@@ -107,9 +107,8 @@ impl Wire {
         fits("")?;
         let backward = asked["ScanIndexForward"].as_bool() == Some(false);
         let after = asked["ExclusiveStartKey"]["sk"]["S"].as_str();
-        let is_after = |sk: &str| {
-            after.is_none_or(|after| if backward { sk < after } else { sk > after })
-        };
+        let is_after =
+            |sk: &str| after.is_none_or(|after| if backward { sk < after } else { sk > after });
         let of_key = self.seen_by(asked).get(pk);
         let mut found: Vec<&Row> = of_key
             .into_iter()
@@ -120,11 +119,16 @@ impl Wire {
         if backward {
             found.reverse();
         }
-        let wanted = asked["Limit"].as_u64().map_or(usize::MAX, |limit| limit as usize);
+        let wanted = asked["Limit"]
+            .as_u64()
+            .map_or(usize::MAX, |limit| limit as usize);
         let more = found.len() > wanted.min(PAGE_ITEMS);
         found.truncate(wanted.min(PAGE_ITEMS));
         let names = projected(asked);
-        let items: Vec<Json> = found.iter().map(|row| item(row, names.as_deref())).collect();
+        let items: Vec<Json> = found
+            .iter()
+            .map(|row| item(row, names.as_deref()))
+            .collect();
         let mut answer = json!({
             "Items": items,
             "Count": found.len(),
@@ -261,7 +265,10 @@ fn compare(world: &World, seen: &Seen, whole: bool) -> Result<(), Violation> {
             let same = expected.get_mut(&(group.as_str(), value.as_slice()));
             let Some(index) = same.and_then(Vec::pop) else {
                 let shown = String::from_utf8_lossy(&value[..value.len().min(40)]).into_owned();
-                return broken("I2", format!("the reader gives `{shown}` of {group} once too often"));
+                return broken(
+                    "I2",
+                    format!("the reader gives `{shown}` of {group} once too often"),
+                );
             };
             // Values that occur once only: for others it is not known which one was given.
             let key = oracle.events[index].key.as_str();

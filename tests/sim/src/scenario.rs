@@ -183,7 +183,13 @@ impl Scenario {
             jobs: dice.between("jobs", 1, 4),
             mode: dice.pick(
                 "mode",
-                &[Mode::ByJob, Mode::ByJob, Mode::ByKey, Mode::Constant, Mode::Plain],
+                &[
+                    Mode::ByJob,
+                    Mode::ByJob,
+                    Mode::ByKey,
+                    Mode::Constant,
+                    Mode::Plain,
+                ],
             ),
             aggregates: dice.chance("aggregates", 250),
             gap_ms: dice.pick("gap", &[20, 60, 150, 300]),

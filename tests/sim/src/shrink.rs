@@ -43,7 +43,10 @@ pub fn shrink(outcome: &Outcome, cuts: &Cuts) -> Shrunk {
                 best.try_with(cuts);
             }
         }
-        best.fewer(|cuts, most| cuts.max_faults = Some(most), |outcome| outcome.decided);
+        best.fewer(
+            |cuts, most| cuts.max_faults = Some(most),
+            |outcome| outcome.decided,
+        );
         best.fewer(
             |cuts, most| cuts.events = usize::try_from(most).ok(),
             |outcome| outcome.events as u64,
@@ -146,9 +149,11 @@ impl Shrunk {
         }
         let first = trace.len().saturating_sub(LAST_LINES);
         let told = |line: &str| {
-            [" !", " starts", " dies", " ends", " drains", " split", " merged"]
-                .iter()
-                .any(|word| line.contains(word))
+            [
+                " !", " starts", " dies", " ends", " drains", " split", " merged",
+            ]
+            .iter()
+            .any(|word| line.contains(word))
         };
         let mut left_out = 0;
         for (number, line) in trace.iter().enumerate() {

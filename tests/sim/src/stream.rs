@@ -239,7 +239,11 @@ impl StreamApi for FakeStream {
                 .collect(),
             hash_keys: hash_keys(child.hash_key_range),
         });
-        let children = if silent { Vec::new() } else { children.collect() };
+        let children = if silent {
+            Vec::new()
+        } else {
+            children.collect()
+        };
         let records: Vec<StreamRecord> = page
             .records
             .into_iter()

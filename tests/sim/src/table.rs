@@ -94,7 +94,11 @@ impl FakeTable {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             effect.await;
         });
-        let ms = self.process.world.dice.between("times out after", 20, 2_000);
+        let ms = self
+            .process
+            .world
+            .dice
+            .between("times out after", 20, 2_000);
         tokio::time::sleep(Duration::from_millis(ms)).await;
         failure(Verdict::Transient)
     }
@@ -119,7 +123,10 @@ impl FakeTable {
         if used > allowed {
             self.process.world.violate(
                 "I8",
-                format!("{} used {used} units in a second, of {budget}", self.process.name),
+                format!(
+                    "{} used {used} units in a second, of {budget}",
+                    self.process.name
+                ),
             );
         }
     }
@@ -161,7 +168,9 @@ impl TableApi for FakeTable {
         self.there().await?;
         if self.process.fault(Fault::LateEffect) {
             // What it may consume was reserved already.
-            let units = rows.iter().map(|row| row.size(&KeyNames::default()).write_units());
+            let units = rows
+                .iter()
+                .map(|row| row.size(&KeyNames::default()).write_units());
             self.consumed(began, units.sum::<u64>() as f64);
             let (table, rows) = (self.table.clone(), rows.to_vec());
             let effect = async move {
@@ -174,7 +183,9 @@ impl TableApi for FakeTable {
         if self.process.fault(Fault::Unprocessed) {
             kept.retain(|_| world.dice.chance("processed", 500));
         }
-        let unprocessed = (0..rows.len()).filter(|index| !kept.contains(index)).collect();
+        let unprocessed = (0..rows.len())
+            .filter(|index| !kept.contains(index))
+            .collect();
         let kept: Vec<Arc<Row>> = kept.into_iter().map(|index| rows[index].clone()).collect();
         let units = match kept.is_empty() {
             true => 0.0,
@@ -182,7 +193,11 @@ impl TableApi for FakeTable {
         };
         self.consumed(began, units);
         let name = &self.process.name;
-        world.note(format!("{name} writes {} of {} rows", kept.len(), rows.len()));
+        world.note(format!(
+            "{name} writes {} of {} rows",
+            kept.len(),
+            rows.len()
+        ));
         self.back(BatchOutcome { unprocessed, units }).await
     }
 

@@ -76,7 +76,9 @@ impl Partition {
         let Some(released) = self.released.values().min().copied() else {
             return;
         };
-        let gone = self.durable().partition_point(|batch| batch.end() <= released);
+        let gone = self
+            .durable()
+            .partition_point(|batch| batch.end() <= released);
         if let Some(last) = self.batches[..gone].last() {
             self.earliest = last.end();
         }
@@ -100,7 +102,9 @@ impl Log {
     pub fn new(partitions: u32) -> Self {
         Self {
             partitions: (0..partitions).map(|_| Mutex::default()).collect(),
-            turns: (0..partitions).map(|_| tokio::sync::Mutex::default()).collect(),
+            turns: (0..partitions)
+                .map(|_| tokio::sync::Mutex::default())
+                .collect(),
             news: Notify::new(),
         }
     }
@@ -181,7 +185,11 @@ impl FakeTopic {
             topic: NAME.to_owned(),
             partition,
         };
-        self.process.world.log.partition(partition).ok_or_else(unknown)
+        self.process
+            .world
+            .log
+            .partition(partition)
+            .ok_or_else(unknown)
     }
 }
 
@@ -238,7 +246,10 @@ impl Topic for FakeTopic {
         let _under = Under(appending);
         if appending.fetch_add(1, Ordering::Relaxed) > 0 && world.scenario.checks_events {
             // With two, the first could fail and the second be stored.
-            world.violate("I9", format!("two appends to topic partition {partition} at a time"));
+            world.violate(
+                "I9",
+                format!("two appends to topic partition {partition} at a time"),
+            );
         }
         let bytes = batch.raw.len() as u64;
         let _turn = world.log.turns[partition as usize].lock().await;
@@ -306,4 +317,3 @@ impl Topic for FakeTopic {
         Ok(())
     }
 }
-

@@ -85,7 +85,11 @@ impl FakeReader {
         let batches = state.durable();
         let at = batches.partition_point(|batch| batch.base < self.next);
         let dice = &self.process.world.dice;
-        let furthest = if dice.chance("far back", 250) { at.max(1) } else { 4 };
+        let furthest = if dice.chance("far back", 250) {
+            at.max(1)
+        } else {
+            4
+        };
         let back = dice.between("back", 1, furthest as u64) as usize;
         if let Some(batch) = batches.get(at.saturating_sub(back)) {
             self.next = batch.base.min(self.next);

@@ -80,7 +80,10 @@ impl stream_rules::Producer for InWorld {
     }
 
     async fn merge(&self, first: &str, second: &str) {
-        let (first, second) = (first.parse().expect("an id"), second.parse().expect("an id"));
+        let (first, second) = (
+            first.parse().expect("an id"),
+            second.parse().expect("an id"),
+        );
         let world = &self.0.world;
         let merged = world.with_stream(|model, now| model.merge_shards(now, NAME, first, second));
         merged.expect("merged");
@@ -111,7 +114,11 @@ impl stream_rules::Producer for OnTheWire {
     }
 
     async fn merge(&self, first: &str, second: &str) {
-        let request = self.0.merge_shards().stream_name(NAME).shard_to_merge(first);
+        let request = self
+            .0
+            .merge_shards()
+            .stream_name(NAME)
+            .shard_to_merge(first);
         let merged = request.adjacent_shard_to_merge(second).send().await;
         merged.expect("merged");
     }
@@ -119,7 +126,9 @@ impl stream_rules::Producer for OnTheWire {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stream_on_the_wire_is_the_same() {
-    let server = Server::start(ServerConfig::default()).await.expect("serves");
+    let server = Server::start(ServerConfig::default())
+        .await
+        .expect("serves");
     let settings = AwsSettings {
         region: Some("us-east-1".to_owned()),
         endpoint: Some(server.endpoint_url()),

@@ -7,8 +7,19 @@ use millpond_sim::run::run;
 use millpond_sim::scenario::Cuts;
 use millpond_sim::shrink::shrink;
 
-/// Seeds within which every mistake must be found.
+/// Seeds within which a mistake must be found.
 const WITHIN: u64 = 400;
+
+/// The same for a mistake that shows only where one sink takes over between two awaits of another: it was
+/// a real one, and the simulation found it.
+const RARE_WITHIN: u64 = 1_500;
+
+fn within(mutation: Mutation) -> u64 {
+    match mutation {
+        Mutation::CommitNotNumbered => RARE_WITHIN,
+        _ => WITHIN,
+    }
+}
 
 fn with(mutation: Mutation) -> Cuts {
     Cuts {
@@ -21,15 +32,16 @@ fn with(mutation: Mutation) -> Cuts {
 fn every_mistake_is_found() {
     let mut missed = Vec::new();
     for mutation in Mutation::ALL {
-        let found = campaign(0..WITHIN, &with(mutation), threads(), &|_| {});
+        let within = within(mutation);
+        let found = campaign(0..within, &with(mutation), threads(), &|_| {});
         let Some(outcome) = found else {
             missed.push(mutation);
-            println!("{mutation:?}: not found in {WITHIN} seeds");
+            println!("{mutation:?}: not found in {within} seeds");
             continue;
         };
         let violation = outcome.violation.as_ref().expect("found");
         println!(
-            "{mutation:?}: found by seed {} of {WITHIN}, {}: {}",
+            "{mutation:?}: found by seed {} of {within}, {}: {}",
             outcome.seed, violation.rule, violation.what
         );
     }

@@ -69,16 +69,25 @@ fn no_seed_breaks_a_rule() {
     for fault in Fault::ALL {
         let silent = *fault == Fault::Skew;
         let count = seen[fault.name()];
-        assert!(silent || count > seeds / 50, "{} happened {count} times", fault.name());
+        assert!(
+            silent || count > seeds / 50,
+            "{} happened {count} times",
+            fault.name()
+        );
     }
     assert!(seen["dead letters"] > 0 && seen["items"] > 0);
 }
 
 #[test]
 fn every_mode_and_a_wrong_clock_are_among_the_seeds() {
-    let scenarios: Vec<_> = (0..200).map(|seed| Scenario::of(seed, &Cuts::default())).collect();
+    let scenarios: Vec<_> = (0..200)
+        .map(|seed| Scenario::of(seed, &Cuts::default()))
+        .collect();
     for mode in [Mode::Plain, Mode::ByKey, Mode::ByJob, Mode::Constant] {
-        assert!(scenarios.iter().any(|scenario| scenario.mode == mode), "{mode:?}");
+        assert!(
+            scenarios.iter().any(|scenario| scenario.mode == mode),
+            "{mode:?}"
+        );
     }
     let skewed = |scenario: &&Scenario| scenario.rate(Fault::Skew) > 0;
     assert!(scenarios.iter().filter(skewed).count() > 50);

@@ -22,7 +22,11 @@ pub async fn assert_rules(stream: &dyn StreamApi, producer: &impl Producer) {
     let summary = stream.describe().await.expect("described");
     assert_eq!(summary.state, StreamState::Readable);
     assert_eq!(summary.retention_ms, 24 * 3_600_000);
-    assert!(summary.server_time_ms.is_none_or(|now| now + 1_000 >= summary.created_ms));
+    assert!(
+        summary
+            .server_time_ms
+            .is_none_or(|now| now + 1_000 >= summary.created_ms)
+    );
     let begun = list(stream).await;
     assert_eq!(ids(&begun), [FIRST, SECOND]);
     assert!(begun.iter().all(|shard| shard.parents.is_empty()));
@@ -43,7 +47,10 @@ fn ids(shards: &[ShardInfo]) -> Vec<&str> {
 async fn list(stream: &dyn StreamApi) -> Vec<ShardInfo> {
     let (mut shards, mut next) = (Vec::new(), None);
     loop {
-        let page = stream.list_shards(ShardScope::All, next).await.expect("listed");
+        let page = stream
+            .list_shards(ShardScope::All, next)
+            .await
+            .expect("listed");
         shards.extend(page.shards);
         next = page.next;
         if next.is_none() {
@@ -91,11 +98,18 @@ async fn reading(stream: &dyn StreamApi, producer: &impl Producer) -> String {
         true => (SECOND, second),
         false => (FIRST, first),
     };
-    let values: Vec<Vec<u8>> = records.iter().map(|record| record.data.clone().into_inner()).collect();
+    let values: Vec<Vec<u8>> = records
+        .iter()
+        .map(|record| record.data.clone().into_inner())
+        .collect();
     let mut expected: Vec<Vec<u8>> = (0..7u8).map(|number| vec![number; 3]).collect();
     expected.push(Vec::new());
     assert_eq!(values, expected);
-    assert!(records.iter().all(|record| record.partition_key == "one key"));
+    assert!(
+        records
+            .iter()
+            .all(|record| record.partition_key == "one key")
+    );
     assert!(records.iter().all(|record| record.arrival_ms.is_some()));
     let at = iterator(stream, shard, ReadFrom::TrimHorizon).await;
     let (once, again) = (read(stream, &at, 3).await, read(stream, &at, 3).await);
@@ -122,7 +136,9 @@ async fn positions(stream: &dyn StreamApi, shard: &str) {
 
 async fn refusals(stream: &dyn StreamApi) {
     let unknown = ShardId::from("shardId-000000000099");
-    let refused = stream.shard_iterator(&unknown, &ReadFrom::TrimHorizon).await;
+    let refused = stream
+        .shard_iterator(&unknown, &ReadFrom::TrimHorizon)
+        .await;
     let refused = refused.expect_err("no such shard");
     let verdict = classify(Operation::ShardIterator, &refused);
     assert_eq!(verdict, Verdict::Fatal(Fatal::NotFound), "{refused}");
@@ -147,7 +163,11 @@ async fn resharding(stream: &dyn StreamApi, producer: &impl Producer) {
     };
     let (low, high) = ("shardId-000000000002", "shardId-000000000003");
     assert_eq!(ids(&children), [low, high]);
-    assert!(children.iter().all(|child| child.parents == [ShardId::from(FIRST)]));
+    assert!(
+        children
+            .iter()
+            .all(|child| child.parents == [ShardId::from(FIRST)])
+    );
     producer.merge(high, SECOND).await;
     let (_, end) = drain(stream, SECOND).await;
     let Continuation::End(children) = end else {
@@ -162,7 +182,10 @@ async fn resharding(stream: &dyn StreamApi, producer: &impl Producer) {
     let merged = listed.last().expect("five");
     assert_eq!(merged.parents.len(), 2);
     // Every range of an open shard is known, and none is missing.
-    let mut open: Vec<_> = [&listed[2], merged].iter().filter_map(|shard| shard.hash_keys).collect();
+    let mut open: Vec<_> = [&listed[2], merged]
+        .iter()
+        .filter_map(|shard| shard.hash_keys)
+        .collect();
     open.sort_by_key(|range| range.first);
     assert_eq!((open[0].first, open[1].last), (0, u128::MAX));
     assert_eq!(open[0].last + 1, open[1].first);
