@@ -168,8 +168,12 @@ pub async fn run(
         }
         let room = buffer.bytes < shared.plan_bytes && buffer.input.entries.len() < PLAN_RECORDS;
         tokio::select! {
-            // In this order, so that a run can be repeated.
+            // In this order, so that a run can be repeated; the drain first, because a backlog
+            // may always have something to read.
             biased;
+            () = drain.cancelled(), if drain_end.is_none() => {
+                drain_end = Some(reading.bounds().await?.end);
+            }
             (core, result) = landed(&mut flight) => {
                 result?;
                 flight = None;
@@ -180,9 +184,6 @@ pub async fn run(
                 if let Some((to, entries)) = chunk? {
                     buffer.push(to, entries, Instant::now());
                 }
-            }
-            () = drain.cancelled(), if drain_end.is_none() => {
-                drain_end = Some(reading.bounds().await?.end);
             }
             () = woken(wake) => {}
         }
