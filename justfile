@@ -15,6 +15,14 @@ demo *ARGS:
 test *ARGS:
     cargo test --workspace {{ARGS}}
 
+# The simulation: N seeds of the whole pipeline on virtual time, all cores, with a progress bar.
+sim N="10000" *ARGS:
+    cargo run -p millpond-sim -- run {{N}} {{ARGS}}
+
+# One seed of the simulation again, with its whole trace.
+sim-seed SEED *ARGS:
+    cargo run -p millpond-sim -- seed {{SEED}} {{ARGS}}
+
 fmt:
     cargo fmt --all
 

@@ -1,5 +1,6 @@
 //! The ledger row of a topic partition as it stands in the table.
 
+use millpond_connector::mutation::{self, Mutation};
 use millpond_sink::ledger::{Intent, LedgerRow};
 use millpond_sink::marks::{Marks, MarksError};
 
@@ -83,6 +84,7 @@ pub fn decode(row: &Row) -> Result<LedgerRow, LedgerRowError> {
 pub fn unchanged(seen: Option<&LedgerRow>) -> Condition {
     match seen {
         None => Condition::Absent,
+        Some(_) if mutation::is(Mutation::FenceSkipped) => Condition::Equals(Vec::new()),
         Some(seen) => Condition::Equals(vec![
             (names::EPOCH, signed(seen.epoch)),
             (names::PLAN, signed(seen.plan)),

@@ -192,7 +192,7 @@ pub mod names {
     pub const EPOCH: &str = "epoch";
     /// Owner of a ledger row (S).
     pub const OWNER: &str = "owner";
-    /// Number of the last plan begun (N).
+    /// Number of the last step that began or committed a plan (N).
     pub const PLAN: &str = "plan";
     /// First offset that is not committed (N).
     pub const COMMITTED: &str = "committed";

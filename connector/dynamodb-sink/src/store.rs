@@ -188,7 +188,11 @@ impl Store for TableStore {
     async fn ledger(&self, partition: PartitionId) -> Result<Option<LedgerRow>, StoreError> {
         let key = self.ledger_key(partition);
         for _ in 0..SNAPSHOT_TRIES {
-            let found = self.ledger_table().get(&key).await.map_err(DynamoError::from)?;
+            let found = self
+                .ledger_table()
+                .get(&key)
+                .await
+                .map_err(DynamoError::from)?;
             let Some(row) = found else { return Ok(None) };
             let mut ledger = decode(&row).map_err(|error| row_error(key.clone(), &error))?;
             let Some(name) = row.string(names::RESTING) else {

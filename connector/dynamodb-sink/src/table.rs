@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::random;
 use millpond_format::keys;
 use millpond_sink::registration::Registration;
 use tokio::time::{Instant, sleep};
@@ -65,7 +66,7 @@ pub async fn prepare(table: &TableWriter, create: Option<Capacity>) -> Result<()
                 TABLE_ACTIVE_WITHIN.as_secs(),
             )));
         }
-        sleep(backoff.next_wait(rand::random::<f64>()).unwrap_or_default()).await;
+        sleep(backoff.next_wait(random::unit()).unwrap_or_default()).await;
     }
 }
 

@@ -8,14 +8,16 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::metrics::{Metrics, WrittenItem};
+use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::random;
 use millpond_sink::retry::{Next, until_answered};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::batch::{BatchLimits, cut};
 use crate::client::{
-    ApiFailure, Capacity, Condition, TableApi, TableDescription, TableError, TailPage, Throttle,
-    Verdict,
+    ApiFailure, BatchOutcome, Capacity, Condition, TableApi, TableDescription, TableError,
+    TailPage, Throttle, Verdict,
 };
 use crate::limits::{
     MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_REQUESTS,
@@ -244,6 +246,7 @@ impl TableWriter {
             while !pending.is_empty() {
                 let outcome = self.send(items, &pending).await;
                 let left = match outcome {
+                    Ok(_) if mutation::is(Mutation::UnprocessedIgnored) => Vec::new(),
                     Ok(left) => left,
                     Err(Ended::Failed(error)) => return Err(error),
                     Err(Ended::Rejected(failure)) => {
@@ -282,7 +285,14 @@ impl TableWriter {
         let rows = rows.as_slice();
         let call = || async move {
             self.pace(units).await;
-            let outcome = self.api.batch_write(rows).await;
+            let mut outcome = self.api.batch_write(rows).await;
+            if mutation::is(Mutation::TimeoutIsSuccess)
+                && outcome
+                    .as_ref()
+                    .is_err_and(|failure| failure.verdict == Verdict::Transient)
+            {
+                outcome = Ok(BatchOutcome::default());
+            }
             self.settle(units, &outcome.as_ref().map(|outcome| outcome.units));
             outcome
         };
@@ -314,7 +324,7 @@ impl TableWriter {
     async fn pace(&self, units: u64) {
         if let Some(budget) = &self.budget {
             let wait = budget.with(|bucket| bucket.reserve(units, budget.made.elapsed()));
-            if !wait.is_zero() {
+            if !wait.is_zero() && !mutation::is(Mutation::BudgetIgnored) {
                 sleep(wait).await;
             }
         }
@@ -425,7 +435,7 @@ fn policy(kind: Throttle) -> BackoffPolicy {
 }
 
 async fn wait(backoff: &mut Backoff) {
-    if let Some(wait) = backoff.next_wait(rand::random::<f64>()) {
+    if let Some(wait) = backoff.next_wait(random::unit()) {
         sleep(wait).await;
     }
 }

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{PartitionId, StoredBatch};
 use millpond_format::origin::{ChainLink, Origin};
 use millpond_format::record::BatchBuilder;
@@ -317,7 +318,11 @@ impl Delivery {
         accepted.bytes += value.len() as u64;
         let partition_count = self.partitions.len() as u32;
         let shard = &mut self.shards[index.0];
-        let partition_id = topic_partition(partition_key, partition_count) as usize;
+        let routed_by = match mutation::is(Mutation::RoutedByShard) {
+            true => shard.id.as_str(),
+            false => partition_key,
+        };
+        let partition_id = topic_partition(routed_by, partition_count) as usize;
         let ordinal = shard.next_ordinals[partition_id];
         self.key.clear();
         Origin {
@@ -473,7 +478,7 @@ impl Delivery {
                 .iter()
                 .zip(&shard.durable_ordinals)
                 .all(|(wanted, durable)| durable >= wanted);
-            if !reached {
+            if !reached && !mutation::is(Mutation::CheckpointBeforeProduce) {
                 break;
             }
             let Some(mark) = shard.marks.pop_front() else {
@@ -487,7 +492,7 @@ impl Delivery {
             durable.chain.next_ordinals = mark.ordinals;
             durable.unread_since_ms = mark.end.unread_since_ms.max(durable.unread_since_ms);
             durable.caught_up |= mark.end.caught_up;
-            durable.finished |= mark.end.closed;
+            durable.finished |= mark.end.closed || mutation::is(Mutation::FinishedTooEarly);
         }
         if moved && !self.changed.contains(&index) {
             self.changed.push(index);

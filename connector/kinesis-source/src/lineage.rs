@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use millpond_connector::mutation::{self, Mutation};
+
 use crate::shard::{ShardId, ShardInfo};
 
 /// How far a shard is.
@@ -141,6 +143,7 @@ impl Lineage {
 
     fn is_behind_us(&self, parent: &ShardId, child: &Entry) -> bool {
         match self.shards.get(parent) {
+            _ if mutation::is(Mutation::ChildBeforeParent) => true,
             Some(parent) => parent.stage == Stage::Finished,
             None => child.parents_settled,
         }

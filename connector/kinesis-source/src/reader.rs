@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use millpond_connector::metrics::Metrics;
+use millpond_connector::mutation::{self, Mutation};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::classify::Operation;
@@ -86,7 +87,12 @@ impl ShardReader {
                         pacer.failed(began, now(), wait);
                         iterator = Some(current);
                     }
-                    Step::Refresh(wait) => pacer.failed(began, now(), wait),
+                    Step::Refresh(wait) => {
+                        pacer.failed(began, now(), wait);
+                        if mutation::is(Mutation::ExpiredIteratorRewinds) {
+                            self.from = ReadFrom::TrimHorizon;
+                        }
+                    }
                 },
             }
         }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::random;
 
 use crate::classify::{FailedStep, Failure, Operation, Verdict, classify};
 use crate::client::StreamTarget;
@@ -147,7 +148,7 @@ impl Retry {
     }
 
     fn wait(&mut self) -> Duration {
-        self.backoff.next_wait(rand::random()).unwrap_or(CALLS.cap)
+        self.backoff.next_wait(random::unit()).unwrap_or(CALLS.cap)
     }
 
     /// Repeats a call until it succeeds or cannot.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use millpond_connector::mutation::{self, Mutation};
 use millpond_format::sequence::{Position, SequenceNumber};
 
 use crate::checkpoint::{
@@ -208,6 +209,9 @@ impl Roster {
             unpinned: false,
             position: None,
             chain: match entry.progress.chain() {
+                Some(chain) if mutation::is(Mutation::OrdinalsForgotten) => {
+                    new_chain(0, chain.epoch, self.partition_count)
+                }
                 Some(chain) => chain.clone(),
                 None => new_chain(now_ms, 0, self.partition_count),
             },
@@ -224,7 +228,10 @@ impl Roster {
                 sub_sequence,
                 ..
             } => BeginOrder {
-                from: ReadFrom::After(sequence.clone()),
+                from: match mutation::is(Mutation::PositionOneOff) {
+                    true => ReadFrom::At(sequence.clone()),
+                    false => ReadFrom::After(sequence.clone()),
+                },
                 position: SequenceNumber::parse(sequence)
                     .map(|sequence| Position::new(sequence, *sub_sequence)),
                 ..order

@@ -157,6 +157,7 @@ impl Source for KinesisSource {
     async fn run(self: Box<Self>, context: ConnectorContext) -> anyhow::Result<()> {
         let partition_count = context.topic.partition_count();
         let (roster, summary) = tokio::select! {
+            biased;
             prepared = self.prepare(partition_count) => prepared?,
             // Nothing was read yet: there is nothing to bring to safety.
             () = context.drain.cancelled() => return Ok(()),

@@ -15,6 +15,7 @@
 
 use std::borrow::Cow;
 
+use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::Offset;
 use millpond_format::frame::{FrameDecoder, FrameEncoder};
 use millpond_format::gap::{ChainGap, Gap};
@@ -193,6 +194,7 @@ impl Decision {
         match self {
             Self::All => true,
             Self::None => false,
+            Self::After(last) if mutation::is(Mutation::HighWaterOneOff) => ordinal >= last,
             Self::After(last) => ordinal > last,
         }
     }
@@ -447,6 +449,9 @@ fn accounts(
     admission: &mut Admission<'_>,
     bounds: impl FnOnce(u64) -> ChainGap,
 ) -> bool {
+    if mutation::is(Mutation::GapCheckOff) {
+        return true;
+    }
     let marks = &mut admission.marks;
     match (marks.removed.checked_sub(missing), on_gap) {
         (Some(left), _) => marks.removed = left,
@@ -466,6 +471,9 @@ fn judge(
     rules: Rules<'_>,
     admission: &mut Admission<'_>,
 ) -> Result<Result<Decision, OriginQuestion>, DedupError> {
+    if mutation::is(Mutation::DuplicatesKept) {
+        return Ok(Ok(Decision::All));
+    }
     let gap = |first, last, before: Option<&Position>, after: &Position| {
         let (before, after) = (before.cloned(), after.clone());
         move |missing| ChainGap {

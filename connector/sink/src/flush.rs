@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millpond_connector::metrics::Metrics;
+use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds, PartitionId, Topic, Transform};
 use millpond_format::gap::{Gap, list_text};
 use millpond_format::limits::MAX_GAPS_BYTES;
@@ -213,7 +214,7 @@ impl Core {
             }
             None => self.decide_after_rereads(input).await?,
         };
-        if !replay {
+        if !replay && !mutation::is(Mutation::NoIntent) {
             let Shared { fingerprint, .. } = &*self.shared;
             let done = self.done.as_ref();
             let gaps = decided.gaps.clone();
@@ -223,6 +224,11 @@ impl Core {
             if commits {
                 self.committed().await;
             }
+        }
+        if mutation::is(Mutation::CommitBeforeWrite) {
+            let marks = decided.marks.clone();
+            self.done = Some(Done { to, marks });
+            self.commit().await?;
         }
         self.keep_gaps(from, &decided.gaps).await?;
         let written = self.writer.write().await;
@@ -422,7 +428,11 @@ impl Core {
         let Shared {
             topic, pipeline, ..
         } = &*self.shared;
-        let released = topic.release(self.partition, pipeline, self.ledger.committed);
+        let offset = match (&self.ledger.intent, mutation::is(Mutation::ReleasedTooFar)) {
+            (Some(intent), true) => intent.to,
+            _ => self.ledger.committed,
+        };
+        let released = topic.release(self.partition, pipeline, offset);
         if let Err(error) = released.await {
             warn!(partition = self.partition, %error, "offsets cannot be released");
         }

@@ -1,9 +1,11 @@
 //! The ledger of one topic partition: what is in the table, what is being written, and by whom.
 //!
 //! A pure state machine. Every step replaces the row that was seen by another, and only that one:
-//! epoch and plan number tell rows apart, so a process that lost its partition can change nothing
+//! epoch and plan number tell rows apart, so every step changes one of them, and a process that lost
+//! its partition can change nothing
 //! (I11). Recording the intent of plan n commits plan n-1 in the same write.
 
+use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds};
 use millpond_format::gap::{Gap, list_text, parse_list};
 
@@ -30,7 +32,7 @@ pub struct LedgerRow {
     pub epoch: u64,
     /// The process that raised it.
     pub owner: String,
-    /// Number of the last plan begun.
+    /// Number of the last step that began or committed a plan; 0 before the first.
     pub plan: u64,
     /// First offset that is not committed.
     pub committed: Offset,
@@ -198,7 +200,7 @@ impl LedgerRow {
             },
             Some(found) => Step {
                 row: Self {
-                    epoch: found.epoch + 1,
+                    epoch: found.epoch + u64::from(!mutation::is(Mutation::EpochNotRaised)),
                     owner: owner.to_owned(),
                     ..found.clone()
                 },
@@ -246,6 +248,9 @@ impl LedgerRow {
         }
         match intent {
             None => Ok(Resume::Read { from: first }),
+            Some(_) if mutation::is(Mutation::ReplaySkipped) => Ok(Resume::Read {
+                from: self.committed,
+            }),
             Some(intent) if intent.fingerprint != fingerprint => Err(LedgerError::Fingerprint {
                 from: intent.from,
                 to: intent.to,
@@ -298,7 +303,13 @@ impl LedgerRow {
         let mut row = self.clone();
         if let Some(done) = done {
             row.committed = done.to;
-            row.marks = done.marks.clone();
+            // A claim that has read the row before this commit must not undo it.
+            if !mutation::is(Mutation::CommitNotNumbered) {
+                row.plan = self.plan + 1;
+            }
+            if !mutation::is(Mutation::MarksNotCommitted) {
+                row.marks = done.marks.clone();
+            }
             row.intent = None;
         }
         Step {
@@ -326,6 +337,7 @@ impl Step {
     /// [`LedgerError::Fenced`] or [`LedgerError::Changed`].
     pub fn judge(&self, found: Option<&LedgerRow>) -> Result<(), LedgerError> {
         match found {
+            _ if mutation::is(Mutation::FencedGoesOn) => Ok(()),
             Some(found) if *found == self.row => Ok(()),
             Some(found) if found.owner != self.row.owner => Err(LedgerError::Fenced {
                 ours: self.row.epoch,
@@ -423,8 +435,22 @@ mod tests {
         let last = second.row.commit(Some(&done(35)));
         assert_eq!(
             (last.row.plan, last.row.committed, last.row.intent),
-            (2, 35, None)
+            (3, 35, None)
         );
+    }
+
+    #[test]
+    fn no_two_rows_of_a_history_look_alike_to_a_condition() {
+        let claimed = row();
+        let first = claimed.begin(None, 20, "f", vec![]).row;
+        let second = first.begin(Some(&done(20)), 35, "f", vec![]).row;
+        let committed = second.commit(Some(&done(35))).row;
+        let third = committed.begin(None, 40, "f", vec![]).row;
+        let taken = LedgerRow::claim(Some(&third), "b", 10).row;
+        let history = [claimed, first, second, committed, third, taken];
+        let seen: std::collections::BTreeSet<_> =
+            history.iter().map(|row| (row.epoch, row.plan)).collect();
+        assert_eq!(seen.len(), history.len());
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::random;
 use tokio::time::sleep;
 use tracing::error;
 
@@ -27,7 +29,7 @@ impl DeadLetters {
     /// # Errors
     /// [`SinkError`] when no try can succeed.
     pub async fn put_away(&self, letters: Vec<DeadLetter>, replay: bool) -> Result<(), SinkError> {
-        if letters.is_empty() {
+        if letters.is_empty() || mutation::is(Mutation::DeadLettersDropped) {
             return Ok(());
         }
         match self {
@@ -70,6 +72,6 @@ async fn append(
         };
         error!(path, %error, "dead letters cannot be written, trying again: free space or fix the path");
         search = true;
-        sleep(backoff.next_wait(rand::random::<f64>()).unwrap_or_default()).await;
+        sleep(backoff.next_wait(random::unit()).unwrap_or_default()).await;
     }
 }

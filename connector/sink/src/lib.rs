@@ -5,9 +5,9 @@
 //! [`sharing`] those that other sinks of the pipeline do not run; [`holdings`] decides there. What a
 //! place to write to must be able to do is in [`store`]; a new sink is an implementation of it.
 
+pub mod configuration;
 #[cfg(feature = "conformance")]
 pub mod conformance;
-pub mod configuration;
 pub mod contiguity;
 pub mod dead_letters;
 pub mod dedup;

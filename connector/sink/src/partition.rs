@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::random;
 use millpond_connector::topic::{
     Chunk, Offset, OffsetBounds, PartitionId, PartitionReader, TopicError, Transform,
 };
@@ -217,6 +219,13 @@ pub async fn run_for(
         }
         let room = buffer.bytes < shared.plan_bytes && buffer.input.entries.len() < PLAN_RECORDS;
         tokio::select! {
+            // In this order, so that a run can be repeated; the drain first, because a backlog
+            // may always have something to read.
+            biased;
+            () = drain.cancelled(), if drain_end.is_none() => {
+                drain_end = Some(reading.bounds().await?.end);
+            }
+            () = tenure.hand_over.cancelled(), if !is_leaving => is_leaving = true,
             (core, result) = landed(&mut flight) => {
                 result?;
                 flight = None;
@@ -228,10 +237,6 @@ pub async fn run_for(
                     buffer.push(read, Instant::now());
                 }
             }
-            () = drain.cancelled(), if drain_end.is_none() => {
-                drain_end = Some(reading.bounds().await?.end);
-            }
-            () = tenure.hand_over.cancelled(), if !is_leaving => is_leaving = true,
             () = woken(wake) => {}
         }
     }
@@ -337,10 +342,10 @@ impl Reading {
     /// # Errors
     /// [`SinkError`] when the topic does not give them.
     pub async fn stored_keys(mut self, to: Offset) -> Result<Vec<Option<Bytes>>, SinkError> {
-        let first = self.next;
         let mut keys = Vec::new();
         while self.next < to {
             if let Some(Found::Chunk(chunk)) = self.chunk(READ_WAIT, &[]).await? {
+                let first = self.next;
                 self.next = self.next.max(chunk.offsets.end);
                 let here =
                     |offset: Option<Offset>| offset.is_some_and(|o| (first..to).contains(&o));
@@ -451,10 +456,14 @@ impl Reading {
             }
         };
         self.backoff.reset();
-        if chunk.offsets.start > self.next {
+        if chunk.offsets.start > self.next && !mutation::is(Mutation::GapCheckOff) {
             return self.hole(chunk.offsets.start).await;
         }
         self.reopened = 0;
+        if chunk.offsets.end <= self.next {
+            // A reader may begin earlier than it was told to: all of this was handed on before.
+            return Ok(None);
+        }
         Ok(Some(Found::Chunk(chunk)))
     }
 
@@ -507,7 +516,7 @@ impl Reading {
         if (self.backoff.attempts() + 1).is_power_of_two() {
             warn!(partition = self.partition, %error, "topic cannot be read, trying again");
         }
-        let wait = self.backoff.next_wait(rand::random::<f64>());
+        let wait = self.backoff.next_wait(random::unit());
         sleep(wait.unwrap_or_default()).await;
         Ok(())
     }

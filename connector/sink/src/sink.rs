@@ -10,6 +10,7 @@ use anyhow::{Context as _, bail};
 use async_trait::async_trait;
 use millpond_connector::connector::{ConnectorContext, Sink};
 use millpond_connector::meta::PartitionChoice;
+use millpond_connector::random;
 use millpond_connector::topic::{PartitionId, Transform};
 use millpond_leases::LeaseStore;
 use tokio::task::JoinSet;
@@ -148,7 +149,7 @@ impl StoreSink {
             on_gap: settings.on_gap,
             max_age: settings.max_age,
             plan_bytes: plan_bytes(consumed),
-            owner: format!("{}/{:016x}", context.name, rand::random::<u64>()),
+            owner: format!("{}/{:016x}", context.name, random::number()),
             fingerprint: registration.fingerprint,
         }))
     }

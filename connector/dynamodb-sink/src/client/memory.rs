@@ -33,7 +33,10 @@ pub struct MemoryTable {
     state: Arc<Mutex<State>>,
 }
 
-#[derive(Debug, Default)]
+/// Told of every row as it is put: the row before, and the new one.
+type Observer = Box<dyn Fn(Option<&Row>, &Row) + Send>;
+
+#[derive(Default)]
 struct State {
     exists: bool,
     /// `describe` calls that answer `CREATING` after a create.
@@ -42,6 +45,15 @@ struct State {
     faults: VecDeque<Option<Fault>>,
     units: f64,
     calls: u64,
+    observer: Option<Observer>,
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("rows", &self.rows.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl MemoryTable {
@@ -66,6 +78,12 @@ impl MemoryTable {
     /// Queues what the next calls answer; `None` lets one call through.
     pub fn inject(&self, faults: impl IntoIterator<Item = Option<Fault>>) {
         self.state().faults.extend(faults);
+    }
+
+    /// From now on `observer` is told of every row that is put, at the moment it is. It must
+    /// not call the table.
+    pub fn observe(&self, observer: impl Fn(Option<&Row>, &Row) + Send + 'static) {
+        self.state().observer = Some(Box::new(observer));
     }
 
     /// Every row in key order.
@@ -137,10 +155,11 @@ impl State {
     /// Units of an overwrite: those of the larger of old and new.
     fn put(&mut self, row: &Row, keys: &KeyNames) -> f64 {
         let new = row.size(keys).write_units();
-        let old = self
-            .rows
-            .get(&row.key)
-            .map_or(0, |old| old.size(keys).write_units());
+        let old = self.rows.get(&row.key);
+        if let Some(observer) = &self.observer {
+            observer(old, row);
+        }
+        let old = old.map_or(0, |old| old.size(keys).write_units());
         self.rows.insert(row.key.clone(), row.clone());
         let units = new.max(old) as f64;
         self.units += units;

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::random;
 use millpond_connector::topic::Offset;
 use millpond_format::header::{Header, Kind, Place};
 use millpond_format::join::Joiner;
@@ -245,10 +247,14 @@ impl<'a> Planner<'a> {
     }
 
     fn item_key(&self, group: &str, sort_time_ms: i64, base_offset: u64, index: u32) -> Key {
+        let tried = match mutation::is(Mutation::KeyNotIdempotent) {
+            true => (random::number() % 1_000) as u32,
+            false => 0,
+        };
         let sort_key = SortKey {
             sort_time_ms,
             base_offset,
-            envelope_index: index,
+            envelope_index: index + tried,
         };
         Key {
             pk: keys::chain_pk(&self.config.pipeline, group, self.config.partition),

@@ -57,6 +57,39 @@ async fn a_record_that_was_left_out_once_is_read_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_begins_earlier_changes_nothing() {
+    for (transforms, early) in [(pack(), 7), (Vec::new(), 4)] {
+        let folder = tempfile::tempdir().expect("tempdir");
+        let table = MemoryTable::new("t");
+        let topic = MemoryTopic {
+            lag: Duration::from_millis(250),
+            ..MemoryTopic::new(early)
+        };
+        let mut workload = Workload::new(early, Shape::default());
+        let packed = !transforms.is_empty();
+        topic.state.lock().expect("lock").early = early as usize;
+        for life in 0..4 {
+            for _ in 0..5 {
+                workload.send(&topic);
+            }
+            let process = shared(
+                &format!("o{life}"),
+                Arc::new(table.clone()),
+                &topic,
+                transforms.clone(),
+                folder.path(),
+            );
+            let ended = partition::run(Arc::new(process), 0, draining()).await;
+            ended.expect("the same as ever");
+        }
+        if packed {
+            let letters = read_letters(&folder.path().join("dead.jsonl"));
+            check(&workload, &table.scan(), &letters, MAX_ITEM_BYTES);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_record_that_stays_away_stops_the_partition() {
     for transforms in [pack(), Vec::new()] {
         let folder = tempfile::tempdir().expect("tempdir");

@@ -40,6 +40,8 @@ pub struct State {
     /// Records of these numbers (counted over all reads) are left out of the answer.
     pub hide: BTreeSet<u64>,
     read: u64,
+    /// A reader begins so many batches before the one that it was told to begin with.
+    pub early: usize,
     /// Bytes of the values that were handed out.
     pub read_bytes: usize,
     seed: u64,
@@ -227,9 +229,12 @@ impl Topic for MemoryTopic {
         transforms: &[Transform],
     ) -> Result<Box<dyn PartitionReader>, TopicError> {
         tokio::task::yield_now().await;
-        let (seed, earliest, end) = {
+        let (seed, earliest, end, next) = {
             let state = self.state.lock().expect("lock");
-            (state.seed, state.earliest, state.end)
+            let at = state.batches.partition_point(|batch| batch.base < from);
+            let early = state.batches.get(at.saturating_sub(state.early));
+            let next = early.map_or(from, |batch| batch.base.min(from));
+            (state.seed, state.earliest, state.end, next)
         };
         if from < earliest || from > end {
             return Err(TopicError::OffsetOutOfRange {
@@ -250,7 +255,7 @@ impl Topic for MemoryTopic {
         };
         Ok(Box::new(Reader {
             topic: self.clone(),
-            next: from,
+            next,
             packer,
             without,
             random: SmallRng::seed_from_u64(seed ^ from),

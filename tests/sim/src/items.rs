@@ -1,0 +1,434 @@
+//! What the tables show, read as somebody would who knows the format and nothing of the ledger.
+
+use std::collections::{BTreeMap, HashMap};
+
+use millpond_connector::topic::{Offset, PartitionId};
+use millpond_dynamodb_sink::ledger_row;
+use millpond_dynamodb_sink::row::{Key, KeyNames, Row, names};
+use millpond_format::frame::FrameDecoder;
+use millpond_format::header::{ChainTotals, Header, Kind, Part, Place};
+use millpond_format::keys::{self, SortKey};
+use millpond_format::origin::Origin;
+use millpond_sink::ledger::LedgerRow;
+
+use crate::oracle::{Oracle, broken};
+use crate::scenario::MAX_ITEM_BYTES;
+use crate::world::{NAME, Violation};
+
+/// Pipeline of every run.
+pub const PIPELINE: &str = "p";
+
+/// One event, or a part of one, in an item.
+struct Held {
+    index: usize,
+    part: Option<Part>,
+    value: Vec<u8>,
+}
+
+/// An item's content.
+struct Item {
+    held: Vec<Held>,
+    totals: Option<(ChainTotals, ChainTotals)>,
+}
+
+/// What the tables show.
+#[derive(Default)]
+pub struct Items {
+    decoder: Option<FrameDecoder>,
+    items: BTreeMap<Key, Item>,
+    /// The item that holds an event, or its last part.
+    place: HashMap<usize, Key>,
+    /// The dead letter of an event.
+    dead: HashMap<usize, String>,
+    ledgers: BTreeMap<PartitionId, LedgerRow>,
+}
+
+impl Items {
+    /// Empty tables.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The ledger of a topic partition.
+    #[must_use]
+    pub fn ledger(&self, partition: PartitionId) -> Option<&LedgerRow> {
+        self.ledgers.get(&partition)
+    }
+
+    /// Number of items with events.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// True without an item.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Number of dead letters.
+    #[must_use]
+    pub fn dead(&self) -> usize {
+        self.dead.len()
+    }
+
+    pub(crate) fn row_put(
+        &mut self,
+        oracle: &Oracle,
+        old: Option<&Row>,
+        new: &Row,
+    ) -> Result<(), Violation> {
+        let pk = new.key.pk.as_str();
+        if pk == keys::ledger_pk(PIPELINE, NAME) {
+            return self.ledger_put(oracle, old, new);
+        }
+        if pk.starts_with("millpond:groups/") {
+            let late = |row: &Row| row.integer(names::LATE);
+            if old.is_some_and(|old| late(old) >= late(new)) {
+                return broken("I11", format!("the bound of {:?} sank", new.key));
+            }
+            return Ok(());
+        }
+        if pk.starts_with("millpond:") {
+            return match old {
+                Some(_) => broken("I11", format!("{:?} was replaced", new.key)),
+                None => Ok(()),
+            };
+        }
+        match old {
+            Some(old) if old != new => broken(
+                "I11",
+                format!("item {:?} was replaced by other bytes", new.key),
+            ),
+            Some(_) => Ok(()),
+            None => self.item_put(oracle, new),
+        }
+    }
+
+    /// Whoever replaces the ledger row must have held it, and must not pass what is not there.
+    fn ledger_put(
+        &mut self,
+        oracle: &Oracle,
+        old: Option<&Row>,
+        new: &Row,
+    ) -> Result<(), Violation> {
+        let read = |row: &Row| {
+            ledger_row::decode(row).or_else(|error| broken("I6", format!("ledger row: {error}")))
+        };
+        let partition: PartitionId = new.key.sk.parse().unwrap_or_default();
+        let (old, new) = (old.map(read).transpose()?, read(new)?);
+        let mut committed = new.start;
+        if let Some(old) = old {
+            let fenced = new.epoch < old.epoch
+                || (new.epoch == old.epoch && (new.owner != old.owner || new.plan < old.plan));
+            if fenced {
+                return broken(
+                    "I11",
+                    format!(
+                        "partition {partition}: `{}` replaced epoch {} of `{}` by epoch {}",
+                        new.owner, old.epoch, old.owner, new.epoch
+                    ),
+                );
+            }
+            if new.committed < old.committed {
+                return broken("I6", format!("partition {partition}: the ledger went back"));
+            }
+            committed = old.committed;
+        }
+        for offset in committed..new.committed {
+            self.is_safe(oracle, partition, offset)?;
+        }
+        self.ledgers.insert(partition, new);
+        Ok(())
+    }
+
+    /// The event at an offset is in the table or a dead letter (I6).
+    fn is_safe(
+        &self,
+        oracle: &Oracle,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<(), Violation> {
+        let event = oracle.log[partition as usize].get(offset as usize);
+        let Some(index) = event else {
+            return broken(
+                "I6",
+                format!("the ledger passed offset {offset}, which does not exist"),
+            );
+        };
+        if self.place.contains_key(index) || self.dead.contains_key(index) {
+            return Ok(());
+        }
+        broken(
+            "I6",
+            format!("the ledger passed event {index} at offset {offset} of partition {partition}"),
+        )
+    }
+
+    fn item_put(&mut self, oracle: &Oracle, row: &Row) -> Result<(), Violation> {
+        let bytes = row.size(&KeyNames::default()).bytes();
+        if bytes > MAX_ITEM_BYTES {
+            return broken("I9", format!("item {:?} has {bytes} bytes", row.key));
+        }
+        let Some((_, _, partition)) = keys::parse_chain_pk(&row.key.pk) else {
+            return broken("I12", format!("{:?} is no key of an item", row.key));
+        };
+        let Some(sort) = SortKey::parse(&row.key.sk) else {
+            return broken("I12", format!("{:?} is no key of an item", row.key));
+        };
+        let intent = self
+            .ledgers
+            .get(&partition)
+            .and_then(|row| row.intent.as_ref());
+        if intent.is_none_or(|open| !(open.from..open.to).contains(&sort.base_offset)) {
+            return broken(
+                "I11",
+                format!("item {:?} was written without an intent", row.key),
+            );
+        }
+        let item = match row.binary(names::VALUE) {
+            Some(value) => plain(oracle, row, value.concat())?,
+            None => self.packed(oracle, row, partition, sort)?,
+        };
+        for held in &item.held {
+            let event = &oracle.events[held.index];
+            let expected = event
+                .group
+                .as_ref()
+                .map(|group| keys::chain_pk(PIPELINE, group, partition));
+            if expected.as_ref() != Ok(&row.key.pk) {
+                return broken(
+                    "I12",
+                    format!(
+                        "event {} is in {:?}, not in {expected:?}",
+                        held.index, row.key
+                    ),
+                );
+            }
+            if held.part.is_some_and(|part| !part.is_last()) {
+                continue;
+            }
+            if let Some(other) = self.place.insert(held.index, row.key.clone()) {
+                return broken(
+                    "I2",
+                    format!("event {} is in {other:?} and in {:?}", held.index, row.key),
+                );
+            }
+        }
+        self.items.insert(row.key.clone(), item);
+        Ok(())
+    }
+
+    fn packed(
+        &mut self,
+        oracle: &Oracle,
+        row: &Row,
+        partition: PartitionId,
+        sort: SortKey,
+    ) -> Result<Item, Violation> {
+        let damaged = |what: String| broken("I12", format!("item {:?}: {what}", row.key));
+        let bytes = |name| {
+            row.binary(name)
+                .map(|pieces| pieces.concat())
+                .unwrap_or_default()
+        };
+        let (section, frames) = (bytes(names::HEADER), bytes(names::FRAMES));
+        let header = match Header::decode(&section) {
+            Ok((header, _)) => header,
+            Err(error) => return damaged(error.to_string()),
+        };
+        let Place::Chain(totals) = header.place else {
+            return damaged("is no item of a chain".to_owned());
+        };
+        if header.base_offset != sort.base_offset
+            || row.integer(names::FIRST_TIME) != Some(header.first_time_ms())
+            || row.integer(names::EVENTS) != Some(header.event_count() as i64)
+        {
+            return damaged("attributes and header differ".to_owned());
+        }
+        if self.decoder.is_none() {
+            self.decoder = FrameDecoder::new().ok();
+        }
+        let Some(decoder) = &mut self.decoder else {
+            return damaged("no decoder".to_owned());
+        };
+        let mut held = Vec::new();
+        for (info, range) in header.frame_ranges() {
+            let frame = match decoder.decode(header.codec, info, &frames[range]) {
+                Ok(frame) => frame,
+                Err(error) => return damaged(error.to_string()),
+            };
+            for event in &frame.events {
+                let source = &header.sources[event.source as usize];
+                let link = (
+                    partition,
+                    source.shard.to_string(),
+                    source.epoch,
+                    event.ordinal,
+                );
+                let Some(index) = oracle.links.get(&link).copied() else {
+                    return damaged(format!("no event has the link {link:?}"));
+                };
+                let part = match header.kind {
+                    Kind::Events => None,
+                    Kind::Part(part) => Some(part),
+                    Kind::Reject(_) => return damaged("a rejected event".to_owned()),
+                };
+                let value = frame.value(event).to_vec();
+                if part.is_none() && oracle.events[index].value != value {
+                    return damaged(format!("event {index} was changed"));
+                }
+                held.push(Held { index, part, value });
+            }
+        }
+        let own = ChainTotals {
+            items: 1,
+            events: header.event_count(),
+            event_bytes: header.event_bytes(),
+            packed_bytes: frames.len() as u64,
+        };
+        Ok(Item {
+            held,
+            totals: Some((own, totals)),
+        })
+    }
+
+    pub(crate) fn letter_put(
+        &mut self,
+        oracle: &Oracle,
+        old: Option<&Row>,
+        new: &Row,
+    ) -> Result<(), Violation> {
+        if !new.key.pk.starts_with("millpond:dead-letters/") {
+            return broken("I10", format!("{:?} is no dead letter", new.key));
+        }
+        if let Some(old) = old {
+            return match old == new {
+                true => Ok(()),
+                false => broken(
+                    "I11",
+                    format!("dead letter {:?} was replaced by another", new.key),
+                ),
+            };
+        }
+        let origin = new.string(names::ORIGIN).unwrap_or_default();
+        let Ok(origin) = Origin::parse(origin.as_bytes()) else {
+            return broken("I10", format!("dead letter {:?} has no origin", new.key));
+        };
+        let index = oracle.event_of(&origin)?;
+        let event = &oracle.events[index];
+        let value = new.binary(names::VALUE).map(|pieces| pieces.concat());
+        if value.as_deref() != Some(&*event.value) {
+            return broken(
+                "I12",
+                format!("event {index} was changed on its way to the dead letters"),
+            );
+        }
+        if event.group.as_ref().err().copied() != new.string(names::REASON) {
+            return broken(
+                "I10",
+                format!(
+                    "event {index} is a dead letter: {:?}",
+                    new.string(names::REASON)
+                ),
+            );
+        }
+        match self.dead.insert(index, new.key.sk.clone()) {
+            Some(other) => broken(
+                "I10",
+                format!(
+                    "event {index} is two dead letters, {other} and {}",
+                    new.key.sk
+                ),
+            ),
+            None => Ok(()),
+        }
+    }
+
+    /// Everything is there, in order, as it was put.
+    pub(crate) fn complete(&self, oracle: &Oracle) -> Result<(), Violation> {
+        for (index, event) in oracle.events.iter().enumerate() {
+            let found = match event.group {
+                Ok(_) => self.place.contains_key(&index) && !self.dead.contains_key(&index),
+                Err(_) => self.dead.contains_key(&index) && !self.place.contains_key(&index),
+            };
+            if !found {
+                return broken("I1", format!("event {index} of key {} is lost", event.key));
+            }
+        }
+        let mut last: HashMap<(&str, &str), usize> = HashMap::new();
+        let mut sums: HashMap<&str, ChainTotals> = HashMap::new();
+        let mut part_of: Vec<u8> = Vec::new();
+        for (key, item) in &self.items {
+            if let Some((own, totals)) = item.totals {
+                let sum = sums.entry(&key.pk).or_default();
+                sum.items += 1;
+                sum.events += own.events;
+                sum.event_bytes += own.event_bytes;
+                sum.packed_bytes += own.packed_bytes;
+                if *sum != totals {
+                    return broken(
+                        "I1",
+                        format!("{key:?} has the totals {totals:?}, these are {sum:?}"),
+                    );
+                }
+            }
+            for held in &item.held {
+                let event = &oracle.events[held.index];
+                if let Some(part) = held.part {
+                    if part.index == 0 {
+                        part_of.clear();
+                    }
+                    part_of.extend_from_slice(&held.value);
+                    if !part.is_last() {
+                        continue;
+                    }
+                    if part_of != event.value {
+                        return broken(
+                            "I12",
+                            format!("the parts of event {} are not that event", held.index),
+                        );
+                    }
+                }
+                let before = last.insert((&key.pk, &event.key), held.index);
+                if before.is_some_and(|before| before > held.index) {
+                    return broken(
+                        "I3",
+                        format!("event {} comes after event {before:?}", held.index),
+                    );
+                }
+            }
+        }
+        for (partition, log) in oracle.log.iter().enumerate() {
+            let ledger = self.ledgers.get(&(partition as PartitionId));
+            let at_end =
+                ledger.is_some_and(|row| row.committed == log.len() as u64 && row.intent.is_none());
+            if !at_end {
+                return broken(
+                    "I6",
+                    format!("the ledger of partition {partition} does not end with the topic"),
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn plain(oracle: &Oracle, row: &Row, value: Vec<u8>) -> Result<Item, Violation> {
+    let origin = row.string(names::ORIGIN).unwrap_or_default();
+    let Ok(origin) = Origin::parse(origin.as_bytes()) else {
+        return broken("I12", format!("item {:?} has no origin", row.key));
+    };
+    let index = oracle.event_of(&origin)?;
+    if oracle.events[index].value != value {
+        return broken("I12", format!("event {index} was changed"));
+    }
+    let held = vec![Held {
+        index,
+        part: None,
+        value: Vec::new(),
+    }];
+    Ok(Item { held, totals: None })
+}

@@ -1,0 +1,316 @@
+//! The truth about every event, and the invariants, checked whenever something becomes durable.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+use millpond_connector::topic::{Offset, PartitionId, StoredBatch};
+use millpond_dynamodb_sink::row::Row;
+use millpond_format::keys::topic_partition;
+use millpond_format::origin::Origin;
+use millpond_format::record::Records;
+use millpond_kinesis_source::checkpoint::{Progress, StreamCheckpoint};
+
+use crate::items::Items;
+use crate::scenario::Scenario;
+use crate::world::Violation;
+
+/// An event that the stream has accepted.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// Kinesis partition key.
+    pub key: String,
+    /// Its group, or the reason why it must become a dead letter.
+    pub group: Result<String, &'static str>,
+    /// Its bytes.
+    pub value: Bytes,
+    /// Shard that took it.
+    pub shard: String,
+    /// Durable in the topic.
+    pub durable: bool,
+}
+
+/// A shard as the stream lists it.
+#[derive(Debug, Clone)]
+pub struct ShardTruth {
+    /// Its id.
+    pub id: String,
+    /// The shards that it was made from.
+    pub parents: Vec<String>,
+    /// It takes no more records.
+    pub closed: bool,
+}
+
+/// Place of an event in the chain of shard and topic partition.
+pub type Link = (PartitionId, String, u64, u64);
+
+/// What is known, and what was seen.
+pub struct Oracle {
+    /// Events in the order in which they were put.
+    pub events: Vec<Event>,
+    /// Events by shard, sequence number and sub-sequence number.
+    placed: HashMap<(String, String, u32), usize>,
+    /// Events of each shard, in order.
+    shard_events: BTreeMap<String, Vec<usize>>,
+    /// Last event of each record, as an index into its shard's events.
+    record_ends: HashMap<(String, String), usize>,
+    shards: BTreeMap<String, ShardTruth>,
+    /// Events of each topic partition by offset.
+    pub log: Vec<Vec<usize>>,
+    /// The event that each link names.
+    pub links: HashMap<Link, usize>,
+    partitions: u32,
+    /// What the table shows.
+    pub items: Items,
+}
+
+/// A broken rule.
+///
+/// # Errors
+/// Always.
+pub fn broken<T>(rule: &'static str, what: String) -> Result<T, Violation> {
+    Err(Violation { rule, what })
+}
+
+impl Oracle {
+    /// Nothing has happened.
+    #[must_use]
+    pub fn new(scenario: &Scenario) -> Self {
+        Self {
+            events: Vec::new(),
+            placed: HashMap::new(),
+            shard_events: BTreeMap::new(),
+            record_ends: HashMap::new(),
+            shards: BTreeMap::new(),
+            log: vec![Vec::new(); scenario.partitions as usize],
+            links: HashMap::new(),
+            partitions: scenario.partitions,
+            items: Items::new(),
+        }
+    }
+
+    /// The shards that there are.
+    pub fn shards_are(&mut self, shards: Vec<ShardTruth>) {
+        for shard in shards {
+            self.shards.insert(shard.id.clone(), shard);
+        }
+    }
+
+    /// Ids of the open shards, in order.
+    #[must_use]
+    pub fn open_shards(&self) -> Vec<String> {
+        let open = self.shards.values().filter(|shard| !shard.closed);
+        open.map(|shard| shard.id.clone()).collect()
+    }
+
+    /// The stream has accepted these events as one record.
+    pub fn accepted(&mut self, sequence: &str, events: Vec<Event>) {
+        for (sub_sequence, event) in events.into_iter().enumerate() {
+            let index = self.events.len();
+            let of_shard = self.shard_events.entry(event.shard.clone()).or_default();
+            of_shard.push(index);
+            let record = (event.shard.clone(), sequence.to_owned());
+            self.record_ends.insert(record, of_shard.len() - 1);
+            let place = (
+                event.shard.clone(),
+                sequence.to_owned(),
+                sub_sequence as u32,
+            );
+            self.placed.insert(place, index);
+            self.events.push(event);
+        }
+    }
+
+    /// The event of an origin.
+    ///
+    /// # Errors
+    /// When the stream never held it.
+    pub fn event_of(&self, origin: &Origin<'_>) -> Result<usize, Violation> {
+        let place = (
+            origin.shard.to_owned(),
+            origin.sequence.to_string(),
+            origin.sub_sequence,
+        );
+        match self.placed.get(&place) {
+            Some(index) => Ok(*index),
+            None => broken(
+                "I12",
+                format!("there is no event with the origin {origin:?}"),
+            ),
+        }
+    }
+
+    /// A batch is durable in the topic.
+    ///
+    /// # Errors
+    /// What it breaks.
+    pub fn appended(
+        &mut self,
+        partition: PartitionId,
+        base: Offset,
+        batch: &StoredBatch,
+    ) -> Result<(), Violation> {
+        let records = match Records::new(&batch.raw) {
+            Ok(records) => records,
+            Err(error) => return broken("I12", format!("a batch that cannot be read: {error}")),
+        };
+        for (delta, record) in records.enumerate() {
+            let offset = base + delta as u64;
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => return broken("I12", format!("offset {offset}: {error}")),
+            };
+            let origin = match Origin::parse(record.key.unwrap_or_default()) {
+                Ok(origin) => origin,
+                Err(error) => return broken("I12", format!("offset {offset}: {error}")),
+            };
+            let index = self.event_of(&origin)?;
+            let event = &self.events[index];
+            if event.value != record.value || event.key != origin.partition_key {
+                return broken(
+                    "I12",
+                    format!("event {index} was changed on its way to the topic"),
+                );
+            }
+            let expected = topic_partition(&event.key, self.partitions);
+            if expected != partition {
+                return broken(
+                    "I3",
+                    format!(
+                        "event {index} is in topic partition {partition}, its key belongs to {expected}"
+                    ),
+                );
+            }
+            let link = (
+                partition,
+                origin.shard.to_owned(),
+                origin.chain.epoch,
+                origin.chain.ordinal,
+            );
+            if let Some(other) = self.links.insert(link, index)
+                && other != index
+            {
+                return broken(
+                    "I2",
+                    format!("events {other} and {index} have one link: {origin:?}"),
+                );
+            }
+            if !event.durable {
+                self.first_time(index)?;
+            }
+            self.log[partition as usize].push(index);
+        }
+        Ok(())
+    }
+
+    /// An event has become durable: what had to come before it?
+    fn first_time(&mut self, index: usize) -> Result<(), Violation> {
+        let event = &self.events[index];
+        let earlier = self.events[..index].iter();
+        if let Some(skipped) = earlier
+            .enumerate()
+            .find(|(_, other)| other.key == event.key && !other.durable)
+            .map(|(skipped, _)| skipped)
+        {
+            return broken(
+                "I3",
+                format!("event {index} overtook event {skipped} of its key"),
+            );
+        }
+        let parents = self.shards.get(&event.shard).map(|shard| &shard.parents);
+        for parent in parents.into_iter().flatten() {
+            if let Some(left) = self.first_missing(parent, usize::MAX) {
+                return broken(
+                    "I4",
+                    format!(
+                        "event {index} of shard {} before event {left} of its parent {parent}",
+                        event.shard
+                    ),
+                );
+            }
+        }
+        self.events[index].durable = true;
+        Ok(())
+    }
+
+    /// The first of a shard's first `count` events that is not durable.
+    fn first_missing(&self, shard: &str, count: usize) -> Option<usize> {
+        let events = self.shard_events.get(shard)?;
+        let mut events = events.iter().take(count).copied();
+        events.find(|index| !self.events[*index].durable)
+    }
+
+    /// A checkpoint is durable.
+    ///
+    /// # Errors
+    /// When it passes an event that is not (I5).
+    pub fn checkpointed(&self, checkpoint: &StreamCheckpoint) -> Result<(), Violation> {
+        for (shard, entry) in &checkpoint.shards {
+            let shard = shard.as_str();
+            let count = match &entry.progress {
+                Progress::NotBegun | Progress::Begun { .. } => 0,
+                Progress::Delivered { sequence, .. } => {
+                    let record = (shard.to_owned(), sequence.clone());
+                    match self.record_ends.get(&record) {
+                        Some(end) => end + 1,
+                        None => {
+                            return broken("I5", format!("shard {shard} has no record {sequence}"));
+                        }
+                    }
+                }
+                Progress::Finished => {
+                    let truth = self.shards.get(shard);
+                    if truth.is_none_or(|shard| !shard.closed) {
+                        return broken(
+                            "I5",
+                            format!("shard {shard} is checkpointed as finished and is open"),
+                        );
+                    }
+                    usize::MAX
+                }
+            };
+            if let Some(missing) = self.first_missing(shard, count) {
+                return broken(
+                    "I5",
+                    format!("the checkpoint of shard {shard} passed event {missing}"),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A row is put into the table.
+    ///
+    /// # Errors
+    /// What it breaks.
+    pub fn row_put(&mut self, old: Option<&Row>, new: &Row) -> Result<(), Violation> {
+        let mut items = std::mem::take(&mut self.items);
+        let seen = items.row_put(self, old, new);
+        self.items = items;
+        seen
+    }
+
+    /// A row is put into the table of dead letters.
+    ///
+    /// # Errors
+    /// What it breaks.
+    pub fn letter_put(&mut self, old: Option<&Row>, new: &Row) -> Result<(), Violation> {
+        let mut items = std::mem::take(&mut self.items);
+        let seen = items.letter_put(self, old, new);
+        self.items = items;
+        seen
+    }
+
+    /// True when every event is durable in the topic.
+    #[must_use]
+    pub fn all_durable(&self) -> bool {
+        self.events.iter().all(|event| event.durable)
+    }
+
+    /// At the end: every event once, in its place, as it was put.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn complete(&self) -> Result<(), Violation> {
+        self.items.complete(self)
+    }
+}

@@ -1,0 +1,217 @@
+//! What a seed stands for: the pipeline, its workload, and what goes wrong how often.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use millpond_connector::mutation::Mutation;
+
+use crate::dice::Dice;
+
+/// Smallest item that the packer knows: large events then take several parts at little cost.
+pub const MAX_ITEM_BYTES: usize = millpond_format::limits::MIN_ITEM_BYTES;
+
+macro_rules! faults {
+    ($($(#[doc = $doc:literal])* $name:ident $text:literal,)+) => {
+        /// What can go wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Fault {
+            $($(#[doc = $doc])* $name,)+
+        }
+
+        impl Fault {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// Its name on the command line and in traces.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+faults! {
+    /// A call is refused for its rate, with one of the service's reasons.
+    Throttle "throttle",
+    /// A call fails before it has an effect.
+    Unreachable "unreachable",
+    /// A call has its effect, and its answer is lost.
+    LostAnswer "lost-answer",
+    /// A write times out and has its effect later, maybe after its process has died.
+    LateEffect "late-effect",
+    /// A batch is written in part.
+    Unprocessed "unprocessed",
+    /// An answer takes long.
+    Slow "slow",
+    /// A shard iterator or page token has expired.
+    Expired "expired",
+    /// `GetRecords` gives fewer records than there are, or none.
+    ShortAnswer "short-answer",
+    /// The last answer of a shard names no children.
+    SilentEnd "silent-end",
+    /// A split or a merge.
+    Reshard "reshard",
+    /// Topic and checkpoint cannot be written for a while.
+    DiskFull "disk-full",
+    /// A read of the topic fails.
+    TopicRead "topic-read",
+    /// Whole batches are missing from what a reader gives.
+    BatchSkipped "batch-skipped",
+    /// A reader jumps to the end of the log.
+    JumpToEnd "jump-to-end",
+    /// The last records of what a reader gives are missing.
+    TailCut "tail-cut",
+    /// A reader starts earlier than it was told to.
+    Redelivered "redelivered",
+    /// A listing of the shards is that from before the last split or merge.
+    StaleListing "stale-listing",
+    /// The SmartModule instance of a reader is built anew.
+    ModuleRebuilt "module-rebuilt",
+    /// The topic forgets what was released.
+    Trimmed "trimmed",
+    /// A process dies.
+    Crash "crash",
+    /// All processes die, and what was not flushed is lost.
+    PowerCut "power-cut",
+    /// A process drains and is started again.
+    Restart "restart",
+    /// A process stands still for a while and then goes on.
+    Stall "stall",
+    /// A second sink takes the partitions while the first one lives.
+    Rival "rival",
+    /// The clock of a process is wrong.
+    Skew "skew",
+}
+
+/// What groups events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// No packer: one item per event.
+    Plain,
+    /// Packed by the Kinesis partition key.
+    ByKey,
+    /// Packed by a field of the event, which some lack.
+    ByJob,
+    /// Packed into one group.
+    Constant,
+}
+
+/// Everything that follows from a seed, before anything runs.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// The seed.
+    pub seed: u64,
+    /// Partitions of the topic.
+    pub partitions: u32,
+    /// Shards at the start.
+    pub shards: u32,
+    /// Events to put.
+    pub events: usize,
+    /// Partition keys.
+    pub keys: u64,
+    /// Groups of [`Mode::ByJob`].
+    pub jobs: u64,
+    /// Grouping.
+    pub mode: Mode,
+    /// Some records are aggregates of several events.
+    pub aggregates: bool,
+    /// Longest pause between two puts, milliseconds.
+    pub gap_ms: u64,
+    /// Bytes of a source batch.
+    pub batch_bytes: usize,
+    /// Linger of a source batch.
+    pub linger: Duration,
+    /// Bytes that the source may hold.
+    pub max_buffered: usize,
+    /// Age at which the sink writes.
+    pub max_age: Duration,
+    /// Write units a second.
+    pub budget: Option<u64>,
+    /// What is in the topic is compared with the truth; off where a test puts its own records there.
+    pub checks_events: bool,
+    /// Nothing takes time; for tests that compare the fakes with the real thing.
+    pub instant: bool,
+    /// How often each fault happens, per mille of its occasions.
+    pub rates: BTreeMap<Fault, u64>,
+}
+
+/// What of a seed's run is left out, and what mistake the product makes.
+#[derive(Debug, Clone, Default)]
+pub struct Cuts {
+    /// Put at most so many events.
+    pub events: Option<usize>,
+    /// These faults do not happen.
+    pub without: BTreeSet<Fault>,
+    /// After so many faults nothing goes wrong any more.
+    pub max_faults: Option<u64>,
+    /// Of those, these do not happen, counted from 0.
+    pub skip: BTreeSet<u64>,
+    /// A deliberate mistake.
+    pub mutation: Option<Mutation>,
+}
+
+impl Scenario {
+    /// What `seed` stands for.
+    ///
+    /// Each seed has only some of the faults, at its own rates: with all of them at once none would
+    /// meet a system in a state worth disturbing.
+    #[must_use]
+    pub fn of(seed: u64, cuts: &Cuts) -> Self {
+        let dice = Dice::new(seed);
+        let mut rates = BTreeMap::new();
+        for fault in Fault::ALL {
+            let rate = match dice.below("which faults", 5) {
+                0 | 1 => 0,
+                2 => 5,
+                3 => 25,
+                _ => 90,
+            };
+            if rate > 0 && !cuts.without.contains(fault) {
+                rates.insert(*fault, rate);
+            }
+        }
+        let events = dice.between("events", 20, 140) as usize;
+        Self {
+            seed,
+            partitions: dice.pick("partitions", &[1, 1, 2, 3]),
+            shards: dice.pick("shards", &[1, 1, 2, 3]),
+            events: cuts.events.map_or(events, |most| most.min(events)),
+            keys: dice.between("keys", 1, 6),
+            jobs: dice.between("jobs", 1, 4),
+            mode: dice.pick(
+                "mode",
+                &[
+                    Mode::ByJob,
+                    Mode::ByJob,
+                    Mode::ByKey,
+                    Mode::Constant,
+                    Mode::Plain,
+                ],
+            ),
+            aggregates: dice.chance("aggregates", 250),
+            gap_ms: dice.pick("gap", &[20, 60, 150, 300]),
+            batch_bytes: dice.pick("batch bytes", &[600, 1_500, 4_000, 20_000]),
+            linger: Duration::from_millis(dice.pick("linger", &[20, 80, 250])),
+            max_buffered: dice.pick("buffered", &[4_000, 16_000, 64_000]),
+            max_age: Duration::from_millis(dice.pick("age", &[100, 300, 1_000, 2_500])),
+            budget: dice.pick("budget", &[None, None, None, Some(8), Some(40)]),
+            checks_events: true,
+            instant: false,
+            rates,
+        }
+    }
+
+    /// How often a fault happens, per mille of its occasions.
+    #[must_use]
+    pub fn rate(&self, fault: Fault) -> u64 {
+        let rate = self.rates.get(&fault).copied().unwrap_or(0);
+        match fault {
+            // What has an occasion at every call comes often enough.
+            Fault::Rival | Fault::Restart | Fault::Reshard => rate * 5,
+            _ => rate,
+        }
+    }
+}
