@@ -16,6 +16,7 @@ pub mod pacing;
 pub mod plan;
 pub mod plan_writer;
 pub mod row;
+mod sharing;
 pub mod store;
 pub mod table;
 pub mod writer;

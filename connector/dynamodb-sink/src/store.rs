@@ -24,6 +24,18 @@ use crate::writer::{Budget, TableWriter};
 /// Makes the place of the leases of one pipeline.
 pub type LeasesOf = Box<dyn FnOnce(&Place) -> Arc<dyn LeaseStore> + Send>;
 
+/// The tables of a sink.
+pub struct Tables {
+    /// For the items.
+    pub data: Arc<dyn TableApi>,
+    /// For dead letters, if they go to a table.
+    pub dead_letters: Option<Arc<dyn TableApi>>,
+    /// For the ledger, if it has one of its own.
+    pub ledger: Option<Arc<dyn TableApi>>,
+    /// Makes the place of the leases; without it, topic partitions cannot be shared.
+    pub leases: Option<LeasesOf>,
+}
+
 /// A table that is to be opened.
 pub struct TableSettings {
     /// The table.
