@@ -16,7 +16,7 @@ use millpond_connector::section::Section;
 use millpond_connector::topic::Transform;
 use millpond_connector::units::{ByteSize, HumanDuration};
 use millpond_format::limits::{MAX_ITEM_BYTES, MIN_ITEM_BYTES};
-use millpond_leases::{DynamoStore, Settings};
+use millpond_leases::DynamoStore;
 use millpond_sink::fingerprint::module_digests;
 use millpond_sink::gaps::OnGap;
 use millpond_sink::settings;
@@ -28,7 +28,8 @@ use serde::Deserialize;
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
 use crate::row::{KeyNames, names};
-use crate::store::{self, LeasesOf, TableSettings};
+use crate::sharing::sharing;
+use crate::store::{self, LeasesOf, TableSettings, Tables};
 
 /// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
 /// read 2026-11-23).
@@ -355,48 +356,6 @@ fn check_ledger_table(
     }
 }
 
-fn sharing(
-    document: &ConnectorDocument,
-    section: &Section<'_>,
-    problems: &mut Problems,
-    share: Option<bool>,
-    duration: Option<HumanDuration>,
-) -> Option<Sharing> {
-    let share = match share {
-        None => Share::Auto,
-        Some(true) => Share::Always,
-        Some(false) => Share::Never,
-    };
-    if share == Share::Always && document.meta.consumer.partitions != PartitionChoice::All {
-        problems.push(
-            section
-                .problem(
-                    "share-partitions",
-                    "contradicts `meta.consumer.partition`, which divides the partitions by hand",
-                )
-                .help("leave one of them out"),
-        );
-    }
-    if share == Share::Never && duration.is_some() {
-        problems.push(
-            section
-                .problem(
-                    "lease-duration",
-                    "has no effect with `share-partitions: false`",
-                )
-                .as_warning(),
-        );
-    }
-    let duration = section.in_range(
-        problems,
-        "lease-duration",
-        duration.unwrap_or(HumanDuration(Settings::DEFAULT)),
-        HumanDuration(Settings::MIN)..=HumanDuration(Settings::MAX),
-    )?;
-    let timings = Settings::new(duration.0).ok()?;
-    Some(Sharing { share, timings })
-}
-
 fn check_keys(section: &Section<'_>, problems: &mut Problems, keys: &KeyNames, has_leases: bool) {
     for (path, name) in [("partition-key", &keys.partition), ("sort-key", &keys.sort)] {
         if !(1..=MAX_KEY_NAME_BYTES).contains(&name.len()) {
@@ -500,18 +459,6 @@ impl ValidConnector for SinkConfig {
         };
         Ok(BuiltConnector::Sink(Box::new(self.sink_on(tables))))
     }
-}
-
-/// The tables of a sink.
-pub struct Tables {
-    /// For the items.
-    pub data: Arc<dyn TableApi>,
-    /// For dead letters, if they go to a table.
-    pub dead_letters: Option<Arc<dyn TableApi>>,
-    /// For the ledger, if it has one of its own.
-    pub ledger: Option<Arc<dyn TableApi>>,
-    /// Makes the place of the leases; without it, topic partitions cannot be shared.
-    pub leases: Option<LeasesOf>,
 }
 
 impl SinkConfig {

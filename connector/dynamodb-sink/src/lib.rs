@@ -17,6 +17,7 @@ pub mod plan;
 pub mod plan_writer;
 pub mod resting;
 pub mod row;
+mod sharing;
 pub mod store;
 pub mod table;
 pub mod writer;

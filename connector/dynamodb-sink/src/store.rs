@@ -30,6 +30,17 @@ pub type LeasesOf = Box<dyn FnOnce(&Place) -> Arc<dyn LeaseStore> + Send>;
 
 /// Reads of a ledger row whose snapshot is being replaced.
 const SNAPSHOT_TRIES: u32 = 5;
+/// The tables of a sink.
+pub struct Tables {
+    /// For the items.
+    pub data: Arc<dyn TableApi>,
+    /// For dead letters, if they go to a table.
+    pub dead_letters: Option<Arc<dyn TableApi>>,
+    /// For the ledger, if it has one of its own.
+    pub ledger: Option<Arc<dyn TableApi>>,
+    /// Makes the place of the leases; without it, topic partitions cannot be shared.
+    pub leases: Option<LeasesOf>,
+}
 
 /// A table that is to be opened.
 pub struct TableSettings {

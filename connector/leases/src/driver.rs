@@ -362,7 +362,9 @@ impl LeaseDriver {
         let pause = match rest {
             Rest::None => return true,
             Rest::Pause => self.settings.pause(self.random.random()),
-            // A failed beat is repeated soon: two may fail before the leases are lost.
+            // A failed beat is repeated soon, while there is something to lose: a table that
+            // throttles most of the writes takes one of many.
+            Rest::Retry if self.coordinator.is_live(self.now()) => self.settings.beat() / 8,
             Rest::Retry => self.settings.beat() / (1 << 3u32.saturating_sub(self.failures)),
         };
         let end = Instant::now() + pause;

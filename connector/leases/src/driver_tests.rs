@@ -14,12 +14,15 @@ const HANGS: u32 = 1;
 const FAILS: u32 = 2;
 /// Changes take effect, and nobody hears of it.
 const MUTE: u32 = 3;
+/// Of eight changes one is made, the others are refused for the moment.
+const THROTTLES: u32 = 4;
 
 #[derive(Clone, Default)]
 struct Store {
     rows: MemoryStore,
     mood: Arc<AtomicU32>,
     calls: Arc<AtomicU32>,
+    changes: Arc<AtomicU32>,
 }
 
 impl Store {
@@ -51,6 +54,11 @@ impl LeaseStore for Store {
             self.rows.apply(change);
         }
         self.answer().await?;
+        let is_throttled = self.mood.load(Ordering::SeqCst) == THROTTLES;
+        let change_number = self.changes.fetch_add(1, Ordering::SeqCst);
+        if is_throttled && change_number % 8 != 7 {
+            return Err(StoreError::Transient("throttled".to_owned()));
+        }
         Ok(self.rows.apply(change))
     }
 }
@@ -219,6 +227,22 @@ async fn leases_end_in_time_while_a_call_hangs_and_come_back() {
         worker.until_held(2).await;
         assert!(worker.held.values().all(|epoch| *epoch > 1));
     }
+}
+
+/// A table at its limit, which the beats share with the writes of the sinks.
+#[tokio::test(start_paused = true)]
+async fn leases_outlast_a_table_that_throttles_most_writes() {
+    let store = Store::default();
+    let mut worker = Worker::start(&store, "a", 2);
+    worker.until_held(2).await;
+    store.set(THROTTLES);
+    let before = store.calls.load(Ordering::SeqCst);
+    for _ in 0..600 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert!(worker.handle.holds(&LeaseId::new("0"), 1));
+    }
+    let calls = store.calls.load(Ordering::SeqCst) - before;
+    assert!(calls < 60 * 12, "{calls}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,8 +17,9 @@ use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::client::{
     ApiFailure, BatchOutcome, Capacity, Condition, PutOutcome, TableApi, TableDescription, TailPage,
 };
-use millpond_dynamodb_sink::config::{DeadLetterTarget, Tables};
+use millpond_dynamodb_sink::config::DeadLetterTarget;
 use millpond_dynamodb_sink::row::{Key, Row};
+use millpond_dynamodb_sink::store::Tables;
 use millpond_leases::{Change, LeaseStore, MemoryStore, Outcome, StoreError, View};
 use millpond_sink::sink::StoreSink;
 use rand::rngs::SmallRng;

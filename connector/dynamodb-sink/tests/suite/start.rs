@@ -9,8 +9,9 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::client::{Capacity, TableApi, Verdict};
-use millpond_dynamodb_sink::config::{SinkConfig, Tables};
+use millpond_dynamodb_sink::config::SinkConfig;
 use millpond_dynamodb_sink::row::{Row, Value, names};
+use millpond_dynamodb_sink::store::Tables;
 use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
