@@ -31,3 +31,7 @@ pub const READ_WAIT: Duration = Duration::from_secs(1);
 
 /// How often missing data is read again before it is taken for lost, where gaps are passed over.
 pub const REREADS: u32 = 3;
+
+/// Wait before the second of these, twice as long before the third: whatever hides the data may
+/// need a moment.
+pub const REREAD_WAIT: Duration = Duration::from_millis(500);
