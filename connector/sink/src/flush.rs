@@ -7,6 +7,7 @@ use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds, PartitionId, Topic, Transform};
 use millpond_format::gap::{Gap, list_text};
 use millpond_format::limits::MAX_GAPS_BYTES;
+use tokio::time::sleep;
 use tracing::{error, info, warn};
 
 use crate::configuration;
@@ -16,6 +17,7 @@ use crate::error::SinkError;
 use crate::gaps::{OnGap, PlanGaps};
 use crate::ledger::{Done, Intent, LedgerError, LedgerRow, Resume, Step};
 use crate::letter_queue::DeadLetters;
+use crate::limits::{REREAD_WAIT, REREADS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
 use crate::partition::{Input, Reading};
@@ -248,12 +250,19 @@ impl Core {
     async fn decide_after_rereads(&mut self, mut input: Input) -> Result<Decided, SinkError> {
         let (from, to) = (input.from, input.to);
         let partition = self.partition;
-        match self.decide(&input, OnGap::Halt).await {
-            Err(hole) if is_hole(&hole) => {
-                warn!(partition, from, to, %hole, "reads the records once more");
-                input = self.read_again(from, to).await?;
+        let rereads = match self.shared.on_gap {
+            OnGap::Halt => 1,
+            OnGap::Record => REREADS,
+        };
+        for reread in 0..rereads {
+            match self.decide(&input, OnGap::Halt).await {
+                Err(hole) if is_hole(&hole) => {
+                    warn!(partition, from, to, %hole, "reads the records once more");
+                    sleep(REREAD_WAIT * reread).await;
+                    input = self.read_again(from, to).await?;
+                }
+                other => return other,
             }
-            other => return other,
         }
         match (self.decide(&input, OnGap::Halt).await, self.shared.on_gap) {
             (Err(hole), OnGap::Record) if is_hole(&hole) => {

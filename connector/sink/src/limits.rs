@@ -32,6 +32,10 @@ pub const READ_WAIT: Duration = Duration::from_secs(1);
 /// How often missing data is read again before it is taken for lost, where gaps are passed over.
 pub const REREADS: u32 = 3;
 
+/// Wait before the second of these, twice as long before the third: whatever hides the data may
+/// need a moment.
+pub const REREAD_WAIT: Duration = Duration::from_millis(500);
+
 /// A hand-over to another sink is finished within this time; what is still being written then is
 /// left to the other one, which writes it again. Far beyond what a plan takes, unless the store
 /// throttles or does not answer.
