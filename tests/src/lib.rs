@@ -6,12 +6,13 @@
 
 pub mod certificates;
 pub mod config;
+pub mod kill_run;
 pub mod on_cluster;
 pub mod pipeline;
 pub mod process;
 pub mod profiles;
-pub mod relay;
 pub mod scripted_cluster;
+pub mod seed;
 pub mod stand_ins;
 
 use std::io::Write as _;

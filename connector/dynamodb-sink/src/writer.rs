@@ -1,11 +1,13 @@
 //! The one place where calls to a table are paced, counted and tried again.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use millpond_connector::aws::CREDENTIALS_PATIENCE;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::metrics::{Metrics, WrittenItem};
 use tokio::sync::Semaphore;
@@ -13,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::batch::{BatchLimits, cut};
+use crate::client::classify::CREDENTIALS;
 use crate::client::{
     ApiFailure, Capacity, Condition, TableApi, TableDescription, TableError, TailPage, Throttle,
     Verdict,
@@ -79,6 +82,8 @@ pub struct TableWriter {
     budget: Option<Arc<Budget>>,
     in_flight: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    /// A call succeeded, so the credentials were good.
+    let_in: Arc<AtomicBool>,
 }
 
 impl TableWriter {
@@ -96,6 +101,7 @@ impl TableWriter {
             budget,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT_BYTES >> 10)),
             metrics,
+            let_in: Arc::default(),
         }
     }
 
@@ -363,9 +369,11 @@ impl TableWriter {
     {
         let mut backoff: Option<(Throttle, Backoff)> = None;
         let mut tries = 0u32;
+        let mut locked_out: Option<Instant> = None;
         loop {
             let failure = match call().await {
                 Ok(answer) => {
+                    self.let_in.store(true, Ordering::Relaxed);
                     if tries > 4 {
                         info!(table = self.name(), operation, tries, "call succeeds again");
                     }
@@ -374,9 +382,16 @@ impl TableWriter {
                 Err(failure) => failure,
             };
             let help = match failure.verdict {
-                Verdict::Throttled(_) | Verdict::Transient | Verdict::Expired | Verdict::InUse => {
+                Verdict::Throttled(_) | Verdict::Transient | Verdict::InUse => None,
+                Verdict::Expired | Verdict::Credentials(_)
+                    if self.let_in.load(Ordering::Relaxed)
+                        && locked_out.get_or_insert_with(Instant::now).elapsed()
+                            < CREDENTIALS_PATIENCE =>
+                {
                     None
                 }
+                Verdict::Expired => Some(CREDENTIALS),
+                Verdict::Credentials(help) => Some(help),
                 Verdict::Rejected => return Err(Ended::Rejected(failure)),
                 Verdict::ConditionFailed => Some("no condition was set: report this as a bug"),
                 Verdict::NoTable => Some("create the table, or set `create-table: true`"),
@@ -390,7 +405,7 @@ impl TableWriter {
                     self.metrics.sink_throttles.add(1);
                     kind
                 }
-                Verdict::Expired => Throttle::Account,
+                Verdict::Expired | Verdict::Credentials(_) => Throttle::Account,
                 _ => Throttle::Unknown,
             };
             tries += 1;

@@ -81,7 +81,8 @@ pub enum Verdict {
 pub enum Fatal {
     /// The stream or the shard does not exist.
     NotFound,
-    /// Credentials are missing, wrong or not allowed to sign in.
+    /// Credentials are missing, wrong, expired or not allowed to sign in. Of credentials that worked
+    /// before it is not final: they may be renewed ([`crate::retry`]).
     Credentials,
     /// The credentials are valid, but the call is not allowed to them.
     Permission,
@@ -133,18 +134,19 @@ fn by_code(operation: Operation, failure: &Failure) -> Option<Verdict> {
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Verdict::Retry,
-        // Common errors: temporary credentials ran out before the chain renewed them, or clocks differ.
-        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => {
-            Verdict::Retry
-        }
         // API reference, all calls.
         "ResourceNotFoundException" => Verdict::Fatal(Fatal::NotFound),
         // API reference, all calls; Common errors, NotAuthorized.
         "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => {
             Verdict::Fatal(Fatal::Permission)
         }
-        // Common errors: the key id is unknown, the signature does not fit, or there is none.
-        "UnrecognizedClientException"
+        // Common errors: temporary credentials have expired, or clocks differ; the key id is unknown, the
+        // signature does not fit, or there is none.
+        "ExpiredTokenException"
+        | "ExpiredToken"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed"
+        | "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"
         | "SignatureDoesNotMatch"
@@ -226,7 +228,12 @@ mod tests {
             (ListShards, "ResourceInUseException", 400, Verdict::Retry),
             (Read, "InternalFailureException", 500, Verdict::Retry),
             (Read, "ServiceUnavailable", 503, Verdict::Retry),
-            (Read, "ExpiredTokenException", 400, Verdict::Retry),
+            (
+                Read,
+                "ExpiredTokenException",
+                400,
+                fatal(Fatal::Credentials),
+            ),
             (
                 Describe,
                 "ResourceNotFoundException",

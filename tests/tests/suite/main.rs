@@ -4,6 +4,8 @@
 mod bad_input;
 mod composition;
 mod deploy;
+mod fire;
+mod kill;
 mod main_job;
 mod profiles;
 mod scripted_cluster;
