@@ -258,7 +258,7 @@ async fn batch_is_there(topic: &EmbeddedTopic, partition: u32, base: u64, end: u
 }
 
 /// Rounds of each damage on each file.
-const ROUNDS: u32 = 25;
+const ROUNDS: u32 = 8;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_acknowledged_is_there_or_its_damage_is_reported() {

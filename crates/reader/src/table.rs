@@ -109,9 +109,11 @@ impl Table {
             permits: Semaphore::new(parallel_queries),
         };
         let description = table
-            .call("DescribeTable", || {
-                table.client.describe_table().table_name(&table.name).send()
-            })
+            .call(
+                "DescribeTable",
+                |answer| answer.table.is_some(),
+                || table.client.describe_table().table_name(&table.name).send(),
+            )
             .await?
             .table
             .ok_or_else(|| ReadError::NoSuchTable {
@@ -124,7 +126,11 @@ impl Table {
     /// One page of a query.
     pub(crate) async fn query(&self, request: &PageRequest) -> Result<Page, ReadError> {
         let answer = self
-            .call("Query", || self.query_call(request).send())
+            .call(
+                "Query",
+                |answer| answer.consumed_capacity.is_some(),
+                || self.query_call(request).send(),
+            )
             .await?;
         let next_after = answer
             .last_evaluated_key
@@ -200,23 +206,32 @@ impl Table {
     /// One item, strongly consistent.
     pub(crate) async fn get(&self, pk: &str, sk: &str) -> Result<Option<Attributes>, ReadError> {
         let answer = self
-            .call("GetItem", || {
-                self.client
-                    .get_item()
-                    .table_name(&self.name)
-                    .consistent_read(true)
-                    .key(&self.pk_name, AttributeValue::S(pk.to_owned()))
-                    .key(&self.sk_name, AttributeValue::S(sk.to_owned()))
-                    .send()
-            })
+            .call(
+                "GetItem",
+                |answer| answer.consumed_capacity.is_some(),
+                || {
+                    self.client
+                        .get_item()
+                        .table_name(&self.name)
+                        .consistent_read(true)
+                        .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                        .key(&self.pk_name, AttributeValue::S(pk.to_owned()))
+                        .key(&self.sk_name, AttributeValue::S(sk.to_owned()))
+                        .send()
+                },
+            )
             .await?;
         Ok(answer.item)
     }
 
     /// Makes a call until it succeeds, fails for good, or the attempts are used up.
+    ///
+    /// `is_whole` looks for what every answer has: to the SDK an answer that lost its body is one without
+    /// anything in it, such as a page without items (I1).
     async fn call<T, E, F>(
         &self,
         operation: &'static str,
+        is_whole: impl Fn(&T) -> bool,
         make: impl Fn() -> F,
     ) -> Result<T, ReadError>
     where
@@ -230,11 +245,11 @@ impl Table {
                 let _permit = self.permits.acquire().await.ok();
                 make().await
             };
-            let error = match result {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
+            let (verdict, message) = match result {
+                Ok(answer) if is_whole(&answer) => return Ok(answer),
+                Ok(_) => (Verdict::Passing, "the answer lost its body".to_owned()),
+                Err(error) => classify(&error),
             };
-            let (verdict, message) = classify(&error);
             if !verdict.is_retried() || attempt >= self.retry.attempts {
                 return Err(self.failed(operation, verdict, attempt, message));
             }

@@ -4,6 +4,7 @@
 mod bad_input;
 mod composition;
 mod deploy;
+mod disk;
 mod fire;
 mod kill;
 mod main_job;
