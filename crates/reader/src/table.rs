@@ -6,6 +6,9 @@ use std::future::Future;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableOutput;
+use aws_sdk_dynamodb::operation::get_item::GetItemOutput;
+use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeyType, ReturnConsumedCapacity, ScalarAttributeType, TableDescription,
 };
@@ -111,7 +114,7 @@ impl Table {
         let description = table
             .call(
                 "DescribeTable",
-                |answer| answer.table.is_some(),
+                |answer: &DescribeTableOutput| answer.table.is_some(),
                 || table.client.describe_table().table_name(&table.name).send(),
             )
             .await?
@@ -128,7 +131,7 @@ impl Table {
         let answer = self
             .call(
                 "Query",
-                |answer| answer.consumed_capacity.is_some(),
+                |answer: &QueryOutput| answer.consumed_capacity.is_some(),
                 || self.query_call(request).send(),
             )
             .await?;
@@ -208,7 +211,7 @@ impl Table {
         let answer = self
             .call(
                 "GetItem",
-                |answer| answer.consumed_capacity.is_some(),
+                |answer: &GetItemOutput| answer.consumed_capacity.is_some(),
                 || {
                     self.client
                         .get_item()
