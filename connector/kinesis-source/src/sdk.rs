@@ -71,8 +71,10 @@ impl StreamApi for SdkStream {
             .send()
             .await
             .map_err(failure)?;
+        // For a description that is missing the SDK makes one up, without a name.
         let summary = answer
             .stream_description_summary
+            .filter(|summary| !summary.stream_name.is_empty())
             .ok_or_else(|| unreadable("no stream description"))?;
         Ok(StreamSummary {
             state: match summary.stream_status {
