@@ -43,6 +43,7 @@ async fn main() -> Result<()> {
         seed,
         rate: arguments.rate,
         config: CONNECTOR_YAML.to_owned(),
+        pipeline: "events".to_owned(),
         longest: Duration::from_secs(4),
     };
     let begun = Instant::now();
@@ -54,7 +55,7 @@ async fn main() -> Result<()> {
         report.silent
     );
     println!(
-        "{} events: none lost, repeated, changed or out of order",
+        "{} events: none lost, repeated, changed or out of order; `verify` and the checker agree",
         report.events
     );
     println!(

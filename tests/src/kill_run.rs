@@ -15,6 +15,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::timeout;
 
 use crate::DEADLINE;
+use crate::checker::{ExpectedEvent, check};
 use crate::pipeline::{EVENTS, JOBS, Pipeline, START_MS, workload_arguments};
 use crate::process::Running;
 
@@ -42,6 +43,8 @@ pub struct Settings {
     pub rate: f64,
     /// The pipeline, from stream `events` to table `events`.
     pub config: String,
+    /// Its name.
+    pub pipeline: String,
     /// Longest time between a start, or its first write, and the kill.
     pub longest: Duration,
 }
@@ -98,6 +101,7 @@ pub async fn run(binary: &'static str, settings: &Settings) -> Result<Report> {
     load.finish()?;
     pipeline.catch_up()?;
     report.events = read_back(&pipeline, &load)?;
+    judge(&pipeline, &load, &settings.pipeline).await?;
     report.recoveries.sort_unstable();
     Ok(report)
 }
@@ -234,4 +238,31 @@ fn read_back(pipeline: &Pipeline, load: &Load) -> Result<u64> {
         ensure!(counts.is_exact(), "round {round}: {counts:?}");
     }
     Ok(load.events * load.rounds)
+}
+
+/// Two judges that share no code: the product's own proof, from table and stream, and a checker
+/// that was written from the format's page and compares with the workload.
+async fn judge(pipeline: &Pipeline, load: &Load, name: &str) -> Result<()> {
+    let kinesis = pipeline.aws.kinesis_url();
+    let arguments = ["verify", "--table", EVENTS, "--deep", "--stream", EVENTS];
+    let endpoint = ["--kinesis-endpoint-url", kinesis];
+    pipeline.succeed(&[arguments.as_slice(), &endpoint].concat())?;
+    let items = pipeline.aws.scan(EVENTS).await?;
+    let expected: Vec<ExpectedEvent> = load
+        .workloads()
+        .flat_map(|workload| (0..load.events).map(move |index| workload.event(index)))
+        .map(|event| ExpectedEvent {
+            partition_key: event.partition_key,
+            value: event.data.into_bytes(),
+        })
+        .collect();
+    let checked = check(&items, name);
+    let differences = checked.compare(&expected);
+    ensure!(
+        differences.is_empty() && checked.len() == expected.len(),
+        "the checker found {} of {} events and {differences:?}",
+        checked.len(),
+        expected.len()
+    );
+    Ok(())
 }

@@ -5,6 +5,7 @@
 //! or asking a condition again until a deadline.
 
 pub mod certificates;
+pub mod checker;
 pub mod config;
 pub mod kill_run;
 pub mod on_cluster;

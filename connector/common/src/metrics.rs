@@ -77,6 +77,10 @@ pub struct Metrics {
     pub duplicates_dropped: Counter,
     /// Ledger commits.
     pub commits: Counter,
+    /// Gaps that were recorded and passed over.
+    pub gaps: Counter,
+    /// Records that those gaps say are lost, at most.
+    pub gap_records: Counter,
     /// Topic partitions that stopped because of what is in them.
     pub partitions_halted: Counter,
     written_hook: Mutex<Option<WrittenHook>>,

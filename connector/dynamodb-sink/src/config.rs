@@ -17,6 +17,8 @@ use millpond_connector::topic::Transform;
 use millpond_connector::units::{ByteSize, HumanDuration};
 use millpond_format::keys::is_pipeline_name;
 use millpond_format::limits::{MAX_ITEM_BYTES, MIN_ITEM_BYTES};
+use millpond_sink::fingerprint::module_digests;
+use millpond_sink::gaps::OnGap;
 use millpond_sink::sink::{self, SinkSettings, StoreSink};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
@@ -24,7 +26,7 @@ use serde::Deserialize;
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
 use crate::row::{KeyNames, names};
-use crate::store::TableSettings;
+use crate::store::{self, TableSettings};
 
 /// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
 /// read 2026-11-23).
@@ -69,6 +71,12 @@ struct RawDynamodb {
     /// Where events go that cannot be written. Default: the file `dead-letters.jsonl` in the
     /// data directory.
     dead_letters: Option<RawDeadLetters>,
+    /// What happens when events are missing from the topic for good: `halt` stops the topic
+    /// partition, `record` records the gap with its bounds and goes on after it. Default: `halt`.
+    on_gap: Option<OnGap>,
+    /// Pipelines of the same topic in the same table that this one is meant to stand beside: a
+    /// new pipeline name is refused without it, since it may be an old one renamed by mistake.
+    beside: Option<Vec<String>>,
 }
 
 /// How a table is paid for.
@@ -133,6 +141,10 @@ pub struct SinkConfig {
     pub max_write_units_per_second: Option<u64>,
     /// Where dead letters go.
     pub dead_letters: DeadLetterTarget,
+    /// What to do about data that is gone for good.
+    pub on_gap: OnGap,
+    /// Pipelines of the same topic that this one is meant to stand beside.
+    pub beside: Vec<String>,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -266,6 +278,17 @@ fn validate(
             DeadLetterTarget::Table(name)
         }
     };
+    let beside = raw.beside.unwrap_or_default();
+    for (index, name) in beside.iter().enumerate() {
+        if !is_pipeline_name(name) {
+            problems.push(
+                section
+                    .problem(&format!("beside[{index}]"), "is no pipeline name")
+                    .given(format!("`{name}`"))
+                    .allowed("1 to 64 of `A-Z a-z 0-9 . _ -`"),
+            );
+        }
+    }
     if problems.errors() > before {
         return None;
     }
@@ -282,6 +305,8 @@ fn validate(
             Some(units) => Some(units?),
         },
         dead_letters,
+        on_gap: raw.on_gap.unwrap_or_default(),
+        beside,
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -351,16 +376,6 @@ fn check_transforms(
     }
 }
 
-/// Digests of SmartModules that are files: the same path may hold another module tomorrow. One
-/// that cannot be read is left to the topic, which says so.
-fn module_digests(transforms: &[Transform]) -> Vec<String> {
-    let digest = |transform: &Transform| {
-        let bytes = std::fs::read(&transform.uses).ok()?;
-        Some(format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes)))
-    };
-    transforms.iter().filter_map(digest).collect()
-}
-
 #[async_trait]
 impl ValidConnector for SinkConfig {
     async fn build(mut self: Box<Self>) -> anyhow::Result<BuiltConnector> {
@@ -398,11 +413,7 @@ impl SinkConfig {
         table: Arc<dyn TableApi>,
         dead_letters: Option<Arc<dyn TableApi>>,
     ) -> StoreSink {
-        let fingerprint = vec![
-            self.keys.partition.clone(),
-            self.keys.sort.clone(),
-            self.max_item_bytes.to_string(),
-        ];
+        let fingerprint = store::settings(&self.keys, self.max_item_bytes);
         let settings = SinkSettings {
             pipeline: self.pipeline,
             max_age: self.max_age,
@@ -411,6 +422,8 @@ impl SinkConfig {
                 DeadLetterTarget::File(path) => sink::DeadLetterTarget::File(path),
                 DeadLetterTarget::Table(_) => sink::DeadLetterTarget::Store,
             },
+            on_gap: self.on_gap,
+            beside: self.beside,
             partitions: self.partitions,
             transforms: self.transforms,
             digests: self.digests,

@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn rows_survive_the_table() {
         let claimed = LedgerRow::claim(None, "a", 10).row;
-        let open = claimed.begin(None, 20, "f/with/slashes").row;
+        let open = claimed.begin(None, 20, "f", vec![]).row;
         for ledger in [claimed, open] {
             let key = Key {
                 pk: "p".into(),
@@ -124,7 +124,10 @@ mod tests {
 
     #[test]
     fn a_row_is_told_apart_by_epoch_and_plan() {
-        let open = LedgerRow::claim(None, "a", 10).row.begin(None, 20, "f").row;
+        let open = LedgerRow::claim(None, "a", 10)
+            .row
+            .begin(None, 20, "f", vec![])
+            .row;
         let equals = Condition::Equals(vec![(names::EPOCH, 1), (names::PLAN, 1)]);
         assert_eq!(unchanged(Some(&open)), equals);
         assert_eq!(unchanged(None), Condition::Absent);

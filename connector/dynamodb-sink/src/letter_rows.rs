@@ -19,7 +19,7 @@ pub fn rows(letter: &DeadLetter, pipeline: &str) -> Vec<Row> {
         let start = number * DEAD_LETTER_ROW_BYTES;
         let end = (start + DEAD_LETTER_ROW_BYTES).min(bytes.len());
         let key = Key {
-            pk: format!("millpond:dead-letters/{pipeline}"),
+            pk: keys::dead_letters_pk(pipeline),
             sk: format!(
                 "{}/{}/{number:05}",
                 keys::time_text(letter.time_ms),

@@ -1,7 +1,7 @@
 //! The DynamoDB sink: few large items, at a pace that the table takes, each event once.
 //!
 //! What does not depend on DynamoDB is `millpond-sink`. Here, pure modules decide ([`mod@plan`], [`pacing`],
-//! [`batch`], [`mod@client::classify`]), [`client`] talks to the service, [`writer`] is the one
+//! [`batch`], [`resting`], [`mod@client::classify`]), [`client`] talks to the service, [`writer`] is the one
 //! place that retries and paces, and [`store`] puts them together.
 
 pub mod batch;
@@ -15,6 +15,7 @@ pub mod limits;
 pub mod pacing;
 pub mod plan;
 pub mod plan_writer;
+pub mod resting;
 pub mod row;
 pub mod store;
 pub mod table;

@@ -198,15 +198,21 @@ pub mod names {
     pub const INTENT: &str = "intent";
     /// Per-shard marks (B).
     pub const MARKS: &str = "marks";
+    /// Snapshot that holds the other marks (S).
+    pub const RESTING: &str = "resting";
     /// Reason of a dead letter (S).
     pub const REASON: &str = "reason";
     /// Detail of a dead letter (S).
     pub const DETAIL: &str = "detail";
     /// Group of a dead letter (S).
     pub const GROUP: &str = "group";
+    /// Text of a gap (S).
+    pub const GAP: &str = "gap";
+    /// A configuration as JSON (S).
+    pub const CONFIGURATION: &str = "configuration";
 
     /// All of them.
-    pub const ALL: [&str; 22] = [
+    pub const ALL: [&str; 25] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -226,8 +232,11 @@ pub mod names {
         START,
         INTENT,
         MARKS,
+        RESTING,
         REASON,
         DETAIL,
         GROUP,
+        GAP,
+        CONFIGURATION,
     ];
 }

@@ -1,24 +1,31 @@
 //! The table as a store of the sink.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use millpond_connector::topic::PartitionId;
 use millpond_format::keys;
+use millpond_format::marks::Marks;
 use millpond_sink::dead_letters::DeadLetter;
+use millpond_sink::gaps::PlanGaps;
 use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
 use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
 
-use crate::client::{Capacity, TableApi};
+use crate::client::{Capacity, Condition, TableApi};
 use crate::error::DynamoError;
 use crate::ledger_row::{decode, encode, unchanged};
 use crate::letter_rows;
 use crate::plan::PlanConfig;
 use crate::plan_writer::TablePlans;
-use crate::row::{Key, KeyNames};
-use crate::table::{prepare, register};
+use crate::resting::{Resting, SnapshotName};
+use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::table::{prepare, register, registrations};
 use crate::writer::{Budget, TableWriter};
+
+/// Reads of a ledger row whose snapshot is being replaced.
+const SNAPSHOT_TRIES: u32 = 5;
 
 /// A table that is to be opened.
 pub struct TableSettings {
@@ -61,6 +68,7 @@ impl OpenStore for TableSettings {
             dead_letters,
             max_item_bytes: self.max_item_bytes,
             place,
+            resting: Mutex::default(),
         }))
     }
 }
@@ -75,6 +83,8 @@ pub struct TableStore {
     pub max_item_bytes: usize,
     /// Whose rows.
     pub place: Place,
+    /// Marks that lie in rows of their own, as the ledger rows name them.
+    pub resting: Mutex<BTreeMap<PartitionId, Resting>>,
 }
 
 impl TableStore {
@@ -83,6 +93,61 @@ impl TableStore {
             pk: keys::ledger_pk(&self.place.pipeline, &self.place.topic),
             sk: keys::ledger_sk(partition),
         }
+    }
+
+    fn marks_pk(&self) -> String {
+        keys::marks_pk(&self.place.pipeline, &self.place.topic)
+    }
+
+    fn resting(&self, partition: PartitionId) -> Resting {
+        let known = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(&partition).cloned().unwrap_or_default()
+    }
+
+    fn set_resting(&self, partition: PartitionId, resting: Resting) {
+        let mut known = self.resting.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(partition, resting);
+    }
+
+    /// Marks of a snapshot; `None` when it was replaced since the ledger row was read.
+    async fn snapshot(
+        &self,
+        partition: PartitionId,
+        name: SnapshotName,
+    ) -> Result<Option<Marks>, DynamoError> {
+        let mut marks = Marks::default();
+        let plan = i64::try_from(name.plan).unwrap_or(i64::MAX);
+        for key in name.keys(&self.marks_pk(), partition) {
+            let Some(row) = self.table.get(&key).await? else {
+                return Ok(None);
+            };
+            if row.integer(names::PLAN) != Some(plan) {
+                return Ok(None);
+            }
+            let bytes = row.binary(names::MARKS).map(|bytes| bytes.concat());
+            let part = Marks::decode(&bytes.unwrap_or_default());
+            let part = part.map_err(|error| row_error(key, &error))?;
+            marks = marks.with(&part);
+        }
+        Ok(Some(marks))
+    }
+
+    fn configuration_key(&self, fingerprint: &str) -> Key {
+        Key {
+            pk: keys::configurations_pk(&self.place.pipeline),
+            sk: fingerprint.to_owned(),
+        }
+    }
+
+    fn plans(&self, partition: PartitionId, max_item_bytes: usize) -> Box<dyn PlanWriter> {
+        let config = PlanConfig {
+            pipeline: self.place.pipeline.clone(),
+            topic: self.place.topic.clone(),
+            partition,
+            keys: self.table.keys().clone(),
+            max_item_bytes,
+        };
+        Box::new(TablePlans::new(self.table.clone(), config))
     }
 }
 
@@ -101,10 +166,24 @@ impl Store for TableStore {
 
     async fn ledger(&self, partition: PartitionId) -> Result<Option<LedgerRow>, StoreError> {
         let key = self.ledger_key(partition);
-        let found = self.table.get(&key).await.map_err(DynamoError::from)?;
-        let Some(row) = found else { return Ok(None) };
-        let decoded = decode(&row).map_err(|error| row_error(key, &error))?;
-        Ok(Some(decoded))
+        for _ in 0..SNAPSHOT_TRIES {
+            let found = self.table.get(&key).await.map_err(DynamoError::from)?;
+            let Some(row) = found else { return Ok(None) };
+            let mut ledger = decode(&row).map_err(|error| row_error(key.clone(), &error))?;
+            let Some(name) = row.string(names::RESTING) else {
+                self.set_resting(partition, Resting::default());
+                return Ok(Some(ledger));
+            };
+            let name = SnapshotName::parse(name)
+                .ok_or_else(|| row_error(key.clone(), &"malformed `resting`"))?;
+            // An owner that is still there may replace it between the two reads.
+            if let Some(marks) = self.snapshot(partition, name).await? {
+                ledger.marks = marks.with(&ledger.marks);
+                self.set_resting(partition, Resting::of(name, marks));
+                return Ok(Some(ledger));
+            }
+        }
+        Err(row_error(key, &"the snapshot that `resting` names is not there").into())
     }
 
     async fn put_ledger(
@@ -114,20 +193,75 @@ impl Store for TableStore {
         seen: Option<&LedgerRow>,
     ) -> Result<bool, StoreError> {
         let key = self.ledger_key(partition);
-        let row = encode(row, key.clone()).map_err(|error| row_error(key, &error))?;
-        let put = self.table.put(&row, &unchanged(seen)).await;
-        Ok(put.map_err(DynamoError::from)?)
+        let split = self.resting(partition).split(row, seen);
+        if split.is_new {
+            let rows = split.after.rows(&self.marks_pk(), partition);
+            let rows = rows.map_err(|error| row_error(key.clone(), &error))?;
+            let written = self.table.write_rows(rows).await;
+            written.map_err(DynamoError::from)?;
+        }
+        let ledger = LedgerRow {
+            marks: split.recent,
+            ..row.clone()
+        };
+        let stored = encode(&ledger, key.clone()).map_err(|error| row_error(key, &error))?;
+        let stored = match split.after.name() {
+            Some(name) => stored.with(names::RESTING, Value::S(name.text())),
+            None => stored,
+        };
+        let put = self.table.put(&stored, &unchanged(seen)).await;
+        let is_put = put.map_err(DynamoError::from)?;
+        if is_put {
+            self.set_resting(partition, split.after);
+        }
+        Ok(is_put)
     }
 
     fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter> {
-        let config = PlanConfig {
-            pipeline: self.place.pipeline.clone(),
-            topic: self.place.topic.clone(),
-            partition,
-            keys: self.table.keys().clone(),
-            max_item_bytes: self.max_item_bytes,
+        self.plans(partition, self.max_item_bytes)
+    }
+
+    fn writer_as(
+        &self,
+        partition: PartitionId,
+        settings: &[String],
+    ) -> Option<Box<dyn PlanWriter>> {
+        let max_item_bytes = parse_settings(settings, self.table.keys())?;
+        Some(self.plans(partition, max_item_bytes))
+    }
+
+    async fn pipelines(&self) -> Result<Vec<(String, Registration)>, StoreError> {
+        Ok(registrations(&self.table).await?)
+    }
+
+    async fn keep_configuration(&self, fingerprint: &str, text: &str) -> Result<(), StoreError> {
+        let row = Row::new(self.configuration_key(fingerprint))
+            .with(names::CONFIGURATION, Value::S(text.to_owned()));
+        let put = self.table.put(&row, &Condition::Absent).await;
+        put.map_err(DynamoError::from)?;
+        Ok(())
+    }
+
+    async fn configuration(&self, fingerprint: &str) -> Result<Option<String>, StoreError> {
+        let found = self.table.get(&self.configuration_key(fingerprint)).await;
+        let found = found.map_err(DynamoError::from)?;
+        let text = found
+            .as_ref()
+            .and_then(|row| row.string(names::CONFIGURATION));
+        Ok(text.map(str::to_owned))
+    }
+
+    async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {
+        let row = |(index, gap): (usize, &millpond_format::gap::Gap)| {
+            Row::new(Key {
+                pk: keys::gaps_pk(of.pipeline, of.topic),
+                sk: keys::gap_sk(of.partition, of.from, index),
+            })
+            .with(names::GAP, Value::S(gap.text()))
         };
-        Box::new(TablePlans::new(self.table.clone(), config))
+        let rows = of.gaps.iter().enumerate().map(row).collect();
+        let written = self.table.write_rows(rows).await;
+        Ok(written.map_err(DynamoError::from)?)
     }
 
     async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {
@@ -141,7 +275,27 @@ impl Store for TableStore {
     }
 }
 
-fn row_error(key: Key, error: &crate::ledger_row::LedgerRowError) -> DynamoError {
+/// Settings that decide names or bytes of what is written.
+#[must_use]
+pub fn settings(keys: &KeyNames, max_item_bytes: usize) -> Vec<String> {
+    vec![
+        keys.partition.clone(),
+        keys.sort.clone(),
+        max_item_bytes.to_string(),
+    ]
+}
+
+/// The largest item of the settings, for a table with the same keys.
+fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<usize> {
+    match settings {
+        [partition, sort, max_item_bytes] if *partition == keys.partition && *sort == keys.sort => {
+            max_item_bytes.parse().ok()
+        }
+        _ => None,
+    }
+}
+
+fn row_error(key: Key, error: &dyn std::fmt::Display) -> DynamoError {
     DynamoError::Row {
         pk: key.pk,
         sk: key.sk,

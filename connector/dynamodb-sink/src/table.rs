@@ -17,6 +17,9 @@ use crate::writer::TableWriter;
 /// Version of the table layout that is written, see `FORMAT.md`.
 pub const LAYOUT_VERSION: i64 = 1;
 
+/// Pipelines that are read at once.
+const PIPELINES_PAGE: usize = 1_000;
+
 /// Makes the table if need be (`create`), waits until it is active and checks its keys.
 ///
 /// # Errors
@@ -145,15 +148,43 @@ pub async fn register(
             );
         }
     }
-    let partitions = found.integer(names::PARTITIONS);
-    Ok(Some(Registration {
-        topic: found.string(names::TOPIC).unwrap_or_default().to_owned(),
+    Ok(Some(read_registration(&found)))
+}
+
+fn read_registration(row: &Row) -> Registration {
+    let text = |name| row.string(name).unwrap_or_default().to_owned();
+    let partitions = row.integer(names::PARTITIONS);
+    Registration {
+        topic: text(names::TOPIC),
         partitions: partitions.and_then(|n| n.try_into().ok()).unwrap_or(0),
-        fingerprint: found
-            .string(names::FINGERPRINT)
-            .unwrap_or_default()
-            .to_owned(),
-    }))
+        fingerprint: text(names::FINGERPRINT),
+    }
+}
+
+/// Registrations of all pipelines of the table.
+///
+/// # Errors
+/// [`DynamoError`] when the table cannot be read.
+pub async fn registrations(
+    table: &TableWriter,
+) -> Result<Vec<(String, Registration)>, DynamoError> {
+    let mut found = Vec::new();
+    let mut before: Option<String> = None;
+    loop {
+        let page = table
+            .tail(keys::PIPELINES_PK, before.as_deref(), PIPELINES_PAGE)
+            .await?;
+        for listed in &page.rows {
+            // A listing has the keys; they are few.
+            if let Some(row) = table.get(&listed.key).await? {
+                found.push((row.key.sk.clone(), read_registration(&row)));
+            }
+        }
+        match page.rows.last().filter(|_| page.more) {
+            Some(last) => before = Some(last.key.sk.clone()),
+            None => return Ok(found),
+        }
+    }
 }
 
 #[cfg(test)]

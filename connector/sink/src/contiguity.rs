@@ -125,6 +125,19 @@ pub struct Coverage<'a> {
     pub units: Vec<Unit<'a>>,
     /// Stored records that SmartModules removed, or took the origin from.
     pub removed: u64,
+    /// Offsets that are lost and were passed over.
+    pub gaps: Vec<Range<Offset>>,
+}
+
+/// How jumps in the offsets are taken.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Jumps<'a> {
+    /// SmartModules before the packer may have removed records: a jump is no hole, but for `holes`.
+    pub filtered: bool,
+    /// Offsets that the topic did not give, in order.
+    pub holes: &'a [Range<Offset>],
+    /// A hole is passed over; else it is an error.
+    pub pass: bool,
 }
 
 /// Like [`units`], where SmartModules before the packer may have removed records.
@@ -141,12 +154,11 @@ pub fn filtered_units(
     entries: &[Entry],
     offsets: Range<Offset>,
 ) -> Result<Coverage<'_>, ContiguityError> {
-    let (units, removed) = cover(entries, offsets, true)?;
-    let nameless = entries.iter().map(without_origin).sum::<u64>();
-    Ok(Coverage {
-        units,
-        removed: removed.saturating_add(nameless),
-    })
+    let filtered = Jumps {
+        filtered: true,
+        ..Jumps::default()
+    };
+    cover(entries, offsets, filtered)
 }
 
 /// Events of an envelope that have no origin; a slice of one counts with the last.
@@ -166,21 +178,45 @@ fn without_origin(entry: &Entry) -> u64 {
 /// # Errors
 /// [`ContiguityError`] names the first hole.
 pub fn units(entries: &[Entry], offsets: Range<Offset>) -> Result<Vec<Unit<'_>>, ContiguityError> {
-    cover(entries, offsets, false).map(|(units, _)| units)
+    cover(entries, offsets, Jumps::default()).map(|coverage| coverage.units)
 }
 
-fn cover(
-    entries: &[Entry],
+/// Groups entries into whole batches and checks that they cover `offsets` as `jumps` allow.
+///
+/// # Errors
+/// [`ContiguityError`] names the first hole.
+pub fn cover<'a>(
+    entries: &'a [Entry],
     offsets: Range<Offset>,
-    holes: bool,
-) -> Result<(Vec<Unit<'_>>, u64), ContiguityError> {
+    jumps: Jumps<'_>,
+) -> Result<Coverage<'a>, ContiguityError> {
     let mut removed = 0;
+    let mut gaps = Vec::new();
     let mut check_offset = |expected: Offset, found: Offset| {
-        if holes && found > expected {
-            removed += found - expected;
-            return Ok(());
+        if found <= expected {
+            return check_offset(expected, found);
         }
-        check_offset(expected, found)
+        let jump = expected..found;
+        let lost: Vec<Range<Offset>> = match jumps.filtered {
+            false => vec![jump],
+            true => {
+                let within =
+                    |hole: &&Range<Offset>| jump.start <= hole.start && hole.end <= jump.end;
+                let lost: Vec<_> = jumps.holes.iter().filter(within).cloned().collect();
+                removed += found - expected - lost.iter().map(|h| h.end - h.start).sum::<u64>();
+                lost
+            }
+        };
+        match lost.first() {
+            Some(first) if !jumps.pass => Err(ContiguityError::Offset {
+                expected: first.start,
+                found: first.end,
+            }),
+            _ => {
+                gaps.extend(lost);
+                Ok(())
+            }
+        }
     };
     let mut units = Vec::new();
     let mut expected = offsets.start;
@@ -221,7 +257,14 @@ fn cover(
     }
     complete(&batch, "the end")?;
     check_offset(expected, offsets.end)?;
-    Ok((units, removed))
+    if jumps.filtered {
+        removed += entries.iter().map(without_origin).sum::<u64>();
+    }
+    Ok(Coverage {
+        units,
+        removed,
+        gaps,
+    })
 }
 
 fn check_offset(expected: Offset, found: Offset) -> Result<(), ContiguityError> {
@@ -317,6 +360,44 @@ mod tests {
         assert!(filtered_units(&entries[1..], 5..18).is_err());
         assert!(filtered_units(&[envelope(5, 9, 0, 1), envelope(9, 9, 0, 1)], 5..18).is_err());
         assert!(filtered_units(&entries, 5..17).is_err());
+    }
+
+    #[test]
+    fn a_hole_is_passed_over_only_when_told_to() {
+        let entries = [envelope(5, 7, 0, 1), envelope(15, 17, 0, 1)];
+        let (hole, pass) = (8..12, true);
+        let holes = std::slice::from_ref(&hole);
+        let jumps = |filtered| Jumps {
+            filtered,
+            holes,
+            pass,
+        };
+        let found = cover(&entries, 5..18, jumps(false)).expect("passes");
+        assert_eq!(
+            (found.removed, found.gaps.as_slice()),
+            (0, std::slice::from_ref(&(8..15)))
+        );
+        // What a filter removed beside the hole is no gap.
+        let found = cover(&entries, 5..18, jumps(true)).expect("passes");
+        assert_eq!((found.removed, found.gaps.as_slice()), (3, holes));
+        for filtered in [false, true] {
+            let strict = Jumps {
+                pass: false,
+                ..jumps(filtered)
+            };
+            let error = cover(&entries, 5..18, strict).expect_err("a hole");
+            assert!(matches!(error, ContiguityError::Offset { expected: 8, .. }));
+        }
+        // Half a batch is still stored: no gap.
+        assert!(cover(&[envelope(5, 7, 1, 2)], 5..8, jumps(false)).is_err());
+        assert!(
+            cover(
+                &[envelope(5, 7, 0, 1), envelope(6, 8, 0, 1)],
+                5..9,
+                jumps(false)
+            )
+            .is_err()
+        );
     }
 
     #[test]

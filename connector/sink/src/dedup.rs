@@ -17,12 +17,14 @@ use std::borrow::Cow;
 
 use millpond_connector::topic::Offset;
 use millpond_format::frame::{FrameDecoder, FrameEncoder};
+use millpond_format::gap::{ChainGap, Gap};
 use millpond_format::header::{Header, Kind, SourceRange};
 use millpond_format::join::{TrimError, trim};
 use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sequence::Position;
 
 use crate::contiguity::{Envelope, PlainRecord, Unit};
+use crate::gaps::OnGap;
 use crate::marks::{Mark, Marks};
 use crate::origins::{BatchChain, Cutoffs, OriginQuestion};
 use crate::placement::is_topic_origin;
@@ -76,6 +78,8 @@ pub struct Admission<'a> {
     pub marks: Marks,
     /// Events dropped because they were delivered before.
     pub duplicates: u64,
+    /// Missing ordinals that were passed over.
+    pub gaps: Vec<Gap>,
 }
 
 /// What came of looking through a plan.
@@ -194,7 +198,24 @@ impl Decision {
     }
 }
 
+/// Goes through `units` in order and answers what is new; a hole is an error.
+///
+/// # Errors
+/// See [`admit_past`].
+pub fn admit<'a>(
+    units: &[Unit<'a>],
+    removed: u64,
+    marks: &Marks,
+    whole: bool,
+    cutoffs: &Cutoffs,
+    tools: &mut Workbench,
+) -> Result<Outcome<'a>, DedupError> {
+    admit_past(OnGap::Halt, units, removed, marks, whole, cutoffs, tools)
+}
+
 /// Goes through `units` in order and answers what is new.
+///
+/// With [`OnGap::Record`] missing ordinals are answered as gaps.
 ///
 /// `removed` records were taken out of these units by other SmartModules.
 ///
@@ -203,7 +224,8 @@ impl Decision {
 ///
 /// # Errors
 /// [`DedupError`] names the shard, ordinals and offset of the first break.
-pub fn admit<'a>(
+pub fn admit_past<'a>(
+    on_gap: OnGap,
     units: &[Unit<'a>],
     removed: u64,
     marks: &Marks,
@@ -215,13 +237,18 @@ pub fn admit<'a>(
         entries: Vec::new(),
         marks: marks.clone(),
         duplicates: 0,
+        gaps: Vec::new(),
     };
-    let marks = &mut admission.marks;
-    marks.removed = marks.removed.saturating_add(removed);
+    admission.marks.remove(removed);
+    let rules = Rules {
+        on_gap,
+        whole,
+        cutoffs,
+    };
     for unit in units {
         let question = match unit {
-            Unit::Plain(record) => admit_plain(record, whole, &mut admission)?,
-            Unit::Batch(batch) => admit_batch(batch, whole, cutoffs, tools, &mut admission)?,
+            Unit::Plain(record) => admit_plain(record, rules, &mut admission)?,
+            Unit::Batch(batch) => admit_batch(batch, rules, tools, &mut admission)?,
         };
         if let Some(question) = question {
             return Ok(Outcome::NeedsOrigins(question));
@@ -230,9 +257,17 @@ pub fn admit<'a>(
     Ok(Outcome::Admitted(admission))
 }
 
+/// What decides besides the entries.
+#[derive(Clone, Copy)]
+struct Rules<'a> {
+    on_gap: OnGap,
+    whole: bool,
+    cutoffs: &'a Cutoffs,
+}
+
 fn admit_plain<'a>(
     record: &'a PlainRecord,
-    whole: bool,
+    rules: Rules<'_>,
     admission: &mut Admission<'a>,
 ) -> Result<Option<OriginQuestion>, DedupError> {
     let key = record.key.as_deref().unwrap_or_default();
@@ -260,7 +295,12 @@ fn admit_plain<'a>(
         last: &position,
     };
     let at = (record.offset, record.offset);
-    let decision = match judge(&piece, at, whole, &Cutoffs::new(), &mut admission.marks)? {
+    let none = Cutoffs::new();
+    let rules = Rules {
+        cutoffs: &none,
+        ..rules
+    };
+    let decision = match judge(&piece, at, rules, admission)? {
         Ok(decision) => decision,
         Err(question) => return Ok(Some(question)),
     };
@@ -274,8 +314,7 @@ fn admit_plain<'a>(
 
 fn admit_batch<'a>(
     batch: &[&'a Envelope],
-    whole: bool,
-    cutoffs: &Cutoffs,
+    rules: Rules<'_>,
     tools: &mut Workbench,
     admission: &mut Admission<'a>,
 ) -> Result<Option<OriginQuestion>, DedupError> {
@@ -286,7 +325,7 @@ fn admit_batch<'a>(
     let pieces = pieces(batch);
     let mut decisions = Vec::with_capacity(pieces.len());
     for piece in &pieces {
-        match judge(piece, at, whole, cutoffs, &mut admission.marks)? {
+        match judge(piece, at, rules, admission)? {
             Ok(decision) => decisions.push(decision),
             Err(question) => return Ok(Some(question)),
         }
@@ -400,28 +439,57 @@ fn pieces<'a>(batch: &[&'a Envelope]) -> Vec<Piece<'a>> {
     pieces
 }
 
-/// Takes `missing` ordinals from the records that are known to be removed, if they suffice.
-fn missing_is_removed(marks: &mut Marks, missing: u64) -> bool {
-    match marks.removed.checked_sub(missing) {
-        Some(left) => {
-            marks.removed = left;
-            true
+/// Accounts for `missing` ordinals: removed records first; what is left is a gap that `on_gap`
+/// lets pass (`bounds`), or none. False when it is neither.
+fn accounts(
+    missing: u64,
+    on_gap: OnGap,
+    admission: &mut Admission<'_>,
+    bounds: impl FnOnce(u64) -> ChainGap,
+) -> bool {
+    let marks = &mut admission.marks;
+    match (marks.removed.checked_sub(missing), on_gap) {
+        (Some(left), _) => marks.removed = left,
+        (None, OnGap::Halt) => return false,
+        (None, OnGap::Record) => {
+            let lost = missing - std::mem::take(&mut marks.removed);
+            admission.gaps.push(Gap::Chain(Box::new(bounds(lost))));
         }
-        None => false,
     }
+    true
 }
 
 /// Decides about one piece and moves its shard's mark.
 fn judge(
     piece: &Piece<'_>,
     (base_offset, last_offset): (Offset, Offset),
-    whole: bool,
-    cutoffs: &Cutoffs,
-    marks: &mut Marks,
+    rules: Rules<'_>,
+    admission: &mut Admission<'_>,
 ) -> Result<Result<Decision, OriginQuestion>, DedupError> {
+    let gap = |first, last, before: Option<&Position>, after: &Position| {
+        let (before, after) = (before.cloned(), after.clone());
+        move |missing| ChainGap {
+            stream: piece.stream.to_owned(),
+            shard: piece.shard.to_owned(),
+            epoch: piece.epoch,
+            first,
+            last,
+            missing,
+            before,
+            after,
+            offset: base_offset,
+        }
+    };
     let span = piece.max.saturating_sub(piece.min).saturating_add(1);
+    let inside = gap(
+        piece.min.saturating_add(1),
+        piece.max.saturating_sub(1),
+        Some(piece.first),
+        piece.last,
+    );
     let absent = span.checked_sub(piece.count);
-    if piece.count == 0 || !absent.is_some_and(|absent| missing_is_removed(marks, absent)) {
+    let is_whole = |absent| accounts(absent, rules.on_gap, admission, inside);
+    if piece.count == 0 || !absent.is_some_and(is_whole) {
         return Err(DedupError::Inside {
             stream: piece.stream.to_owned(),
             shard: piece.shard.to_owned(),
@@ -432,8 +500,10 @@ fn judge(
             base_offset,
         });
     }
-    let follows = |marks: &mut Marks, expected: u64| {
-        if missing_is_removed(marks, piece.min.saturating_sub(expected)) {
+    let follows = |admission: &mut Admission<'_>, expected: u64, before: Option<&Position>| {
+        let missing = piece.min.saturating_sub(expected);
+        let gap = gap(expected, piece.min.saturating_sub(1), before, piece.first);
+        if accounts(missing, rules.on_gap, admission, gap) {
             return Ok(());
         }
         Err(DedupError::Gap {
@@ -453,16 +523,18 @@ fn judge(
         last: piece.last.clone(),
         highest: highest.max(piece.last).clone(),
     };
-    let Some(mark) = marks.get(piece.stream, piece.shard).cloned() else {
-        if whole {
-            follows(marks, 0)?;
+    let known = admission.marks.get(piece.stream, piece.shard);
+    let Some(mark) = known.cloned() else {
+        if rules.whole {
+            follows(admission, 0, None)?;
         }
-        marks.set(moved(piece.last));
+        admission.marks.set(moved(piece.last));
         return Ok(Ok(Decision::All));
     };
     // Last ordinal of this numbering that is in the table.
     let delivered = if mark.epoch == piece.epoch {
-        follows(marks, mark.ordinal.saturating_add(1))?;
+        let expected = mark.ordinal.saturating_add(1);
+        follows(admission, expected, Some(&mark.last))?;
         if piece.max <= mark.ordinal {
             return Ok(Ok(Decision::None));
         }
@@ -472,7 +544,7 @@ fn judge(
             // A process that was replaced sent this late; all of it is in the table.
             return Ok(Ok(Decision::None));
         }
-        follows(marks, 0)?;
+        follows(admission, 0, None)?;
         None
     };
     let by_ordinal = match delivered {
@@ -491,7 +563,7 @@ fn judge(
             shard: piece.shard.to_owned(),
             epoch: piece.epoch,
         };
-        let Some(cutoff) = cutoffs.get(&chain) else {
+        let Some(cutoff) = rules.cutoffs.get(&chain) else {
             return Ok(Err(OriginQuestion {
                 base_offset,
                 last_offset,
@@ -504,7 +576,6 @@ fn judge(
             None => by_ordinal,
         }
     };
-    let mark = moved(&mark.highest);
-    marks.set(mark);
+    admission.marks.set(moved(&mark.highest));
     Ok(Ok(decision))
 }

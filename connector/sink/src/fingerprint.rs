@@ -47,6 +47,17 @@ pub fn fingerprint(of: Ingredients<'_>) -> String {
     format!("{:032x}", hash.digest128())
 }
 
+/// Digests of SmartModules that are files: the same path may hold another module tomorrow. One
+/// that cannot be read is left to the topic, which says so.
+#[must_use]
+pub fn module_digests(transforms: &[Transform]) -> Vec<String> {
+    let digest = |transform: &Transform| {
+        let bytes = std::fs::read(&transform.uses).ok()?;
+        Some(format!("{:032x}", xxhash_rust::xxh3::xxh3_128(&bytes)))
+    };
+    transforms.iter().filter_map(digest).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

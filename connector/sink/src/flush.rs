@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use millpond_connector::metrics::Metrics;
-use millpond_connector::topic::{Offset, PartitionId, Topic, Transform};
-use tracing::{info, warn};
+use millpond_connector::topic::{Offset, OffsetBounds, PartitionId, Topic, Transform};
+use millpond_format::gap::{Gap, list_text};
+use millpond_format::limits::MAX_GAPS_BYTES;
+use tracing::{error, info, warn};
 
-use crate::contiguity::{Coverage, Entry, filtered_units, units};
-use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit};
+use crate::configuration;
+use crate::contiguity::{Coverage, Entry, Jumps, cover};
+use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit_past};
 use crate::error::SinkError;
-use crate::ledger::{Done, LedgerError, LedgerRow, Resume, Step};
+use crate::gaps::{OnGap, PlanGaps};
+use crate::ledger::{Done, Intent, LedgerError, LedgerRow, Resume, Step};
 use crate::letter_queue::DeadLetters;
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
@@ -18,6 +22,7 @@ use crate::placement::is_packer;
 use crate::store::{PlanInput, PlanWriter, Store};
 
 /// What the topic partitions of a sink share.
+#[derive(Clone)]
 pub struct Shared {
     /// Where events and ledger are.
     pub store: Arc<dyn Store>,
@@ -31,6 +36,8 @@ pub struct Shared {
     pub dead_letters: DeadLetters,
     /// Pipeline name; also the name under which topic offsets are released.
     pub pipeline: String,
+    /// What to do about data that is gone for good.
+    pub on_gap: OnGap,
     /// Longest wait of data for its plan.
     pub max_age: std::time::Duration,
     /// Buffered packed bytes of one topic partition that make a plan.
@@ -91,31 +98,78 @@ impl Core {
         let bounds = Reading::new(core.shared.clone(), partition, 0)
             .bounds()
             .await?;
-        let resume = core.ledger.resume(&core.shared.fingerprint, bounds);
-        let resume = resume.map_err(ledger_error)?;
+        let Shared {
+            fingerprint,
+            on_gap,
+            ..
+        } = &*core.shared;
+        let resume = match core.ledger.resume(fingerprint, bounds, *on_gap) {
+            Err(LedgerError::Fingerprint { recorded, .. }) => {
+                core.release().await;
+                core.finish_as(&recorded, bounds).await?;
+                return Ok(core);
+            }
+            other => other.map_err(ledger_error)?,
+        };
         core.release().await;
+        core.go_on(resume).await?;
+        Ok(core)
+    }
+
+    async fn go_on(&mut self, resume: Resume) -> Result<(), SinkError> {
+        let (partition, epoch) = (self.partition, self.ledger.epoch);
         match resume {
             Resume::Read { from } => {
-                info!(
-                    partition,
-                    offset = from,
-                    epoch = core.ledger.epoch,
-                    "goes on"
-                );
+                info!(partition, offset = from, epoch, "goes on");
+                Ok(())
             }
             Resume::Replay { from, to } => {
-                info!(
-                    partition,
-                    from,
-                    to,
-                    epoch = core.ledger.epoch,
-                    "writes an open plan again"
-                );
-                let entries = core.read_again(from, to).await?;
-                core.flush(Input { from, to, entries }, true).await?;
+                info!(partition, from, to, epoch, "writes an open plan again");
+                let input = self.replayed(from, to).await?;
+                self.flush(input, true).await
             }
+            Resume::GiveUp { .. } => {
+                let step = self.ledger.give_up();
+                self.step(step).await?;
+                self.given_up().await
+            }
+            Resume::GivenUp { .. } => self.given_up().await,
         }
-        Ok(core)
+    }
+
+    /// Finishes the open plan with the configuration that it was begun with, so that it comes
+    /// out the same; what comes next is written with the present one.
+    async fn finish_as(&mut self, recorded: &str, bounds: OffsetBounds) -> Result<(), SinkError> {
+        let partition = self.partition;
+        let ledger_error = |source| SinkError::Ledger { partition, source };
+        let found = configuration::recorded(&self.shared, partition, recorded).await?;
+        let (shared, writer) = found.map_err(|why| {
+            let (from, to) = self
+                .ledger
+                .intent
+                .as_ref()
+                .map_or((0, 0), |i| (i.from, i.to));
+            ledger_error(LedgerError::Fingerprint {
+                from,
+                to,
+                recorded: recorded.to_owned(),
+                ours: self.shared.fingerprint.clone(),
+                why,
+            })
+        })?;
+        let resume = self.ledger.resume(recorded, bounds, shared.on_gap);
+        let resume = resume.map_err(ledger_error)?;
+        info!(
+            partition,
+            recorded, "an open plan was begun with another configuration"
+        );
+        let present = (
+            std::mem::replace(&mut self.shared, Arc::new(shared)),
+            std::mem::replace(&mut self.writer, writer),
+        );
+        let finished = self.go_on(resume).await;
+        (self.shared, self.writer) = present;
+        finished
     }
 
     /// First offset that no plan covers.
@@ -146,59 +200,102 @@ impl Core {
     }
 
     /// Plans and writes `input`, and commits the plan before. With `replay` the intent is
-    /// recorded already.
+    /// recorded already, and what it passes over is passed over again.
     ///
     /// # Errors
     /// [`SinkError`]; the ledger then says what to do again.
     pub async fn flush(&mut self, input: Input, replay: bool) -> Result<(), SinkError> {
         let (from, to) = (input.from, input.to);
-        let mut entries = input.entries;
-        let (marks, duplicates) = match self.decide(&entries, from, to).await {
-            Err(hole) if is_hole(&hole) => {
-                warn!(partition = self.partition, from, to, %hole, "reads the records once more");
-                entries = self.read_again(from, to).await?;
-                self.decide(&entries, from, to).await?
+        let decided = match replay.then_some(self.ledger.intent.as_ref()).flatten() {
+            Some(intent) => {
+                let recorded = intent.gaps.clone();
+                self.decide_again(&input, &recorded).await?
             }
-            other => other?,
+            None => self.decide_after_rereads(input).await?,
         };
         if !replay {
-            let step = self
-                .ledger
-                .begin(self.done.as_ref(), to, &self.shared.fingerprint);
+            let Shared { fingerprint, .. } = &*self.shared;
+            let done = self.done.as_ref();
+            let gaps = decided.gaps.clone();
+            let step = self.ledger.begin(done, to, fingerprint, gaps);
             let commits = self.done.is_some();
             self.step(step).await?;
             if commits {
                 self.committed().await;
             }
         }
-        drop(entries);
+        self.keep_gaps(from, &decided.gaps).await?;
         let written = self.writer.write().await;
         let letters = written.map_err(|error| SinkError::of_store(self.partition, error))?;
         let count = letters.len() as u64;
         let queue = &self.shared.dead_letters;
         queue.put_away(letters, replay).await?;
         self.shared.metrics.dead_letters.add(count);
-        self.shared.metrics.duplicates_dropped.add(duplicates);
+        let metrics = &self.shared.metrics;
+        metrics.duplicates_dropped.add(decided.duplicates);
+        let marks = decided.marks;
         self.done = Some(Done { to, marks });
         Ok(())
     }
 
-    /// From what was read to a plan; asks the topic for origins where ordinals do not tell.
-    async fn decide(
-        &mut self,
-        entries: &[Entry],
-        from: Offset,
-        to: Offset,
-    ) -> Result<(Marks, u64), SinkError> {
+    /// A hole is read again. One that stays is an error, or a gap if the operator chose so.
+    async fn decide_after_rereads(&mut self, mut input: Input) -> Result<Decided, SinkError> {
+        let (from, to) = (input.from, input.to);
         let partition = self.partition;
-        let covered = if may_remove(&self.shared.transforms, entries) {
-            filtered_units(entries, from..to)
-        } else {
-            units(entries, from..to).map(|units| Coverage { units, removed: 0 })
+        match self.decide(&input, OnGap::Halt).await {
+            Err(hole) if is_hole(&hole) => {
+                warn!(partition, from, to, %hole, "reads the records once more");
+                input = self.read_again(from, to).await?;
+            }
+            other => return other,
+        }
+        match (self.decide(&input, OnGap::Halt).await, self.shared.on_gap) {
+            (Err(hole), OnGap::Record) if is_hole(&hole) => {
+                self.decide(&input, OnGap::Record).await
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// The decision of an open plan, which must come out as it did before.
+    async fn decide_again(
+        &mut self,
+        input: &Input,
+        recorded: &[Gap],
+    ) -> Result<Decided, SinkError> {
+        let on_gap = match recorded {
+            [] => OnGap::Halt,
+            _ => OnGap::Record,
         };
+        let decided = self.decide(input, on_gap).await?;
+        if decided.gaps == recorded {
+            return Ok(decided);
+        }
+        Err(SinkError::Ledger {
+            partition: self.partition,
+            source: LedgerError::OtherGaps {
+                from: input.from,
+                to: input.to,
+                found: list_text(&decided.gaps),
+                recorded: list_text(recorded),
+            },
+        })
+    }
+
+    /// From what was read to a plan; asks the topic for origins where ordinals do not tell.
+    async fn decide(&mut self, input: &Input, on_gap: OnGap) -> Result<Decided, SinkError> {
+        let partition = self.partition;
+        let (from, to) = (input.from, input.to);
+        let jumps = Jumps {
+            filtered: may_remove(&self.shared.transforms, &input.entries),
+            holes: &input.holes,
+            pass: on_gap == OnGap::Record,
+        };
+        let covered = cover(&input.entries, from..to, jumps);
         let Coverage {
-            units: whole,
+            units,
             removed,
+            gaps: lost,
         } = covered.map_err(|source| SinkError::Contiguity { partition, source })?;
         let mut tools = Workbench::default();
         let mut cutoffs = Cutoffs::new();
@@ -206,16 +303,10 @@ impl Core {
             .done
             .as_ref()
             .map_or(&self.ledger.marks, |done| &done.marks);
+        let whole = self.ledger.start == 0;
         let admission = loop {
-            let outcome = admit(
-                &whole,
-                removed,
-                marks,
-                self.ledger.start == 0,
-                &cutoffs,
-                &mut tools,
-            )
-            .map_err(|source| SinkError::Dedup { partition, source })?;
+            let outcome = admit_past(on_gap, &units, removed, marks, whole, &cutoffs, &mut tools)
+                .map_err(|source| SinkError::Dedup { partition, source })?;
             let question = match outcome {
                 Outcome::Admitted(admission) => break admission,
                 Outcome::NeedsOrigins(question) => question,
@@ -237,7 +328,18 @@ impl Core {
             entries,
             marks,
             duplicates,
+            gaps: missing,
         } = admission;
+        let lost = lost.into_iter().map(|hole| Gap::Offsets {
+            from: hole.start,
+            to: hole.end,
+        });
+        let gaps: Vec<Gap> = lost.chain(missing).collect();
+        if list_text(&gaps).len() > MAX_GAPS_BYTES {
+            let gaps = gaps.len();
+            let source = LedgerError::TooManyGaps { from, to, gaps };
+            return Err(SinkError::Ledger { partition, source });
+        }
         let input = PlanInput {
             from,
             to,
@@ -247,7 +349,44 @@ impl Core {
         };
         let planned = self.writer.plan(input).await;
         planned.map_err(|error| SinkError::of_store(partition, error))?;
-        Ok((marks, duplicates))
+        Ok(Decided {
+            marks,
+            duplicates,
+            gaps,
+        })
+    }
+
+    /// Counts and shows gaps, and makes them durable for good. They are in the intent already.
+    async fn keep_gaps(&self, from: Offset, gaps: &[Gap]) -> Result<(), SinkError> {
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        let partition = self.partition;
+        for gap in gaps {
+            error!(partition, %gap, "events are lost: recorded as a gap, goes on after it");
+            self.shared.metrics.gaps.add(1);
+            self.shared.metrics.gap_records.add(gap.records());
+        }
+        let kept = self.shared.store.put_gaps(PlanGaps {
+            pipeline: &self.shared.pipeline,
+            topic: self.shared.topic.name(),
+            partition,
+            from,
+            gaps,
+        });
+        kept.await
+            .map_err(|error| SinkError::of_store(partition, error))
+    }
+
+    /// Goes past an open plan that was given up; its gap is in the ledger already.
+    async fn given_up(&mut self) -> Result<(), SinkError> {
+        let Some(Intent { from, to, gaps, .. }) = self.ledger.intent.clone() else {
+            return Ok(());
+        };
+        self.keep_gaps(from, &gaps).await?;
+        let marks = self.ledger.marks.clone();
+        self.done = Some(Done { to, marks });
+        Ok(())
     }
 
     async fn step(&mut self, step: Step) -> Result<(), SinkError> {
@@ -289,11 +428,41 @@ impl Core {
         }
     }
 
-    async fn read_again(&self, from: Offset, to: Offset) -> Result<Vec<Entry>, SinkError> {
-        Reading::new(self.shared.clone(), self.partition, from)
-            .entries_to(to)
-            .await
+    async fn read_again(&self, from: Offset, to: Offset) -> Result<Input, SinkError> {
+        let mut reading = Reading::new(self.shared.clone(), self.partition, from);
+        reading.on_gap = self.shared.on_gap;
+        reading.all_to(to).await
     }
+
+    /// What an open plan is made of: the records of its offsets but for those that it passed over,
+    /// though they be back.
+    async fn replayed(&self, from: Offset, to: Offset) -> Result<Input, SinkError> {
+        let holes = self.ledger.intent.as_ref().map(Intent::holes);
+        let holes = holes.unwrap_or_default();
+        let mut input = Input {
+            from,
+            to,
+            ..Input::default()
+        };
+        let mut next = from;
+        for hole in holes.iter().cloned().chain(std::iter::once(to..to)) {
+            if next < hole.start {
+                let reading = Reading::new(self.shared.clone(), self.partition, next);
+                let read = reading.all_to(hole.start).await?;
+                input.entries.extend(read.entries);
+            }
+            next = hole.end;
+        }
+        input.holes = holes;
+        Ok(input)
+    }
+}
+
+/// What a plan comes to.
+struct Decided {
+    marks: Marks,
+    duplicates: u64,
+    gaps: Vec<Gap>,
 }
 
 /// True when SmartModules may have removed records unseen: any but the packer, which counts

@@ -5,7 +5,9 @@
 //! (I11). Recording the intent of plan n commits plan n-1 in the same write.
 
 use millpond_connector::topic::{Offset, OffsetBounds};
+use millpond_format::gap::{Gap, list_text, parse_list};
 
+use crate::gaps::OnGap;
 use crate::marks::Marks;
 
 /// A plan that was begun: everything in these offsets is being written.
@@ -15,8 +17,10 @@ pub struct Intent {
     pub from: Offset,
     /// End, exclusive.
     pub to: Offset,
-    /// Fingerprint of the configuration that decides the bytes.
+    /// Fingerprint of the configuration that decides the bytes; without `/`.
     pub fingerprint: String,
+    /// What is lost and was passed over: a replay passes over the same.
+    pub gaps: Vec<Gap>,
 }
 
 /// The ledger row.
@@ -60,7 +64,7 @@ pub enum LedgerError {
     /// The configuration changed while a plan was open.
     #[error(
         "offsets {from} to {to} were being written with configuration `{recorded}` when the sink \
-         stopped, and the configuration is `{ours}` now: writing them anew would give other items. \
+         stopped; it is `{ours}` now, and the old one cannot be used to finish them: {why}. \
          Start once with the SmartModule, its parameters, `max-item-bytes`, key names and pipeline \
          as they were, let it drain, then change them"
     )]
@@ -73,18 +77,45 @@ pub enum LedgerError {
         recorded: String,
         /// Fingerprint now.
         ours: String,
+        /// Why the recorded configuration is of no use here.
+        why: &'static str,
     },
     /// The topic lost records that were not committed.
     #[error(
         "the ledger stands at offset {committed}, but the topic begins at {earliest}: \
-         offsets {committed} to {earliest} are gone. Restore the topic's data, or use another \
-         `pipeline` to start from what is left"
+         offsets {committed} to {earliest} are gone. Restore the topic's data, or set \
+         `on-gap: record` to record the loss and go on with what is left"
     )]
     Gone {
         /// First offset that is not committed.
         committed: Offset,
         /// First offset that is stored.
         earliest: Offset,
+    },
+    /// A plan made anew misses other data than when it was begun.
+    #[error(
+        "offsets {from} to {to} were being written when the sink stopped, and the topic gives \
+         something else for them now ({found}; then: {recorded}): restore the topic's data"
+    )]
+    OtherGaps {
+        /// First offset of the open plan.
+        from: Offset,
+        /// Its end.
+        to: Offset,
+        /// What is missing now.
+        found: String,
+        /// What was missing when the plan was begun.
+        recorded: String,
+    },
+    /// More is missing than a ledger row can record.
+    #[error("offsets {from} to {to}: {gaps} gaps are more than one plan can record")]
+    TooManyGaps {
+        /// First offset of the plan.
+        from: Offset,
+        /// Its end.
+        to: Offset,
+        /// Gaps found.
+        gaps: usize,
     },
     /// The topic ends before the ledger.
     #[error(
@@ -132,6 +163,20 @@ pub enum Resume {
         /// End, exclusive.
         to: Offset,
     },
+    /// A plan is open whose records are gone in part: give it up.
+    GiveUp {
+        /// First offset.
+        from: Offset,
+        /// End, exclusive.
+        to: Offset,
+    },
+    /// A plan is open that was given up: go on after it.
+    GivenUp {
+        /// First offset.
+        from: Offset,
+        /// End, exclusive.
+        to: Offset,
+    },
 }
 
 impl LedgerRow {
@@ -167,49 +212,82 @@ impl LedgerRow {
     /// # Errors
     /// [`LedgerError`] when the topic does not hold what is needed, or the configuration
     /// changed while a plan was open.
-    pub fn resume(&self, fingerprint: &str, bounds: OffsetBounds) -> Result<Resume, LedgerError> {
-        if self.committed < bounds.earliest {
-            return Err(LedgerError::Gone {
-                committed: self.committed,
-                earliest: bounds.earliest,
-            });
-        }
-        let needed = self
-            .intent
-            .as_ref()
-            .map_or(self.committed, |intent| intent.to);
+    pub fn resume(
+        &self,
+        fingerprint: &str,
+        bounds: OffsetBounds,
+        on_gap: OnGap,
+    ) -> Result<Resume, LedgerError> {
+        let intent = self.intent.as_ref();
+        let needed = intent.map_or(self.committed, |intent| intent.to);
         if needed > bounds.end {
             return Err(LedgerError::Ahead {
                 committed: needed,
                 end: bounds.end,
             });
         }
-        match &self.intent {
-            None => Ok(Resume::Read {
-                from: self.committed,
-            }),
+        if let Some(intent) = intent
+            && intent.is_given_up()
+        {
+            let Intent { from, to, .. } = *intent;
+            return Ok(Resume::GivenUp { from, to });
+        }
+        // What an open plan passes over is not needed.
+        let first = intent.map_or(self.committed, Intent::first_needed);
+        if first < bounds.earliest {
+            return match (intent, on_gap) {
+                (_, OnGap::Halt) => Err(LedgerError::Gone {
+                    committed: first,
+                    earliest: bounds.earliest,
+                }),
+                (None, OnGap::Record) => Ok(Resume::Read { from: first }),
+                (Some(&Intent { from, to, .. }), OnGap::Record) => Ok(Resume::GiveUp { from, to }),
+            };
+        }
+        match intent {
+            None => Ok(Resume::Read { from: first }),
             Some(intent) if intent.fingerprint != fingerprint => Err(LedgerError::Fingerprint {
                 from: intent.from,
                 to: intent.to,
                 recorded: intent.fingerprint.clone(),
                 ours: fingerprint.to_owned(),
+                why: "it was not recorded",
             }),
-            Some(intent) => Ok(Resume::Replay {
-                from: intent.from,
-                to: intent.to,
-            }),
+            Some(&Intent { from, to, .. }) => Ok(Resume::Replay { from, to }),
+        }
+    }
+
+    /// Gives the open plan up: it becomes a gap.
+    #[must_use]
+    pub fn give_up(&self) -> Step {
+        let mut row = self.clone();
+        if let Some(intent) = &mut row.intent {
+            let Intent { from, to, .. } = *intent;
+            intent.gaps = vec![Gap::Plan { from, to }];
+            row.plan += 1;
+        }
+        Step {
+            row,
+            seen: Some(self.clone()),
         }
     }
 
     /// Commits `done`, if there is a finished plan, and records the plan up to `to`.
     #[must_use]
-    pub fn begin(&self, done: Option<&Done>, to: Offset, fingerprint: &str) -> Step {
+    pub fn begin(
+        &self,
+        done: Option<&Done>,
+        to: Offset,
+        fingerprint: &str,
+        gaps: Vec<Gap>,
+    ) -> Step {
         let mut step = self.commit(done);
         step.row.plan = self.plan + 1;
         step.row.intent = Some(Intent {
             from: step.row.committed,
             to,
             fingerprint: fingerprint.to_owned(),
+            gaps,
         });
         step
     }
@@ -260,21 +338,55 @@ impl Step {
 }
 
 impl Intent {
-    /// `<from>/<to>/<fingerprint>`.
+    /// True when nothing of the plan is written any more.
+    #[must_use]
+    pub fn is_given_up(&self) -> bool {
+        matches!(self.gaps.as_slice(), [Gap::Plan { .. }])
+    }
+
+    /// First offset that a replay reads.
+    fn first_needed(&self) -> Offset {
+        match self.gaps.first() {
+            Some(Gap::Offsets { from, to }) if *from == self.from => *to,
+            _ => self.from,
+        }
+    }
+
+    /// Offsets that the plan passes over.
+    #[must_use]
+    pub fn holes(&self) -> Vec<std::ops::Range<Offset>> {
+        let hole = |gap: &Gap| match gap {
+            Gap::Offsets { from, to } => Some(*from..*to),
+            Gap::Plan { .. } | Gap::Chain(_) => None,
+        };
+        self.gaps.iter().filter_map(hole).collect()
+    }
+
+    /// `<from>/<to>/<fingerprint>`, and with gaps `/` and their text.
     #[must_use]
     pub fn text(&self) -> String {
-        format!("{}/{}/{}", self.from, self.to, self.fingerprint)
+        let mut text = format!("{}/{}/{}", self.from, self.to, self.fingerprint);
+        if !self.gaps.is_empty() {
+            text.push('/');
+            text.push_str(&list_text(&self.gaps));
+        }
+        text
     }
 
     /// Reads what [`Self::text`] wrote.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (from, rest) = text.split_once('/')?;
-        let (to, fingerprint) = rest.split_once('/')?;
+        let (to, rest) = rest.split_once('/')?;
+        let (fingerprint, gaps) = match rest.split_once('/') {
+            None => (rest, Vec::new()),
+            Some((fingerprint, gaps)) => (fingerprint, parse_list(gaps)?),
+        };
         Some(Self {
             from: from.parse().ok()?,
             to: to.parse().ok()?,
             fingerprint: fingerprint.to_owned(),
+            gaps,
         })
     }
 }
@@ -301,9 +413,9 @@ mod tests {
 
     #[test]
     fn a_plan_commits_the_one_before() {
-        let first = row().begin(None, 20, "f");
+        let first = row().begin(None, 20, "f", vec![]);
         assert_eq!((first.row.plan, first.row.committed), (1, 10));
-        let second = first.row.begin(Some(&done(20)), 35, "f");
+        let second = first.row.begin(Some(&done(20)), 35, "f", vec![]);
         assert_eq!((second.row.plan, second.row.committed), (2, 20));
         let intent = second.row.intent.clone().expect("open");
         assert_eq!((intent.from, intent.to), (20, 35));
@@ -317,10 +429,10 @@ mod tests {
 
     #[test]
     fn an_intent_survives_its_text_and_follows_what_is_committed() {
-        let mut open = row().begin(None, 20, "f/with/slashes").row;
+        let mut open = row().begin(None, 20, "f", vec![]).row;
         let intent = open.intent.clone().expect("open");
         assert_eq!(Intent::parse(&intent.text()), Some(intent));
-        for text in ["", "1", "1/2", "a/2/f", "1/b/f"] {
+        for text in ["", "1", "1/2", "a/2/f", "1/b/f", "1/2/f/", "1/2/f/hole"] {
             assert_eq!(Intent::parse(text), None, "{text}");
         }
         assert_eq!((row().problem(), open.problem()), (None, None));
@@ -330,14 +442,14 @@ mod tests {
 
     #[test]
     fn an_open_plan_is_replayed_and_only_with_the_same_configuration() {
-        let open = row().begin(None, 20, "f").row;
+        let open = row().begin(None, 20, "f", vec![]).row;
         let taken = LedgerRow::claim(Some(&open), "b", 0).row;
         assert_eq!(taken.epoch, 2);
         assert_eq!(
-            taken.resume("f", BOUNDS),
+            taken.resume("f", BOUNDS, OnGap::Halt),
             Ok(Resume::Replay { from: 10, to: 20 })
         );
-        let refused = taken.resume("g", BOUNDS);
+        let refused = taken.resume("g", BOUNDS, OnGap::Halt);
         assert!(matches!(
             refused,
             Err(LedgerError::Fingerprint {
@@ -347,13 +459,16 @@ mod tests {
             })
         ));
         let idle = open.commit(Some(&done(20))).row;
-        assert_eq!(idle.resume("g", BOUNDS), Ok(Resume::Read { from: 20 }));
+        assert_eq!(
+            idle.resume("g", BOUNDS, OnGap::Halt),
+            Ok(Resume::Read { from: 20 })
+        );
     }
 
     #[test]
     fn a_topic_that_lost_or_never_had_the_offsets_is_refused() {
         let at = |earliest, end| OffsetBounds { earliest, end };
-        let gone = row().resume("f", at(11, 100));
+        let gone = row().resume("f", at(11, 100), OnGap::Halt);
         assert_eq!(
             gone,
             Err(LedgerError::Gone {
@@ -361,7 +476,7 @@ mod tests {
                 earliest: 11
             })
         );
-        let ahead = row().resume("f", at(0, 9));
+        let ahead = row().resume("f", at(0, 9), OnGap::Halt);
         assert_eq!(
             ahead,
             Err(LedgerError::Ahead {
@@ -369,8 +484,8 @@ mod tests {
                 end: 9
             })
         );
-        let open = row().begin(None, 20, "f").row;
-        let ahead = open.resume("f", at(0, 19));
+        let open = row().begin(None, 20, "f", vec![]).row;
+        let ahead = open.resume("f", at(0, 19), OnGap::Halt);
         assert_eq!(
             ahead,
             Err(LedgerError::Ahead {
@@ -382,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_failed_condition_is_our_own_lost_answer_or_somebody_else() {
-        let step = row().begin(None, 20, "f");
+        let step = row().begin(None, 20, "f", vec![]);
         assert_eq!(step.judge(Some(&step.row)), Ok(()));
         let other = LedgerRow::claim(Some(&row()), "b", 0).row;
         assert_eq!(
@@ -394,5 +509,32 @@ mod tests {
             })
         );
         assert_eq!(step.judge(None), Err(LedgerError::Changed));
+    }
+
+    #[test]
+    fn what_is_gone_is_passed_over_only_when_told_to() {
+        let at = |earliest| OffsetBounds { earliest, end: 100 };
+        let resume = |row: &LedgerRow, earliest| row.resume("f", at(earliest), OnGap::Record);
+        // Nothing is open: the reader finds the hole and the next plan records it.
+        assert_eq!(resume(&row(), 15), Ok(Resume::Read { from: 10 }));
+        // A plan with a hole at its start needs only what comes after it.
+        let hole = Gap::Offsets { from: 10, to: 15 };
+        let open = row().begin(None, 20, "f", vec![hole]).row;
+        let replay = Resume::Replay { from: 10, to: 20 };
+        assert_eq!(resume(&open, 15), Ok(replay));
+        assert_eq!(open.resume("f", at(15), OnGap::Halt), Ok(replay));
+        let holes = open.intent.as_ref().map(Intent::holes);
+        assert_eq!(holes.as_deref(), Some(std::slice::from_ref(&(10..15))));
+        // More went meanwhile: what is written cannot be written anew.
+        assert!(open.resume("f", at(16), OnGap::Halt).is_err());
+        assert_eq!(resume(&open, 16), Ok(Resume::GiveUp { from: 10, to: 20 }));
+        let given_up = open.give_up();
+        assert_eq!(given_up.row.plan, open.plan + 1);
+        assert_eq!(given_up.row.problem(), None);
+        // That needs neither data nor the same configuration any more.
+        let resumed = given_up.row.resume("g", at(90), OnGap::Halt);
+        assert_eq!(resumed, Ok(Resume::GivenUp { from: 10, to: 20 }));
+        let intent = given_up.row.intent.expect("open");
+        assert_eq!(Intent::parse(&intent.text()), Some(intent));
     }
 }

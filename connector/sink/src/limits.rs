@@ -29,5 +29,5 @@ pub const IDLE_COMMIT: Duration = Duration::from_millis(500);
 /// Longest wait for data in one read of the topic.
 pub const READ_WAIT: Duration = Duration::from_secs(1);
 
-/// Shards that one ledger row can mark (1,000 shards and many generations of reshards).
-pub const MAX_MARKS: usize = 8_192;
+/// How often missing data is read again before it is taken for lost, where gaps are passed over.
+pub const REREADS: u32 = 3;

@@ -1,6 +1,7 @@
 //! The loop over one topic partition: reads ahead while a plan is being written.
 
 use std::future::pending;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use tracing::{info, warn};
 use crate::contiguity::{ContiguityError, Entry};
 use crate::error::SinkError;
 use crate::flush::{Core, Shared};
-use crate::limits::{IDLE_COMMIT, PLAN_RECORDS, READ_WAIT};
+use crate::gaps::OnGap;
+use crate::limits::{IDLE_COMMIT, PLAN_RECORDS, READ_WAIT, REREADS};
 use crate::placement::{is_unplaced, locate, topic_origin};
 
 /// Records that make a plan.
@@ -28,6 +30,19 @@ pub struct Input {
     pub to: Offset,
     /// What is between them.
     pub entries: Vec<Entry>,
+    /// Offsets that the topic does not give, in order.
+    pub holes: Vec<Range<Offset>>,
+}
+
+/// What one read gave.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// End, exclusive.
+    pub to: Offset,
+    /// Records up to there.
+    pub entries: Vec<Entry>,
+    /// Offsets before `to` that the topic does not give.
+    pub hole: Option<Range<Offset>>,
 }
 
 /// What was read and not planned.
@@ -44,17 +59,18 @@ impl Buffer {
             input: Input {
                 from,
                 to: from,
-                entries: Vec::new(),
+                ..Input::default()
             },
             bytes: 0,
             oldest: None,
         }
     }
 
-    fn push(&mut self, to: Offset, entries: Vec<Entry>, now: Instant) {
-        self.bytes += entries.iter().map(Entry::bytes).sum::<usize>();
-        self.input.entries.extend(entries);
-        self.input.to = to;
+    fn push(&mut self, read: Read, now: Instant) {
+        self.bytes += read.entries.iter().map(Entry::bytes).sum::<usize>();
+        self.input.entries.extend(read.entries);
+        self.input.holes.extend(read.hole);
+        self.input.to = read.to;
         self.oldest.get_or_insert(now);
     }
 
@@ -121,6 +137,7 @@ pub async fn run(
 ) -> Result<(), SinkError> {
     let core = Core::claim(shared.clone(), partition).await?;
     let mut reading = Reading::new(shared.clone(), partition, core.next_offset());
+    reading.on_gap = shared.on_gap;
     let mut buffer = Buffer::new(core.next_offset());
     let mut open_since = Instant::now();
     let mut idle = Some(core);
@@ -173,8 +190,8 @@ pub async fn run(
                 idle = Some(core);
             }
             chunk = reading.next(READ_WAIT), if room && !at_end => {
-                if let Some((to, entries)) = chunk? {
-                    buffer.push(to, entries, Instant::now());
+                if let Some(read) = chunk? {
+                    buffer.push(read, Instant::now());
                 }
             }
             () = drain.cancelled(), if drain_end.is_none() => {
@@ -199,6 +216,14 @@ async fn woken(at: Option<Instant>) {
     }
 }
 
+/// What a topic partition gives next.
+enum Found {
+    /// Records.
+    Chunk(Chunk),
+    /// Offsets that are not there, also when read again.
+    Hole(Range<Offset>),
+}
+
 /// Reads one topic partition in order; opens the reader anew after a failure that may pass.
 pub struct Reading {
     shared: Arc<Shared>,
@@ -207,14 +232,16 @@ pub struct Reading {
     next: Offset,
     reader: Option<Box<dyn PartitionReader>>,
     backoff: Backoff,
-    /// A hole was seen at `next` and the reader opened anew.
-    reopened: bool,
+    /// How often a hole was seen at `next` and the reader opened anew.
+    reopened: u32,
+    /// What to do about a hole that stays.
+    pub on_gap: OnGap,
     /// Read, and not handed on: the offsets of its records are being found out.
     pending: Option<Chunk>,
 }
 
 impl Reading {
-    /// Will read from `next` on.
+    /// Will read from `next` on; a hole that stays is an error unless `on_gap` is set otherwise.
     #[must_use]
     pub fn new(shared: Arc<Shared>, partition: PartitionId, next: Offset) -> Self {
         Self {
@@ -226,7 +253,8 @@ impl Reading {
                 Duration::from_millis(100),
                 Duration::from_secs(5),
             )),
-            reopened: false,
+            reopened: 0,
+            on_gap: OnGap::Halt,
             pending: None,
         }
     }
@@ -248,16 +276,25 @@ impl Reading {
     ///
     /// # Errors
     /// [`SinkError`] when the topic does not give it.
-    pub async fn entries_to(mut self, to: Offset) -> Result<Vec<Entry>, SinkError> {
-        let mut entries = Vec::new();
+    pub async fn all_to(mut self, to: Offset) -> Result<Input, SinkError> {
+        let mut input = Input {
+            from: self.next,
+            to,
+            ..Input::default()
+        };
         while self.next < to {
-            if let Some((_, read)) = self.next(READ_WAIT).await? {
-                entries.extend(read);
+            if let Some(read) = self.next(READ_WAIT).await? {
+                input.entries.extend(read.entries);
+                input.holes.extend(read.hole);
             }
         }
-        // A chunk may be several batches and reach beyond.
-        entries.retain(|entry| entry.offset() < to);
-        Ok(entries)
+        // A chunk may be several batches and reach beyond, and so may a hole.
+        input.entries.retain(|entry| entry.offset() < to);
+        input.holes.retain(|hole| hole.start < to);
+        if let Some(last) = input.holes.last_mut() {
+            last.end = last.end.min(to);
+        }
+        Ok(input)
     }
 
     /// Keys of the stored records from here to `to`, exclusive, without transforms.
@@ -268,7 +305,7 @@ impl Reading {
         let first = self.next;
         let mut keys = Vec::new();
         while self.next < to {
-            if let Some(chunk) = self.chunk(READ_WAIT, &[]).await? {
+            if let Some(Found::Chunk(chunk)) = self.chunk(READ_WAIT, &[]).await? {
                 self.next = self.next.max(chunk.offsets.end);
                 let here =
                     |offset: Option<Offset>| offset.is_some_and(|o| (first..to).contains(&o));
@@ -284,11 +321,21 @@ impl Reading {
     }
 
     /// The next chunk, decoded, with its end; waits up to `wait`. Cancel safe.
-    async fn next(&mut self, wait: Duration) -> Result<Option<(Offset, Vec<Entry>)>, SinkError> {
+    async fn next(&mut self, wait: Duration) -> Result<Option<Read>, SinkError> {
         let shared = self.shared.clone();
         let from = self.next;
         if self.pending.is_none() {
-            self.pending = self.chunk(wait, &shared.transforms).await?;
+            match self.chunk(wait, &shared.transforms).await? {
+                None => return Ok(None),
+                Some(Found::Chunk(chunk)) => self.pending = Some(chunk),
+                Some(Found::Hole(hole)) => {
+                    return Ok(Some(Read {
+                        to: hole.end,
+                        hole: Some(hole),
+                        ..Read::default()
+                    }));
+                }
+            }
         }
         let Some(chunk) = &self.pending else {
             return Ok(None);
@@ -330,14 +377,19 @@ impl Reading {
         })?;
         // A reader may begin with the whole batch that an offset lies in.
         entries.retain(|entry| entry.offset() >= from);
-        Ok(Some((to, entries)))
+        Ok(Some(Read {
+            to,
+            entries,
+            hole: None,
+        }))
     }
 
+    /// What comes next. Cancel safe: between a change of `self` and its answer nothing waits.
     async fn chunk(
         &mut self,
         wait: Duration,
         transforms: &[Transform],
-    ) -> Result<Option<Chunk>, SinkError> {
+    ) -> Result<Option<Found>, SinkError> {
         let read = match &mut self.reader {
             Some(reader) => reader.next(wait).await,
             empty => match self
@@ -353,6 +405,11 @@ impl Reading {
         let chunk = match read {
             Ok(Some(chunk)) if !chunk.offsets.is_empty() => chunk,
             Ok(_) => return Ok(None),
+            Err(TopicError::OffsetOutOfRange { earliest, .. })
+                if earliest > self.next && self.on_gap == OnGap::Record =>
+            {
+                return self.hole(earliest).await;
+            }
             Err(error) => {
                 self.failed(error).await?;
                 return Ok(None);
@@ -360,26 +417,47 @@ impl Reading {
         };
         self.backoff.reset();
         if chunk.offsets.start > self.next {
-            self.reader = None;
-            if std::mem::replace(&mut self.reopened, true) {
-                return Err(SinkError::Contiguity {
-                    partition: self.partition,
-                    source: ContiguityError::Offset {
-                        expected: self.next,
-                        found: chunk.offsets.start,
-                    },
-                });
-            }
+            return self.hole(chunk.offsets.start).await;
+        }
+        self.reopened = 0;
+        Ok(Some(Found::Chunk(chunk)))
+    }
+
+    /// The topic goes on at `found`, beyond where it should: reads again, then decides.
+    async fn hole(&mut self, found: Offset) -> Result<Option<Found>, SinkError> {
+        self.reader = None;
+        let hole = self.next..found;
+        let rereads = match self.on_gap {
+            OnGap::Halt => 1,
+            OnGap::Record => REREADS,
+        };
+        if self.reopened < rereads {
+            self.reopened += 1;
             warn!(
                 partition = self.partition,
-                expected = self.next,
-                found = chunk.offsets.start,
+                expected = hole.start,
+                found,
                 "offsets are missing, reads them once more"
             );
+            if self.reopened > 1 {
+                // Whatever hides them may need a moment.
+                let wait = self.backoff.next_wait(rand::random::<f64>());
+                sleep(wait.unwrap_or_default()).await;
+            }
             return Ok(None);
         }
-        self.reopened = false;
-        Ok(Some(chunk))
+        if self.on_gap == OnGap::Halt {
+            return Err(SinkError::Contiguity {
+                partition: self.partition,
+                source: ContiguityError::Offset {
+                    expected: hole.start,
+                    found,
+                },
+            });
+        }
+        self.reopened = 0;
+        self.next = found;
+        Ok(Some(Found::Hole(hole)))
     }
 
     /// Waits after a failure that may pass; the reader is opened anew.

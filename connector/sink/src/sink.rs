@@ -13,10 +13,12 @@ use millpond_connector::topic::{PartitionId, Transform};
 use tokio::task::JoinSet;
 use tracing::{error, info};
 
+use crate::configuration::Configuration;
 use crate::dead_letters::DeadLetterFile;
 use crate::error::SinkError;
 use crate::fingerprint::{Ingredients, fingerprint};
 use crate::flush::Shared;
+use crate::gaps::OnGap;
 use crate::letter_queue::DeadLetters;
 use crate::limits::plan_bytes;
 use crate::partition;
@@ -46,6 +48,10 @@ pub struct SinkSettings {
     pub max_age: Duration,
     /// Where dead letters go.
     pub dead_letters: DeadLetterTarget,
+    /// What to do about data that is gone for good.
+    pub on_gap: OnGap,
+    /// Pipelines of the same topic in the same store that this one is meant to stand beside.
+    pub beside: Vec<String>,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -100,9 +106,21 @@ impl StoreSink {
                 digests: &settings.digests,
             }),
         };
+        let known = store.pipelines().await.map_err(refused)?;
+        let (pipeline, name) = (&settings.pipeline, store.name());
+        registration.check_new(&known, &settings.beside, pipeline, &name)?;
         if let Some(found) = store.register(&registration).await.map_err(refused)? {
-            registration.check(&found, &settings.pipeline, &store.name())?;
+            registration.check(&found, pipeline, &name)?;
         }
+        let configuration = Configuration {
+            transforms: settings.transforms.clone(),
+            store: settings.fingerprint.clone(),
+        };
+        let text = configuration
+            .text()
+            .map_err(|error| SinkError::Registry(error.to_string()))?;
+        let kept = store.keep_configuration(&registration.fingerprint, &text);
+        kept.await.map_err(refused)?;
         let consumed = chosen(&settings.partitions, topic.partition_count()).len();
         Ok(Arc::new(Shared {
             store,
@@ -111,6 +129,7 @@ impl StoreSink {
             metrics: context.metrics.clone(),
             dead_letters,
             pipeline: settings.pipeline,
+            on_gap: settings.on_gap,
             max_age: settings.max_age,
             plan_bytes: plan_bytes(consumed),
             owner: format!("{}/{:016x}", context.name, rand::random::<u64>()),

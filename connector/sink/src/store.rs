@@ -11,8 +11,9 @@ use async_trait::async_trait;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::{Offset, PartitionId};
 
-use crate::dead_letters::DeadLetter;
+use crate::dead_letters::{DeadLetter, Payload};
 use crate::dedup::{Admitted, Workbench};
+use crate::gaps::PlanGaps;
 use crate::ledger::LedgerRow;
 use crate::registration::Registration;
 
@@ -63,6 +64,32 @@ pub trait Store: Send + Sync {
         registration: &Registration,
     ) -> Result<Option<Registration>, StoreError>;
 
+    /// Registrations of all pipelines in the store by name, so that one which was renamed by
+    /// mistake is recognised. A store that answers none recognises none.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn pipelines(&self) -> Result<Vec<(String, Registration)>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Keeps a configuration under its fingerprint for as long as a plan begun with it may be
+    /// open. In a store that does not, such a plan can only be finished with the same configuration.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn keep_configuration(&self, _fingerprint: &str, _text: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// The configuration that was kept under a fingerprint.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn configuration(&self, _fingerprint: &str) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
+
     /// The ledger row of a topic partition, strongly consistent.
     ///
     /// # Errors
@@ -84,6 +111,25 @@ pub trait Store: Send + Sync {
 
     /// A writer of plans for a topic partition that has been claimed.
     fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter>;
+
+    /// A writer that does as one with other settings did, those of
+    /// [`SinkSettings::fingerprint`](crate::sink::SinkSettings::fingerprint) of then; `None` when it cannot.
+    fn writer_as(
+        &self,
+        _partition: PartitionId,
+        _settings: &[String],
+    ) -> Option<Box<dyn PlanWriter>> {
+        None
+    }
+
+    /// Keeps gaps for good; those that are there already change nothing. Without a place of
+    /// their own they are put among the dead letters, each an entry without an event.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {
+        self.put_dead_letters(&gap_letters(of)).await
+    }
 
     /// Puts dead letters away durably; those with ids that are there already change nothing.
     ///
@@ -127,4 +173,26 @@ pub trait PlanWriter: Send + Sync {
     /// # Errors
     /// [`StoreError`]; some of the plan may be written.
     async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError>;
+}
+
+/// Gaps as dead letters.
+fn gap_letters(of: PlanGaps<'_>) -> Vec<DeadLetter> {
+    let PlanGaps {
+        pipeline,
+        topic,
+        partition,
+        from,
+        gaps,
+    } = of;
+    let letter = |(index, gap): (usize, &millpond_format::gap::Gap)| DeadLetter {
+        id: format!("{pipeline}/{topic}/{partition}/{from}/{index}/gap"),
+        offset: from,
+        time_ms: 0,
+        reason: "gap".into(),
+        detail: gap.text(),
+        group: None,
+        record_key: None,
+        payload: Payload::Raw(bytes::Bytes::new()),
+    };
+    gaps.iter().enumerate().map(letter).collect()
 }

@@ -74,6 +74,49 @@ pub fn ledger_pk(pipeline: &str, topic: &str) -> String {
     format!("millpond:ledger/{pipeline}/{topic}")
 }
 
+/// Partition key of the gaps of one pipeline on one topic.
+#[must_use]
+pub fn gaps_pk(pipeline: &str, topic: &str) -> String {
+    format!("millpond:gaps/{pipeline}/{topic}")
+}
+
+/// Sort key of a gap: topic partition, first offset of the plan that passed over it, index.
+#[must_use]
+pub fn gap_sk(partition: u32, from: u64, index: usize) -> String {
+    format!("{partition:05}/{from:019}/{index:05}")
+}
+
+/// Topic partition of a gap's sort key.
+#[must_use]
+pub fn parse_gap_sk(sk: &str) -> Option<u32> {
+    sk.split_once('/')?.0.parse().ok()
+}
+
+/// Partition key of the configurations that a pipeline was run with; the sort key is the
+/// fingerprint.
+#[must_use]
+pub fn configurations_pk(pipeline: &str) -> String {
+    format!("millpond:configurations/{pipeline}")
+}
+
+/// Partition key of the snapshots of marks of one pipeline on one topic.
+#[must_use]
+pub fn marks_pk(pipeline: &str, topic: &str) -> String {
+    format!("millpond:marks/{pipeline}/{topic}")
+}
+
+/// Sort key of a row of a snapshot: topic partition, fencing epoch and place of its writer, index.
+#[must_use]
+pub fn marks_sk(partition: u32, epoch: u64, place: u8, row: usize) -> String {
+    format!("{partition:05}/{epoch:019}/{place}/{row:03}")
+}
+
+/// Partition key of a pipeline's dead letters.
+#[must_use]
+pub fn dead_letters_pk(pipeline: &str) -> String {
+    format!("millpond:dead-letters/{pipeline}")
+}
+
 /// Sort key of a topic partition's ledger row.
 #[must_use]
 pub fn ledger_sk(partition: u32) -> String {

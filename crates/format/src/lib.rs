@@ -5,11 +5,13 @@
 
 pub mod error;
 pub mod frame;
+pub mod gap;
 pub mod header;
 mod header_codec;
 pub mod join;
 pub mod keys;
 pub mod limits;
+pub mod marks;
 pub mod origin;
 pub mod record;
 pub mod sequence;

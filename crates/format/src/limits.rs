@@ -53,3 +53,11 @@ pub const MAX_PIPELINE_BYTES: usize = 64;
 /// Bytes of an item that a producer of envelopes leaves for what the sink adds besides the
 /// group key: key and attribute names, pipeline, partition, sort key, counts, chain totals.
 pub const ITEM_RESERVE_BYTES: usize = 1_024;
+
+/// Shards that one ledger row can mark (1,000 shards and several generations of reshards): such
+/// a row stays below an item's limit.
+pub const MAX_MARKS: usize = 8_192;
+
+/// Bytes of all gaps that one plan may pass over: with its marks the ledger row stays below an
+/// item's limit.
+pub const MAX_GAPS_BYTES: usize = 64 << 10;

@@ -17,6 +17,8 @@ pub enum Exit {
     Mismatch,
     /// `read` went past damaged items.
     Damaged,
+    /// `verify` found something.
+    Findings,
     /// A second signal ended a drain.
     Interrupted,
 }
@@ -30,6 +32,7 @@ Exit codes:
   3    wrong configuration file
   4    demo: what was read back is not what was emitted
   5    read: damaged items were skipped (--skip-damaged)
+  6    verify: events are missing, repeated or damaged, or gaps were recorded
   130  a second SIGTERM or Ctrl-C ended the process before it had drained";
 
 impl Exit {
@@ -43,6 +46,7 @@ impl Exit {
             Self::Configuration => 3,
             Self::Mismatch => 4,
             Self::Damaged => 5,
+            Self::Findings => 6,
             Self::Interrupted => 130,
         }
     }
@@ -67,6 +71,7 @@ mod tests {
             Exit::Configuration,
             Exit::Mismatch,
             Exit::Damaged,
+            Exit::Findings,
             Exit::Interrupted,
         ] {
             let listed = format!("\n  {:<3}  ", exit.code());

@@ -21,6 +21,7 @@ pub mod report;
 pub mod runtime;
 pub mod signals;
 pub mod stand_ins;
+pub mod stream_census;
 pub mod time;
 pub mod verify;
 pub mod workload;
@@ -52,6 +53,7 @@ pub async fn run(command: Command) -> Result<Exit> {
         Command::Read(args) => commands::read::run(args).await,
         Command::Groups(args) => commands::groups::run(args).await,
         Command::Inspect(args) => commands::inspect::run(args).await,
+        Command::Verify(args) => commands::verify::run(args).await,
         Command::Schema => commands::schema::run(),
     }
 }

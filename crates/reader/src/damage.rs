@@ -123,6 +123,20 @@ pub enum Check {
         /// CRC-32C of the event.
         stored: u32,
     },
+    /// The sources of the header count other events than its frames.
+    #[error("header: its sources count {sources} events, its frames {frames}")]
+    SourceCount {
+        /// Events by the sources.
+        sources: u64,
+        /// Events by the frames.
+        frames: u64,
+    },
+    /// An event has an ordinal that its source does not span.
+    #[error("an event has ordinal {ordinal}, which is not one of its source")]
+    Ordinal {
+        /// The ordinal.
+        ordinal: u64,
+    },
     /// The origin of a plain item cannot be read.
     #[error("attribute `o`: {0}")]
     Origin(OriginError),

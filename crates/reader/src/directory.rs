@@ -16,6 +16,8 @@ const FORMAT_VERSION: i64 = 1;
 const FORMAT: &str = "version";
 /// Registry row: topic that the pipeline reads.
 const TOPIC: &str = "topic";
+/// Registry row: number of the topic's partitions.
+const PARTITIONS: &str = "partitions";
 /// Directory row: bound on sort time minus first event time, in milliseconds.
 const LATE: &str = "late";
 /// Ledger row: next topic offset that is not committed.
@@ -26,6 +28,8 @@ const COMMITTED: &str = "committed";
 pub(crate) struct Pipeline {
     pub(crate) name: String,
     pub(crate) topic: Option<String>,
+    /// Number of the topic's partitions.
+    pub(crate) topic_partitions: Option<u32>,
 }
 
 /// One chain of items: a group's events that went through one topic partition.
@@ -83,6 +87,7 @@ fn pipeline(table: &Table, name: String, row: &Attributes) -> Result<Pipeline, R
         _ => Ok(Pipeline {
             name,
             topic: text(row, TOPIC).map(str::to_owned),
+            topic_partitions: integer(row, PARTITIONS).and_then(|n| u32::try_from(n).ok()),
         }),
     }
 }

@@ -175,7 +175,7 @@ impl Groups {
 
 /// Goes through the directory page by page and gathers the chains of each group.
 #[derive(Debug, Default)]
-struct DirectoryScan {
+pub(crate) struct DirectoryScan {
     bucket: u64,
     after: Option<String>,
     /// Groups of which further rows may come, each a prefix of the one after it: rows are sorted
@@ -184,11 +184,11 @@ struct DirectoryScan {
 }
 
 impl DirectoryScan {
-    fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         self.bucket >= keys::DIRECTORY_BUCKETS
     }
 
-    async fn page(
+    pub(crate) async fn page(
         &mut self,
         table: &Table,
         pipeline: &str,

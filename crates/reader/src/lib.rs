@@ -32,6 +32,7 @@ mod item;
 mod parts;
 mod reader;
 mod table;
+pub mod verify;
 
 pub use config::{OnDamage, ReaderConfig, RetryPolicy};
 pub use damage::{Check, Damage};

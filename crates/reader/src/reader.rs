@@ -12,6 +12,7 @@ use crate::events::{Events, ReadRequest};
 use crate::groups::{Groups, GroupsRequest};
 use crate::inspect::{self, Items};
 use crate::table::Table;
+use crate::verify::{Verification, VerifyRequest};
 
 /// Reads what one pipeline wrote into one table.
 #[derive(Debug, Clone)]
@@ -49,6 +50,12 @@ impl Reader {
         self.pipeline.topic.as_deref()
     }
 
+    /// Number of that topic's partitions, when the table says so.
+    #[must_use]
+    pub fn topic_partitions(&self) -> Option<u32> {
+        self.pipeline.topic_partitions
+    }
+
     /// Lists the groups with their totals.
     #[must_use]
     pub fn groups(&self, request: GroupsRequest) -> Groups {
@@ -78,5 +85,13 @@ impl Reader {
     /// [`ReadError::NoSuchGroup`]; what a call can meet.
     pub async fn inspect_group(&self, group: &str) -> Result<Items, ReadError> {
         Items::open(&self.table, &self.pipeline, group).await
+    }
+
+    /// Begins to verify the table: reads the ledger and the recorded gaps.
+    ///
+    /// # Errors
+    /// What a call can meet.
+    pub async fn verify(&self, request: VerifyRequest) -> Result<Verification, ReadError> {
+        Verification::open(&self.table, &self.pipeline, request).await
     }
 }

@@ -18,6 +18,7 @@ use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableSettings;
 use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
 use millpond_format::record::BatchBuilder;
+use millpond_sink::gaps::OnGap;
 use millpond_sink::sink::{DeadLetterTarget, SinkSettings, StoreSink};
 use millpond_tests::pipeline::Pipeline;
 use millpond_tests::{DEADLINE, config};
@@ -120,6 +121,8 @@ impl Bench {
             pipeline: table.to_owned(),
             max_age: Duration::from_millis(200),
             dead_letters: DeadLetterTarget::Default,
+            on_gap: OnGap::Halt,
+            beside: Vec::new(),
             partitions: PartitionChoice::All,
             transforms: transforms.to_vec(),
             digests: Vec::new(),

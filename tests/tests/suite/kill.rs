@@ -20,6 +20,7 @@ async fn killed_at_random_moments_it_loses_and_repeats_nothing() -> Result<()> {
         seed,
         rate: 0.4,
         config: config::pipeline(),
+        pipeline: "events-sink".to_owned(),
         longest: Duration::from_secs(2),
     };
     let report = kill_run::run(MILLPOND, &settings).await;

@@ -10,6 +10,7 @@ mod kill;
 mod main_job;
 mod profiles;
 mod scripted_cluster;
+mod verify;
 
 /// The command line tool.
 const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");

@@ -16,6 +16,7 @@ use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_sink::dead_letters::DeadLetterFile;
 use millpond_sink::flush::Shared;
+use millpond_sink::gaps::OnGap;
 use millpond_sink::letter_queue::DeadLetters;
 use millpond_sink::store::Place;
 use tokio_util::sync::CancellationToken;
@@ -49,6 +50,8 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         max_age: Duration::from_millis(200),
         max_write_units_per_second: None,
         dead_letters: DeadLetterTarget::Default,
+        on_gap: OnGap::Halt,
+        beside: Vec::new(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -73,6 +76,7 @@ pub fn shared(
             topic: topic.name().to_owned(),
             metrics: metrics.clone(),
         },
+        resting: Default::default(),
     };
     Shared {
         store: Arc::new(store),
@@ -81,6 +85,7 @@ pub fn shared(
         metrics,
         dead_letters: DeadLetters::File(DeadLetterFile::new(folder.join("dead.jsonl"))),
         pipeline: "p".into(),
+        on_gap: OnGap::Halt,
         max_age: Duration::from_millis(300),
         plan_bytes: 8 << 20,
         owner: owner.to_owned(),

@@ -2,13 +2,16 @@
 
 mod answers;
 mod bounds;
+mod changes;
 mod checker;
 mod config;
 mod crash;
 mod dedup;
+mod gaps;
 mod harness;
 mod holes;
 mod plan;
+mod resting;
 mod rules;
 mod start;
 mod topic;

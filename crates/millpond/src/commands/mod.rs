@@ -23,6 +23,7 @@ pub mod run;
 pub mod schema;
 pub mod status;
 pub mod validate;
+pub mod verify;
 
 /// Width of messages with snippets.
 const TERMINAL_WIDTH: usize = 100;
@@ -48,10 +49,18 @@ impl TableArgs {
     /// # Errors
     /// When nothing names a region, or the table does not fit.
     pub async fn open(&self, on_damage: OnDamage) -> anyhow::Result<Reader> {
+        self.open_as(on_damage, true).await
+    }
+
+    /// The same; without `consistent`, items are read eventually consistent.
+    ///
+    /// # Errors
+    /// See [`TableArgs::open`].
+    pub async fn open_as(&self, on_damage: OnDamage, consistent: bool) -> anyhow::Result<Reader> {
         let client = aws_sdk_dynamodb::Client::new(&self.aws.load().await?);
         let config = ReaderConfig {
             pipeline: self.pipeline.clone(),
-            consistent: true,
+            consistent,
             on_damage,
             ..ReaderConfig::new(self.table.as_str())
         };

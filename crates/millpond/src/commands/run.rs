@@ -106,6 +106,7 @@ pub fn summary(watched: &[Watched]) -> String {
     for (name, count) in [
         ("dead letters", sum(|m| m.dead_letters.get())),
         ("duplicates dropped", sum(|m| m.duplicates_dropped.get())),
+        ("gaps recorded", sum(|m| m.gaps.get())),
         (
             "throttles",
             sum(|m| m.sink_throttles.get() + m.source_throttles.get()),

@@ -4,17 +4,18 @@
 //! each: stream number, shard, epoch, ordinal, position, highest position), CRC-32C of all
 //! before it. Integers are LEB128; a shard id of the usual form `shardId-%012d` is its number
 //! plus one, any other is 0 and its text; a sequence number is its length and its value in
-//! base 256. Version 2 ends with the count of removed records, before the checksum; without
-//! such records version 1 is written. A usual mark takes 40 to 60 bytes, so 1,000 shards cost about 50 write units a commit.
+//! base 256. Version 3 ends with two counts of removed records, before the checksum; without
+//! such records version 1 is written. A usual mark takes about 40 bytes.
 
 use std::cmp::Ordering;
 
-use millpond_format::sequence::{MAX_SEQUENCE_DIGITS, Position, SequenceNumber};
-
 use crate::limits::MAX_MARKS;
+use crate::sequence::{MAX_SEQUENCE_DIGITS, Position, SequenceNumber};
 
 const MAGIC: [u8; 3] = *b"MPM";
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+/// Without the count of all records that were removed.
+const PENDING_VERSION: u8 = 2;
 /// Without removed records.
 const PLAIN_VERSION: u8 = 1;
 
@@ -78,9 +79,29 @@ pub struct Marks {
     /// Records that a SmartModule removed and whose ordinals no later event has shown to be
     /// absent yet: so many may still be missing in the chains.
     pub removed: u64,
+    /// All records that SmartModules removed from this topic partition so far.
+    pub removed_ever: u64,
 }
 
 impl Marks {
+    /// Number of shards.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// True without a shard.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// Takes note of records that a SmartModule removed.
+    pub fn remove(&mut self, records: u64) {
+        self.removed = self.removed.saturating_add(records);
+        self.removed_ever = self.removed_ever.saturating_add(records);
+    }
+
     /// The mark of a shard.
     #[must_use]
     pub fn get(&self, stream: &str, shard: &str) -> Option<&Mark> {
@@ -92,6 +113,55 @@ impl Marks {
     /// Every mark in order.
     pub fn iter(&self) -> impl Iterator<Item = &Mark> {
         self.marks.iter()
+    }
+
+    /// The marks that `base` has not, or has otherwise; counts of removed records as here.
+    #[must_use]
+    pub fn changed_since(&self, base: &Self) -> Self {
+        // Both are sorted: one walk.
+        let mut others = base.marks.iter().peekable();
+        let changed = |mark: &&Mark| {
+            let key = (&mark.stream, &mark.shard);
+            while others
+                .next_if(|other| (&other.stream, &other.shard) < key)
+                .is_some()
+            {}
+            others.peek() != Some(mark)
+        };
+        let changed = self.marks.iter().filter(changed).cloned().collect();
+        Self {
+            marks: changed,
+            ..self.counts()
+        }
+    }
+
+    /// These marks with those of `recent` in place of older ones, and its counts.
+    #[must_use]
+    pub fn with(&self, recent: &Self) -> Self {
+        let mut all = Self {
+            marks: self.marks.clone(),
+            ..recent.counts()
+        };
+        recent.iter().for_each(|mark| all.set(mark.clone()));
+        all
+    }
+
+    /// The marks in pieces of at most `most`, without counts.
+    #[must_use]
+    pub fn parts(&self, most: usize) -> Vec<Self> {
+        let part = |marks: &[Mark]| Self {
+            marks: marks.to_vec(),
+            ..Self::default()
+        };
+        self.marks.chunks(most.max(1)).map(part).collect()
+    }
+
+    fn counts(&self) -> Self {
+        Self {
+            marks: Vec::new(),
+            removed: self.removed,
+            removed_ever: self.removed_ever,
+        }
     }
 
     /// Sets the mark of its shard.
@@ -117,11 +187,8 @@ impl Marks {
             return Err(MarksError::TooMany(self.marks.len()));
         }
         let mut out = MAGIC.to_vec();
-        out.push(if self.removed == 0 {
-            PLAIN_VERSION
-        } else {
-            VERSION
-        });
+        let is_plain = self.removed == 0 && self.removed_ever == 0;
+        out.push(if is_plain { PLAIN_VERSION } else { VERSION });
         let mut streams: Vec<&str> = self.marks.iter().map(|mark| &*mark.stream).collect();
         streams.dedup();
         put(&mut out, streams.len() as u64);
@@ -149,8 +216,9 @@ impl Marks {
                 out.push(0);
             }
         }
-        if self.removed > 0 {
+        if !is_plain {
             put(&mut out, self.removed);
+            put(&mut out, self.removed_ever);
         }
         let crc = crc32c::crc32c(&out);
         out.extend_from_slice(&crc.to_le_bytes());
@@ -166,7 +234,7 @@ impl Marks {
         let mut rest = head.strip_prefix(&MAGIC).ok_or(MarksError::BadMagic)?;
         let version = take_byte(&mut rest)?;
         match version {
-            PLAIN_VERSION | VERSION => {}
+            PLAIN_VERSION | PENDING_VERSION | VERSION => {}
             newer if newer > VERSION => return Err(MarksError::NewerVersion(newer)),
             _ => return Err(MarksError::Corrupt("version")),
         }
@@ -205,9 +273,13 @@ impl Marks {
                 highest,
             });
         }
-        if version == VERSION {
+        if version >= PENDING_VERSION {
             marks.removed = take(&mut rest)?;
-            if marks.removed == 0 {
+            marks.removed_ever = match version {
+                PENDING_VERSION => marks.removed,
+                _ => take(&mut rest)?,
+            };
+            if marks.removed_ever == 0 || marks.removed > marks.removed_ever {
                 return Err(MarksError::Corrupt("removed records"));
             }
         }
@@ -364,10 +436,11 @@ mod tests {
             position(),
             position(),
         );
-        let removed = prop_oneof![Just(0), any::<u64>()];
-        (prop::collection::vec(mark, 0..12), removed).prop_map(|(list, removed)| {
+        let removed = prop_oneof![Just((0, 0)), any::<(u64, u64)>()];
+        (prop::collection::vec(mark, 0..12), removed).prop_map(|(list, (a, b))| {
             let mut marks = Marks {
-                removed,
+                removed: a.min(b),
+                removed_ever: a.max(b),
                 ..Marks::default()
             };
             for (stream, shard, epoch, ordinal, a, b) in list {
@@ -393,6 +466,21 @@ mod tests {
         }
 
         #[test]
+        fn what_changed_and_what_did_not_are_all(base in marks(), recent in marks()) {
+            let all = base.with(&recent);
+            let changed = all.changed_since(&base);
+            prop_assert!(changed.len() <= recent.len());
+            prop_assert_eq!(base.with(&changed), all.clone());
+            prop_assert!(all.changed_since(&all).is_empty());
+            let mut together = Marks::default();
+            for part in all.parts(3) {
+                prop_assert!(part.len() <= 3);
+                together = together.with(&part);
+            }
+            prop_assert_eq!(together.with(&recent), all);
+        }
+
+        #[test]
         fn any_change_is_an_error(marks in marks(), at in any::<prop::sample::Index>(), bit in 0u32..8) {
             let mut bytes = marks.encode().expect("few");
             let at = at.index(bytes.len());
@@ -407,10 +495,11 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_thousand_shards_fit_one_row_with_room() {
+    /// Marks as a stream leaves them whose every shard was replaced some times over: the numbers
+    /// of Kinesis itself (56 digits), ordinals of some hours.
+    fn resharded(shards: u64, generations: u64) -> Marks {
         let mut marks = Marks::default();
-        for number in 0..1_000u64 {
+        for number in 0..shards * generations {
             let sequence = format!("4959033827149025660855969253836157109592157598{number:010}");
             let last = Position {
                 sequence: sequence.into(),
@@ -420,13 +509,40 @@ mod tests {
                 stream: "events".into(),
                 shard: format!("shardId-{number:012}").into(),
                 epoch: 1_763_885_999_000,
-                ordinal: 123_456_789,
+                ordinal: 1_234_567 + number,
                 highest: last.clone(),
                 last,
             });
         }
-        let bytes = marks.encode().expect("few").len();
-        assert!((30_000..50_000).contains(&bytes), "{bytes} bytes");
-        assert_eq!(bytes, marks.encode().expect("few").len());
+        marks
+    }
+
+    /// The figures that ARCHITECTURE.md states.
+    #[test]
+    fn a_thousand_shards_take_thirty_nine_bytes_each() {
+        for (generations, bytes, units) in [(1, 38_891, 38), (8, 311_891, 305)] {
+            let found = resharded(1_000, generations).encode().expect("few").len();
+            assert_eq!((found, found.div_ceil(1_024)), (bytes, units));
+        }
+        let most = (crate::limits::MAX_MARKS as u64 / 1_000) + 1;
+        assert!(matches!(
+            resharded(1_000, most).encode(),
+            Err(MarksError::TooMany(_))
+        ));
+    }
+
+    #[test]
+    fn version_2_is_read() {
+        let marks = Marks {
+            removed: 7,
+            removed_ever: 7,
+            ..resharded(1, 1)
+        };
+        let mut bytes = marks.encode().expect("few");
+        bytes[3] = PENDING_VERSION;
+        bytes.truncate(bytes.len() - 5);
+        let crc = crc32c::crc32c(&bytes);
+        bytes.extend_from_slice(&crc.to_le_bytes());
+        assert_eq!(Marks::decode(&bytes), Ok(marks));
     }
 }

@@ -1,0 +1,262 @@
+//! A restart with something changed while a plan was open. The table of ARCHITECTURE.md, row by row.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use millpond_connector::connector::{ConnectorContext, Sink};
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::Transform;
+use millpond_dynamodb_sink::client::memory::MemoryTable;
+use millpond_dynamodb_sink::config::SinkConfig;
+use millpond_dynamodb_sink::row::names;
+use millpond_sink::fingerprint::module_digests;
+use tokio_util::sync::CancellationToken;
+
+use crate::checker::{check, read_letters};
+use crate::harness::{MAX_ITEM_BYTES, config, draining, pack};
+use crate::topic::MemoryTopic;
+use crate::workload::{Shape, Workload};
+
+struct Setting {
+    folder: tempfile::TempDir,
+    table: MemoryTable,
+    topic: MemoryTopic,
+    workload: Workload,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let topic = MemoryTopic::new(7);
+        // What is poison depends on the parameters.
+        let shape = Shape {
+            poison: 0,
+            ..Shape::default()
+        };
+        let mut workload = Workload::new(7, shape);
+        for _ in 0..12 {
+            workload.send(&topic);
+        }
+        Self {
+            folder: tempfile::tempdir().expect("tempdir"),
+            table: MemoryTable::new("t"),
+            topic,
+            workload,
+        }
+    }
+
+    async fn run(&self, config: SinkConfig, drain: CancellationToken) -> Result<(), String> {
+        let context = ConnectorContext {
+            name: "sink".into(),
+            topic: Arc::new(self.topic.clone()),
+            data_dir: self.folder.path().to_owned(),
+            drain,
+            metrics: Arc::new(Metrics::default()),
+        };
+        let sink = Box::new(config.sink(Arc::new(self.table.clone()), None));
+        sink.run(context)
+            .await
+            .map_err(|error| format!("{error:#}"))
+    }
+
+    fn intent(&self) -> Option<String> {
+        let rows = self.table.scan();
+        let intent = rows.iter().find_map(|row| row.string(names::INTENT));
+        intent.map(str::to_owned)
+    }
+
+    /// Runs until a plan is open and a part of its items written, then dies.
+    async fn dies_with_an_open_plan(&self, config: SinkConfig) {
+        let items = || {
+            let rows = self.table.scan();
+            rows.iter()
+                .filter(|row| row.key.pk.starts_with("p/"))
+                .count()
+        };
+        let running = self.run(config, CancellationToken::new());
+        let deadline = Duration::from_secs(60);
+        tokio::select! {
+            biased;
+            ended = running => panic!("ended: {ended:?}"),
+            () = tokio::time::sleep(deadline) => panic!("no item"),
+            () = async {
+                while items() == 0 {
+                    tokio::time::sleep(Duration::from_micros(50)).await;
+                }
+            } => {}
+        }
+        assert!(self.intent().is_some(), "the plan is open");
+    }
+
+    /// Goes on with another configuration: everything is there once.
+    async fn goes_on(&mut self, config: SinkConfig) {
+        for _ in 0..4 {
+            self.workload.send(&self.topic);
+        }
+        self.run(config, draining()).await.expect("goes on");
+        assert_eq!(self.intent(), None);
+        let letters = read_letters(&self.folder.path().join("dead-letters.jsonl"));
+        check(&self.workload, &self.table.scan(), &letters, MAX_ITEM_BYTES);
+    }
+}
+
+fn parameter(name: &str, value: &str) -> SinkConfig {
+    let mut config = config(None);
+    let with = &mut config.transforms[0].with;
+    with.insert(name.to_owned(), value.to_owned());
+    config
+}
+
+#[tokio::test(start_paused = true)]
+async fn parameters_of_the_packer_may_change_though_a_plan_is_open() {
+    for (name, value) in [
+        ("group-by", "partition-key"),
+        ("level", "3"),
+        ("max-item-bytes", "9000"),
+    ] {
+        let mut setting = Setting::new();
+        setting.dies_with_an_open_plan(config(None)).await;
+        setting.goes_on(parameter(name, value)).await;
+        // The next plan is written with the new parameters: they are what is kept now.
+        let rows = setting.table.scan();
+        let kept = rows
+            .iter()
+            .filter(|row| row.key.pk == "millpond:configurations/p");
+        let texts: Vec<&str> = kept
+            .filter_map(|row| row.string(names::CONFIGURATION))
+            .collect();
+        assert_eq!(texts.len(), 2, "{name}");
+        assert!(texts.iter().any(|text| text.contains(value)), "{texts:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_item_bytes_of_the_sink_may_change_though_a_plan_is_open() {
+    let mut setting = Setting::new();
+    setting.dies_with_an_open_plan(config(None)).await;
+    let mut smaller = parameter("max-item-bytes", "9000");
+    smaller.max_item_bytes = 9_000;
+    setting.goes_on(smaller).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn max_age_may_change_at_any_time() {
+    let mut setting = Setting::new();
+    setting.dies_with_an_open_plan(config(None)).await;
+    let before = setting.intent().expect("open");
+    let mut slower = config(None);
+    slower.max_age = Duration::from_secs(200);
+    slower.max_write_units_per_second = Some(100_000);
+    setting.goes_on(slower).await;
+    let rows = setting.table.scan();
+    let kept = rows
+        .iter()
+        .filter(|row| row.key.pk == "millpond:configurations/p");
+    let fingerprints: Vec<&str> = kept.map(|row| row.key.sk.as_str()).collect();
+    assert_eq!(fingerprints.len(), 1, "it is the same configuration");
+    assert!(before.ends_with(fingerprints[0]), "{before}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_module_may_be_put_before_the_packer_though_a_plan_is_open() {
+    let mut setting = Setting::new();
+    setting.dies_with_an_open_plan(config(None)).await;
+    let mut filtered = config(None);
+    let filter = Transform {
+        uses: "filter.wasm".into(),
+        with: [("without".to_owned(), "no event has this".to_owned())].into(),
+    };
+    filtered.transforms.insert(0, filter);
+    setting.goes_on(filtered).await;
+}
+
+fn with_module(path: &Path) -> SinkConfig {
+    let mut config = config(None);
+    config.transforms = pack();
+    config.transforms[0].uses = path.display().to_string();
+    config.digests = module_digests(&config.transforms);
+    config
+}
+
+/// The bytes of the old module are not in the table: then only it can finish its plan.
+#[tokio::test(start_paused = true)]
+async fn another_module_file_is_refused_until_the_open_plan_is_finished() {
+    let mut setting = Setting::new();
+    let path = setting.folder.path().join("pack.wasm");
+    std::fs::write(&path, "one").expect("writes");
+    setting.dies_with_an_open_plan(with_module(&path)).await;
+    let before = setting.table.scan();
+    std::fs::write(&path, "another").expect("writes");
+    let error = setting.run(with_module(&path), draining()).await;
+    let error = error.expect_err("refused");
+    for part in [
+        "the old one cannot be used",
+        "SmartModule file is another",
+        "Start once with",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let items = |rows: &[millpond_dynamodb_sink::row::Row]| {
+        let items = rows.iter().filter(|row| row.key.pk.starts_with("p/"));
+        items.cloned().collect::<Vec<_>>()
+    };
+    assert_eq!(
+        items(&setting.table.scan()),
+        items(&before),
+        "nothing was touched"
+    );
+    // Under another name the new module is no obstacle: the old one is still there.
+    let newer = setting.folder.path().join("newer").join("pack.wasm");
+    std::fs::create_dir(newer.parent().expect("folder")).expect("creates");
+    std::fs::write(&newer, "another").expect("writes");
+    std::fs::write(&path, "one").expect("writes");
+    setting.goes_on(with_module(&newer)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_under_a_new_name_is_refused_unless_it_is_meant() {
+    let mut setting = Setting::new();
+    setting.goes_on(config(None)).await;
+    let mut renamed = config(None);
+    renamed.pipeline = "q".into();
+    let before = setting.table.scan();
+    let error = setting.run(renamed.clone(), draining()).await;
+    let error = error.expect_err("refused");
+    for part in [
+        "pipeline `q` is new in table `t`",
+        "pipeline `p`",
+        "`beside: [p]`",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(setting.table.scan(), before, "nothing was written");
+    renamed.beside = vec!["p".into()];
+    setting
+        .run(renamed.clone(), draining())
+        .await
+        .expect("meant");
+    // Once it is there it need not be said again; nor must the first one say anything.
+    renamed.beside = Vec::new();
+    setting.run(renamed, draining()).await.expect("known");
+    setting.run(config(None), draining()).await.expect("known");
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_number_of_topic_partitions_is_refused() {
+    let mut setting = Setting::new();
+    setting.goes_on(config(None)).await;
+    let rows = setting.table.scan();
+    let registry = rows.iter().find(|row| row.key.pk == "millpond:pipelines");
+    let registry = registry.expect("registered").clone();
+    let four = millpond_dynamodb_sink::row::Value::N(4);
+    setting.table.plant(registry.with(names::PARTITIONS, four));
+    let error = setting.run(config(None), draining()).await;
+    let error = error.expect_err("refused");
+    for part in [
+        "4 topic partitions",
+        "topic `events` has 1",
+        "another name under `pipeline`",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+}
