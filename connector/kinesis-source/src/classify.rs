@@ -100,6 +100,10 @@ pub fn classify(operation: Operation, failure: &Failure) -> Verdict {
         FailedStep::Connection | FailedStep::Timeout | FailedStep::Answer => Verdict::Retry,
         FailedStep::Credentials => Verdict::Fatal(Fatal::Credentials),
         FailedStep::Request => Verdict::Fatal(Fatal::Refused),
+        // The service always gives a code: without one, the answer was cut on its way.
+        FailedStep::Service if failure.code.is_none() && failure.status == Some(400) => {
+            Verdict::Retry
+        }
         FailedStep::Service => by_code(operation, failure)
             .unwrap_or_else(|| by_status(failure.status, failure.retry_after)),
     }
@@ -290,7 +294,10 @@ mod tests {
             let found = classify(operation, &service(Some(code), status));
             assert_eq!(found, verdict, "{} {code} {status}", operation.name());
         }
-        assert_eq!(classify(Read, &service(None, 502)), Verdict::Retry);
+        for status in [200, 400, 502] {
+            assert_eq!(classify(Read, &service(None, status)), Verdict::Retry);
+        }
+        assert_eq!(classify(Read, &service(None, 404)), fatal(Fatal::Refused));
     }
 
     #[test]
