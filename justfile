@@ -40,6 +40,10 @@ deny:
 bench *ARGS:
     cargo bench --workspace {{ARGS}}
 
+# Kills `millpond run` N times under load (release build), reads everything back, and measures recovery.
+kill N="200" *ARGS:
+    cargo bench -p millpond-tests --bench kill -- --kills {{N}} {{ARGS}}
+
 # Builds smartmodules/pack/pack.wasm anew (needs clang and the wasm32-unknown-unknown target).
 pack:
     smartmodules/pack/build.sh

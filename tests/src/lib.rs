@@ -7,13 +7,14 @@
 pub mod certificates;
 pub mod checker;
 pub mod config;
+pub mod kill_run;
 pub mod on_cluster;
 pub mod on_scripted;
 pub mod pipeline;
 pub mod process;
 pub mod profiles;
-pub mod relay;
 pub mod scripted_cluster;
+pub mod seed;
 pub mod stand_ins;
 
 use std::io::Write as _;

@@ -7,11 +7,11 @@ use std::process::Output;
 use anyhow::{Context as _, Result, ensure};
 use millpond::verify::Verifier;
 use millpond::workload::Workload;
+use millpond_fault_proxy::{Plan, Proxy, Service};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::process::{self, Running, command};
-use crate::relay::Relay;
 use crate::stand_ins::StandIns;
 use crate::{DEADLINE, config};
 
@@ -19,10 +19,10 @@ use crate::{DEADLINE, config};
 pub const EVENTS: &str = "events";
 
 /// Time of the first event of a workload, milliseconds since the Unix epoch.
-const START_MS: i64 = 1_763_886_000_000;
+pub const START_MS: i64 = 1_763_886_000_000;
 
 /// Jobs of a workload that run at once.
-const JOBS: u32 = 20;
+pub const JOBS: u32 = 20;
 
 /// A pipeline under test.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub struct Pipeline {
     config: PathBuf,
     /// Environment of every command.
     pub environment: Vec<(String, String)>,
+    /// Endpoints of `millpond run`, where they are not those of the environment.
+    endpoints: Vec<(String, String)>,
 }
 
 impl Pipeline {
@@ -52,6 +54,7 @@ impl Pipeline {
             config: config::write(dir.path(), config)?,
             dir,
             environment,
+            endpoints: Vec::new(),
         })
     }
 
@@ -69,18 +72,20 @@ impl Pipeline {
         config::write(self.dir.path(), text).map(drop)
     }
 
-    /// Puts a relay before a stand-in; `endpoint` is the variable that says where that is.
+    /// Puts a proxy between `millpond run` and a stand-in. All other commands, and the clients of
+    /// the test, speak to the stand-in itself.
     ///
     /// # Errors
     /// When no port can be had.
-    pub async fn relay(&mut self, endpoint: &str) -> Result<Relay> {
-        let url = match endpoint {
-            "AWS_ENDPOINT_URL_KINESIS" => self.aws.kinesis_url(),
-            _ => self.aws.dynamodb_url(),
+    pub async fn proxy(&mut self, service: Service, plan: Plan) -> Result<Proxy> {
+        let (name, url) = match service {
+            Service::Kinesis => ("AWS_ENDPOINT_URL_KINESIS", self.aws.kinesis_url()),
+            Service::DynamoDb => ("AWS_ENDPOINT_URL_DYNAMODB", self.aws.dynamodb_url()),
         };
-        let relay = Relay::start(url.trim_start_matches("http://")).await?;
-        self.environment = self.aws.environment_with(endpoint, &relay.url());
-        Ok(relay)
+        let proxy = Proxy::start(url.trim_start_matches("http://"), service, plan).await?;
+        self.endpoints.retain(|(known, _)| known != name);
+        self.endpoints.push((name.to_owned(), proxy.url()));
+        Ok(proxy)
     }
 
     /// A `millpond` command in this environment.
@@ -88,6 +93,15 @@ impl Pipeline {
     pub fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = command(self.binary, arguments, &self.environment);
         command.current_dir(self.dir.path());
+        command
+    }
+
+    /// The same, through the proxies of [`Pipeline::proxy`].
+    #[must_use]
+    pub fn command_by_proxy(&self, arguments: &[&str]) -> std::process::Command {
+        let mut command = self.command(arguments);
+        let endpoints = self.endpoints.iter();
+        command.envs(endpoints.map(|(name, value)| (name, value)));
         command
     }
 
@@ -124,7 +138,7 @@ impl Pipeline {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&self) -> Result<Running> {
-        Running::start(&mut self.command(&self.run_arguments()?))
+        Running::start(&mut self.command_by_proxy(&self.run_arguments()?))
     }
 
     /// Runs `millpond run --until-caught-up`.
@@ -134,7 +148,7 @@ impl Pipeline {
     pub fn run(&self) -> Result<Output> {
         let mut arguments = self.run_arguments()?.to_vec();
         arguments.push("--until-caught-up");
-        self.millpond(&arguments)
+        process::run(&mut self.command_by_proxy(&arguments))
     }
 
     /// Runs `millpond run --until-caught-up`, which must succeed; answers its stderr.

@@ -35,6 +35,14 @@ pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
 /// Resolving credentials may call other services (STS, SSO, instance metadata).
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// How long calls are repeated while credentials that worked before are refused or cannot be had.
+///
+/// Temporary credentials are renewed by the SDK before they expire. What it cannot renew (a session
+/// token in the environment, a profile whose file somebody else rewrites) it reads once in a
+/// process: after this time the connector ends with an error, so that whoever supervises it starts
+/// it anew with what is there then. Long enough for an outage of whoever gives credentials out.
+pub const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
 /// Deepest error chain that is put into words.
 const CHAIN_LIMIT: usize = 16;
 

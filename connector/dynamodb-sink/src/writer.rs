@@ -1,11 +1,13 @@
 //! The one place where calls to a table are paced, counted and tried again.
 
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use millpond_connector::aws::CREDENTIALS_PATIENCE;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::metrics::{Metrics, WrittenItem};
 use millpond_connector::mutation::{self, Mutation};
@@ -15,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use crate::batch::{BatchLimits, cut};
+use crate::client::classify::CREDENTIALS;
 use crate::client::{
     ApiFailure, BatchOutcome, Capacity, Condition, TableApi, TableDescription, TableError,
     TailPage, Throttle, Verdict,
@@ -81,6 +84,8 @@ pub struct TableWriter {
     budget: Option<Arc<Budget>>,
     in_flight: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    /// A call succeeded, so the credentials were good.
+    let_in: Arc<AtomicBool>,
 }
 
 impl TableWriter {
@@ -98,6 +103,7 @@ impl TableWriter {
             budget,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT_BYTES >> 10)),
             metrics,
+            let_in: Arc::default(),
         }
     }
 
@@ -371,28 +377,36 @@ impl TableWriter {
     where
         F: Future<Output = Result<T, ApiFailure>>,
     {
+        let mut locked_out: Option<Instant> = None;
+        let mut is_patient = || {
+            let since = locked_out.get_or_insert_with(Instant::now);
+            self.let_in.load(Ordering::Relaxed) && since.elapsed() < CREDENTIALS_PATIENCE
+        };
         let judge = |failure: &ApiFailure| match failure.verdict {
             Verdict::Throttled(kind) => {
                 self.metrics.sink_throttles.add(1);
                 Next::Again(policy(kind))
             }
-            Verdict::Expired => Next::Again(policy(Throttle::Account)),
-            Verdict::Transient | Verdict::InUse => Next::Again(policy(Throttle::Unknown)),
-            Verdict::Rejected | Verdict::ConditionFailed | Verdict::NoTable | Verdict::Fatal(_) => {
-                Next::GiveUp
+            Verdict::Expired | Verdict::Credentials(_) if is_patient() => {
+                Next::Again(policy(Throttle::Account))
             }
+            Verdict::Transient | Verdict::InUse => Next::Again(policy(Throttle::Unknown)),
+            _ => Next::GiveUp,
         };
         let answered = until_answered(self.name(), operation, call, judge).await;
-        answered.map_err(|failure| {
+        let answered = answered.map_err(|failure| {
             let help = match failure.verdict {
                 Verdict::Rejected => return Ended::Rejected(failure),
                 Verdict::ConditionFailed => Some("no condition was set: report this as a bug"),
                 Verdict::NoTable => Some("create the table, or set `create-table: true`"),
-                Verdict::Fatal(help) => Some(help),
+                Verdict::Expired => Some(CREDENTIALS),
+                Verdict::Credentials(help) | Verdict::Fatal(help) => Some(help),
                 _ => None,
             };
             Ended::Failed(self.error(operation, failure.message, help))
-        })
+        })?;
+        self.let_in.store(true, Ordering::Relaxed);
+        Ok(answered)
     }
 
     fn error(

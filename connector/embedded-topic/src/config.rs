@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use crate::modules::SmartModules;
 
-/// Name of the one file that holds a topic, inside its directory.
+/// Name of the file that holds a topic, inside its directory.
 pub(crate) const STORE_FILE: &str = "topic.redb";
+
+/// Name of the file that says how far appends were acknowledged, beside it.
+pub(crate) const ENDS_FILE: &str = "topic.ends";
 
 /// Largest raw batch accepted, in bytes: what a Fluvio producer may send (0.50.1).
 pub(crate) const MAX_BATCH_BYTES: usize = 32 << 20;
@@ -58,7 +61,8 @@ impl Default for Retention {
 /// Settings of an [`crate::EmbeddedTopic`].
 #[derive(Debug, Clone)]
 pub struct TopicConfig {
-    /// The topic's own directory; created when missing. Holds one file.
+    /// The topic's own directory; created when missing. Holds the store, and a small file beside it
+    /// that says how far appends were acknowledged.
     pub dir: PathBuf,
     /// Topic name, recorded in the directory.
     pub name: String,

@@ -8,6 +8,7 @@
 //!   against 2.01 bytes written per byte, 23 against 147 MB of memory, and a file as large
 //!   as the backlog against one and a half times that. Without fjall's key-value
 //!   separation, or with redb's values not cut to its pages, both are far worse.
+//! - `ends`: what was acknowledged, beside the store: a store that opens without it is damaged.
 //! - `writer`: one thread that commits appends of all partitions together and removes
 //!   what every consumer has released.
 //! - `reader`: one thread per reader that reads, checks and transforms ahead of its consumer.
@@ -21,6 +22,7 @@ mod config;
 pub mod conformance;
 #[cfg(test)]
 mod disk_tests;
+mod ends;
 mod layout;
 mod modules;
 mod pool;

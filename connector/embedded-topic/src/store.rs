@@ -10,7 +10,8 @@ use millpond_connector::topic::{Offset, PartitionId, StoredBatch, TopicError};
 use redb::{Database, StorageBackend as _};
 
 use crate::backend::{DiskHook, HookedFile};
-use crate::config::STORE_FILE;
+use crate::config::{ENDS_FILE, STORE_FILE};
+use crate::ends::Ends;
 use crate::layout::TopicRow;
 use crate::tables::{self, Fault};
 
@@ -166,8 +167,9 @@ impl Store {
         topic: &TopicRow,
         cache_bytes: usize,
         hook: Option<DiskHook>,
-    ) -> Result<(Self, StoreState), StoreError> {
+    ) -> Result<(Self, StoreState, Ends), StoreError> {
         let path = dir.join(STORE_FILE);
+        let ends_path = dir.join(ENDS_FILE);
         std::fs::create_dir_all(dir).map_err(|error| io_error(&path, &error))?;
         let store = Self {
             path,
@@ -176,12 +178,38 @@ impl Store {
             handle: RwLock::new(Handle::Broken),
         };
         if !store.path.exists() {
+            // What an earlier store had acknowledged says nothing of a new one.
+            match std::fs::remove_file(&ends_path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error(&ends_path, &error));
+                }
+                _ => {}
+            }
             store.create(topic)?;
         }
         // Also checks that an existing store is that of this topic.
         store.run(|db| tables::create_tables(db, topic))?;
         let state = store.load(topic.partition_count)?;
-        Ok((store, state))
+        let (ends, acknowledged) = Ends::open(ends_path.clone(), topic.partition_count)
+            .map_err(|error| io_error(&ends_path, &error))?;
+        let acknowledged = acknowledged.iter().flatten();
+        for (partition, (found, acknowledged)) in
+            (0..).zip(state.partitions.iter().zip(acknowledged))
+        {
+            if found.end < *acknowledged {
+                return Err(StoreError::Damaged {
+                    partition,
+                    offset: found.end,
+                    reason: format!(
+                        "`{}` ends here, and appends up to offset {acknowledged} were acknowledged: its last \
+                         commits are damaged, or it is an older copy; restore it, or move the topic's \
+                         directory away and reset the source's checkpoint so that it reads the stream again",
+                        store.path.display()
+                    ),
+                });
+            }
+        }
+        Ok((store, state, ends))
     }
 
     /// Makes the file under another name first: a process that dies meanwhile leaves no half

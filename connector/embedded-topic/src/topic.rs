@@ -47,6 +47,7 @@ impl EmbeddedTopic {
     /// # Errors
     /// [`TopicError::Storage`] that names the file and what to do: it is open elsewhere, is
     /// damaged, holds another topic or another number of partitions, or the disk fails.
+    /// [`TopicError::Damaged`] when acknowledged batches at the end of a partition are gone.
     pub fn open(config: TopicConfig) -> Result<Self, TopicError> {
         Self::open_on(config, None)
     }
@@ -68,7 +69,7 @@ impl EmbeddedTopic {
             partition_count: config.partition_count,
             name: config.name.clone(),
         };
-        let (store, stored) = Store::open(&config.dir, &topic, config.cache_bytes, hook)
+        let (store, stored, ends) = Store::open(&config.dir, &topic, config.cache_bytes, hook)
             .map_err(|error| error.into_topic(&config.name))?;
         let state = State {
             life: Life::Open,
@@ -87,7 +88,7 @@ impl EmbeddedTopic {
         let for_writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("topic-writer".into())
-            .spawn(move || writer::run(&for_writer))
+            .spawn(move || writer::run(&for_writer, ends))
             .map_err(|error| TopicError::Storage {
                 topic: shared.config.name.clone(),
                 context: format!("cannot start the writer thread: {error}"),

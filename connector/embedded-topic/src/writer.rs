@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{AGE_CHECK, GROUP_BYTES, RELEASE_DELAY, REMOVE_BYTES};
+use crate::ends::Ends;
 use crate::shared::{Life, QueuedAppend, Shared, State};
 use crate::store::{Change, PlacedBatch, StoreError};
 
@@ -15,8 +16,9 @@ const COMPACT_LIVE_BYTES: u64 = 32 << 20;
 const COMPACT_IDLE: Duration = Duration::from_secs(2);
 
 /// Runs until the topic is closed.
-pub(crate) fn run(shared: &Arc<Shared>) {
+pub(crate) fn run(shared: &Arc<Shared>, ends: Ends) {
     let mut writer = Writer {
+        ends,
         shared: Arc::clone(shared),
         fullness: Fullness::Room,
         compacted_bytes: 0,
@@ -54,6 +56,7 @@ enum Fullness {
 
 struct Writer {
     shared: Arc<Shared>,
+    ends: Ends,
     fullness: Fullness,
     /// File size after the last compaction, so that one that gains nothing is not repeated.
     compacted_bytes: u64,
@@ -170,6 +173,16 @@ impl Writer {
     fn commit(&mut self, group: Vec<QueuedAppend>) {
         match self.try_commit(&group) {
             Ok(ranges) => {
+                if !group.is_empty() {
+                    let ends: Vec<_> = self
+                        .shared
+                        .state()
+                        .partitions
+                        .iter()
+                        .map(|p| p.end)
+                        .collect();
+                    self.ends.write(&ends);
+                }
                 self.shared.news.notify_all();
                 for (append, range) in group.into_iter().zip(ranges) {
                     let _ = append.reply.send(Ok(range));

@@ -81,7 +81,8 @@ pub enum Verdict {
 pub enum Fatal {
     /// The stream or the shard does not exist.
     NotFound,
-    /// Credentials are missing, wrong or not allowed to sign in.
+    /// Credentials are missing, wrong, expired or not allowed to sign in. Of credentials that worked
+    /// before it is not final: they may be renewed ([`crate::retry`]).
     Credentials,
     /// The credentials are valid, but the call is not allowed to them.
     Permission,
@@ -99,6 +100,10 @@ pub fn classify(operation: Operation, failure: &Failure) -> Verdict {
         FailedStep::Connection | FailedStep::Timeout | FailedStep::Answer => Verdict::Retry,
         FailedStep::Credentials => Verdict::Fatal(Fatal::Credentials),
         FailedStep::Request => Verdict::Fatal(Fatal::Refused),
+        // The service always gives a code: without one, the answer was cut on its way.
+        FailedStep::Service if failure.code.is_none() && failure.status == Some(400) => {
+            Verdict::Retry
+        }
         FailedStep::Service => by_code(operation, failure)
             .unwrap_or_else(|| by_status(failure.status, failure.retry_after)),
     }
@@ -133,18 +138,19 @@ fn by_code(operation: Operation, failure: &Failure) -> Option<Verdict> {
         | "InternalServerError"
         | "ServiceUnavailable"
         | "ServiceUnavailableException" => Verdict::Retry,
-        // Common errors: temporary credentials ran out before the chain renewed them, or clocks differ.
-        "ExpiredTokenException" | "ExpiredToken" | "RequestExpired" | "RequestTimeTooSkewed" => {
-            Verdict::Retry
-        }
         // API reference, all calls.
         "ResourceNotFoundException" => Verdict::Fatal(Fatal::NotFound),
         // API reference, all calls; Common errors, NotAuthorized.
         "AccessDeniedException" | "AccessDenied" | "NotAuthorized" => {
             Verdict::Fatal(Fatal::Permission)
         }
-        // Common errors: the key id is unknown, the signature does not fit, or there is none.
-        "UnrecognizedClientException"
+        // Common errors: temporary credentials have expired, or clocks differ; the key id is unknown, the
+        // signature does not fit, or there is none.
+        "ExpiredTokenException"
+        | "ExpiredToken"
+        | "RequestExpired"
+        | "RequestTimeTooSkewed"
+        | "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"
         | "SignatureDoesNotMatch"
@@ -226,7 +232,12 @@ mod tests {
             (ListShards, "ResourceInUseException", 400, Verdict::Retry),
             (Read, "InternalFailureException", 500, Verdict::Retry),
             (Read, "ServiceUnavailable", 503, Verdict::Retry),
-            (Read, "ExpiredTokenException", 400, Verdict::Retry),
+            (
+                Read,
+                "ExpiredTokenException",
+                400,
+                fatal(Fatal::Credentials),
+            ),
             (
                 Describe,
                 "ResourceNotFoundException",
@@ -283,7 +294,10 @@ mod tests {
             let found = classify(operation, &service(Some(code), status));
             assert_eq!(found, verdict, "{} {code} {status}", operation.name());
         }
-        assert_eq!(classify(Read, &service(None, 502)), Verdict::Retry);
+        for status in [200, 400, 502] {
+            assert_eq!(classify(Read, &service(None, status)), Verdict::Retry);
+        }
+        assert_eq!(classify(Read, &service(None, 404)), fatal(Fatal::Refused));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::time::Duration;
 
+use millpond_connector::aws::CREDENTIALS_PATIENCE;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::random;
+use tokio::time::Instant;
 
-use crate::classify::{FailedStep, Failure, Operation, Verdict, classify};
+use crate::classify::{Failure, Fatal, Operation, Verdict, classify};
 use crate::client::StreamTarget;
 use crate::error::SourceError;
 use crate::shard::ShardId;
@@ -30,8 +32,8 @@ pub(crate) enum Step {
     Refresh(Duration),
 }
 
-/// Whether anything succeeded yet: before that, credentials that cannot be had are an error of
-/// the set-up; afterwards they are an outage of whoever gives them out.
+/// Whether anything succeeded yet: before that, credentials that are refused or cannot be had are an
+/// error of the set-up; afterwards they are an outage of whoever gives them out, and waited for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Start,
@@ -47,6 +49,8 @@ pub(crate) struct Retry {
     phase: Phase,
     backoff: Backoff,
     refreshes: u32,
+    /// Since when credentials that worked before do not.
+    locked_out: Option<Instant>,
 }
 
 impl Retry {
@@ -58,6 +62,7 @@ impl Retry {
             phase,
             backoff: Backoff::new(CALLS),
             refreshes: 0,
+            locked_out: None,
         }
     }
 
@@ -78,6 +83,7 @@ impl Retry {
         }
         self.backoff.reset();
         self.refreshes = 0;
+        self.locked_out = None;
     }
 
     pub(crate) fn failed(&mut self, failure: &Failure) -> Result<Step, SourceError> {
@@ -98,11 +104,7 @@ impl Retry {
                 })
             }
             Verdict::Retry => Ok(self.retry(failure)),
-            Verdict::Fatal(_)
-                if failure.step == FailedStep::Credentials && self.phase == Phase::Running =>
-            {
-                Ok(self.retry(failure))
-            }
+            Verdict::Fatal(Fatal::Credentials) if self.may_be_renewed() => Ok(self.retry(failure)),
             Verdict::Refresh => {
                 self.refreshes += 1;
                 let wait = if self.refreshes > FREE_REFRESHES {
@@ -126,6 +128,11 @@ impl Retry {
                 failure,
             )),
         }
+    }
+
+    fn may_be_renewed(&mut self) -> bool {
+        let since = *self.locked_out.get_or_insert_with(Instant::now);
+        self.phase == Phase::Running && since.elapsed() < CREDENTIALS_PATIENCE
     }
 
     fn retry(&mut self, failure: &Failure) -> Step {
@@ -174,6 +181,84 @@ impl Retry {
                 Step::Refresh(wait) => {
                     tokio::time::sleep(wait).await;
                     return Ok(None);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::classify::FailedStep;
+
+    fn target() -> StreamTarget {
+        StreamTarget {
+            stream: "events".to_owned(),
+            region: "us-east-1".to_owned(),
+            endpoint: None,
+        }
+    }
+
+    /// Every way in which credentials fail.
+    fn failures() -> Vec<Failure> {
+        let service = |code: &str| Failure {
+            step: FailedStep::Service,
+            code: Some(code.to_owned()),
+            status: Some(400),
+            retry_after: None,
+            message: code.to_owned(),
+        };
+        let unavailable = Failure {
+            step: FailedStep::Credentials,
+            code: None,
+            ..service("")
+        };
+        let codes = [
+            "ExpiredTokenException",
+            "UnrecognizedClientException",
+            "InvalidSignatureException",
+        ];
+        codes
+            .map(service)
+            .into_iter()
+            .chain([unavailable])
+            .collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_never_worked_are_an_error_at_once() {
+        for failure in failures() {
+            let mut retry = Retry::new(Operation::Describe, &target(), Phase::Start);
+            let error = retry.failed(&failure).expect_err("fatal").to_string();
+            assert!(error.contains("credentials"), "{error}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn credentials_that_worked_are_waited_for_as_long_as_said() {
+        for failure in failures() {
+            let mut retry = Retry::new(Operation::Read, &target(), Phase::Running);
+            for renewed in [true, false] {
+                let begun = Instant::now();
+                let error = loop {
+                    match retry.failed(&failure) {
+                        Ok(Step::Wait { wait, .. }) => tokio::time::sleep(wait).await,
+                        Ok(step) => panic!("{step:?}"),
+                        Err(error) => break error,
+                    }
+                    if renewed && begun.elapsed() > CREDENTIALS_PATIENCE / 2 {
+                        retry.succeeded();
+                        break SourceError::Task("renewed in time".to_owned());
+                    }
+                };
+                let waited = begun.elapsed();
+                if renewed {
+                    assert!(waited < CREDENTIALS_PATIENCE, "{error}");
+                } else {
+                    assert!(matches!(error, SourceError::Credentials { .. }), "{error}");
+                    assert!(waited >= CREDENTIALS_PATIENCE, "gave up after {waited:?}");
+                    assert!(waited < CREDENTIALS_PATIENCE + CALLS.cap * 2);
                 }
             }
         }

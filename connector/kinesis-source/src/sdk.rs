@@ -71,8 +71,10 @@ impl StreamApi for SdkStream {
             .send()
             .await
             .map_err(failure)?;
+        // For a description that is missing the SDK makes one up, without a name.
         let summary = answer
             .stream_description_summary
+            .filter(|summary| !summary.stream_name.is_empty())
             .ok_or_else(|| unreadable("no stream description"))?;
         Ok(StreamSummary {
             state: match summary.stream_status {
@@ -101,13 +103,12 @@ impl StreamApi for SdkStream {
                 .shard_filter(open_since(ms)?),
         };
         let answer = request.send().await.map_err(failure)?;
+        // A page without any shard is an empty list: without the list, the answer was cut.
+        let shards = answer
+            .shards
+            .ok_or_else(|| unreadable("no list of shards"))?;
         Ok(ShardPage {
-            shards: answer
-                .shards
-                .unwrap_or_default()
-                .into_iter()
-                .map(shard_info)
-                .collect(),
+            shards: shards.into_iter().map(shard_info).collect(),
             next: answer.next_token,
         })
     }
@@ -150,6 +151,11 @@ impl StreamApi for SdkStream {
             .send()
             .await
             .map_err(failure)?;
+        // An answer that lost its body reads like the end of a shard (I1). A real end says how far
+        // behind it is.
+        if answer.next_shard_iterator.is_none() && answer.millis_behind_latest.is_none() {
+            return Err(unreadable("neither an iterator nor an end"));
+        }
         Ok(ReadAnswer {
             records: answer.records.into_iter().map(stream_record).collect(),
             millis_behind_latest: answer.millis_behind_latest.unwrap_or(i64::MAX),

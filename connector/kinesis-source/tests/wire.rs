@@ -18,8 +18,11 @@ use millpond_connector::aws::AwsSettings;
 use millpond_kinesis_local::{Server, ServerConfig, ServerHandle};
 use millpond_kinesis_source::checkpoint::CheckpointStore;
 use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
+use millpond_kinesis_source::classify::FailedStep;
+use millpond_kinesis_source::client::{ReadFrom, ShardIterator, ShardScope, StreamApi as _};
 use millpond_kinesis_source::config::{SourceConfig, Start};
 use millpond_kinesis_source::sdk::SdkStream;
+use millpond_kinesis_source::shard::ShardId;
 use support::topic::MemoryTopic;
 use support::{Running, check, start, until};
 use tokio::net::{TcpListener, TcpStream};
@@ -400,4 +403,47 @@ async fn missing_credentials_end_the_start() {
         "{error}"
     );
     wire.end().await;
+}
+
+/// Answers every request with status 200 and no body.
+async fn bodiless_server() -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let url = format!("http://{}", listener.local_addr().expect("address"));
+    let task = tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // One answer for each piece of a request that is read: more than enough.
+            let mut request = vec![0; 64 << 10];
+            while tokio::io::AsyncReadExt::read(&mut stream, &mut request)
+                .await
+                .is_ok_and(|read| read > 0)
+            {
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer).await;
+            }
+        }
+    });
+    (url, task)
+}
+
+/// To the SDK an answer that lost its body is one that says nothing: no records and no iterator, which
+/// is what the end of a shard looks like.
+#[tokio::test]
+async fn an_answer_that_lost_its_body_is_none() {
+    let (url, server) = bodiless_server().await;
+    let api = SdkStream::new(&sdk_config(url).await, "events");
+    let shard = ShardId::from("shardId-000000000000".to_owned());
+    let iterator = ShardIterator("i".to_owned());
+    let answers = [
+        api.describe().await.map(drop),
+        api.list_shards(ShardScope::All, None).await.map(drop),
+        api.shard_iterator(&shard, &ReadFrom::TrimHorizon)
+            .await
+            .map(drop),
+        api.read(&iterator, 10).await.map(drop),
+    ];
+    for (call, answer) in answers.into_iter().enumerate() {
+        let failure = answer.expect_err("nothing was said");
+        assert_eq!(failure.step, FailedStep::Answer, "call {call}: {failure}");
+    }
+    server.abort();
 }

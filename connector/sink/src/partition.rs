@@ -485,7 +485,7 @@ impl Reading {
             );
             if self.reopened > 1 {
                 // Whatever hides them may need a moment.
-                let wait = self.backoff.next_wait(rand::random::<f64>());
+                let wait = self.backoff.next_wait(random::unit());
                 sleep(wait.unwrap_or_default()).await;
             }
             return Ok(None);

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::future::Future;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::random;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
@@ -57,7 +58,7 @@ where
             backoff = Some((policy, Backoff::new(policy)));
         }
         if let Some((_, backoff)) = &mut backoff
-            && let Some(wait) = backoff.next_wait(rand::random::<f64>())
+            && let Some(wait) = backoff.next_wait(random::unit())
         {
             sleep(wait).await;
         }

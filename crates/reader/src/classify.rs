@@ -57,6 +57,8 @@ pub(crate) fn by_code(code: Option<&str>, status: u16) -> Verdict {
     match listed {
         Some((_, verdict)) => *verdict,
         None if status >= 500 || status == 429 => Verdict::Passing,
+        // The service always gives a code: without one, the answer was cut on its way.
+        None if code.is_none() && matches!(status, 200..=299 | 400) => Verdict::Passing,
         None => Verdict::Refused,
     }
 }
@@ -118,6 +120,8 @@ mod tests {
             (Some("NeverHeardOf"), 400, Verdict::Refused),
             (Some("NeverHeardOf"), 503, Verdict::Passing),
             (None, 502, Verdict::Passing),
+            (None, 200, Verdict::Passing),
+            (None, 400, Verdict::Passing),
             (None, 404, Verdict::Refused),
         ] {
             assert_eq!(by_code(code, status), verdict, "{code:?} {status}");

@@ -6,6 +6,9 @@ use std::future::Future;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::describe_table::DescribeTableOutput;
+use aws_sdk_dynamodb::operation::get_item::GetItemOutput;
+use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::types::{
     AttributeValue, KeyType, ReturnConsumedCapacity, ScalarAttributeType, TableDescription,
 };
@@ -132,9 +135,11 @@ impl Table {
     /// Looks up the names of the keys, which must be these where they are said.
     async fn checked(mut self, wanted: [&Option<String>; 2]) -> Result<Self, ReadError> {
         let described = self
-            .call("DescribeTable", || {
-                self.client.describe_table().table_name(&self.name).send()
-            })
+            .call(
+                "DescribeTable",
+                |answer: &DescribeTableOutput| answer.table.is_some(),
+                || self.client.describe_table().table_name(&self.name).send(),
+            )
             .await?;
         let description = described.table.ok_or_else(|| ReadError::NoSuchTable {
             table: self.name.clone(),
@@ -161,7 +166,11 @@ impl Table {
     /// One page of a query.
     pub(crate) async fn query(&self, request: &PageRequest) -> Result<Page, ReadError> {
         let answer = self
-            .call("Query", || self.query_call(request).send())
+            .call(
+                "Query",
+                |answer: &QueryOutput| answer.consumed_capacity.is_some(),
+                || self.query_call(request).send(),
+            )
             .await?;
         let next_after = answer
             .last_evaluated_key
@@ -237,23 +246,32 @@ impl Table {
     /// One item, strongly consistent.
     pub(crate) async fn get(&self, pk: &str, sk: &str) -> Result<Option<Attributes>, ReadError> {
         let answer = self
-            .call("GetItem", || {
-                self.client
-                    .get_item()
-                    .table_name(&self.name)
-                    .consistent_read(true)
-                    .key(&self.pk_name, AttributeValue::S(pk.to_owned()))
-                    .key(&self.sk_name, AttributeValue::S(sk.to_owned()))
-                    .send()
-            })
+            .call(
+                "GetItem",
+                |answer: &GetItemOutput| answer.consumed_capacity.is_some(),
+                || {
+                    self.client
+                        .get_item()
+                        .table_name(&self.name)
+                        .consistent_read(true)
+                        .return_consumed_capacity(ReturnConsumedCapacity::Total)
+                        .key(&self.pk_name, AttributeValue::S(pk.to_owned()))
+                        .key(&self.sk_name, AttributeValue::S(sk.to_owned()))
+                        .send()
+                },
+            )
             .await?;
         Ok(answer.item)
     }
 
     /// Makes a call until it succeeds, fails for good, or the attempts are used up.
+    ///
+    /// `is_whole` looks for what every answer has: to the SDK an answer that lost its body is one without
+    /// anything in it, such as a page without items (I1).
     async fn call<T, E, F>(
         &self,
         operation: &'static str,
+        is_whole: impl Fn(&T) -> bool,
         make: impl Fn() -> F,
     ) -> Result<T, ReadError>
     where
@@ -267,11 +285,11 @@ impl Table {
                 let _permit = self.permits.acquire().await.ok();
                 make().await
             };
-            let error = match result {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
+            let (verdict, message) = match result {
+                Ok(answer) if is_whole(&answer) => return Ok(answer),
+                Ok(_) => (Verdict::Passing, "the answer lost its body".to_owned()),
+                Err(error) => classify(&error),
             };
-            let (verdict, message) = classify(&error);
             if !verdict.is_retried() || attempt >= self.retry.attempts {
                 return Err(self.failed(operation, verdict, attempt, message));
             }

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType,
     ScalarAttributeType,
 };
+use millpond_fault_proxy::{Plan, Service};
 use millpond_tests::pipeline::{EVENTS, Pipeline};
 use millpond_tests::process::{self, Running, command};
 use millpond_tests::{announce_skipped, config};
@@ -98,23 +99,23 @@ dynamodb:
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endpoint_that_is_down_is_waited_for_at_start_and_later() -> Result<()> {
     let mut pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
-    let relay = pipeline.relay("AWS_ENDPOINT_URL_KINESIS").await?;
-    relay.cut();
+    let proxy = pipeline.proxy(Service::Kinesis, Plan::none()).await?;
+    proxy.cut();
     let mut running = pipeline.start()?;
     running.stderr_line("WARN")?;
-    relay.restore();
+    proxy.restore();
     for number in 0..20 {
         let event = format!("{{\"job_id\":\"j\",\"n\":{number}}}");
         pipeline.aws.put(EVENTS, "k", event.as_bytes()).await?;
     }
     pipeline.first_item().await?;
-    relay.cut();
+    proxy.cut();
     running.stderr_line("WARN")?;
     for number in 20..40 {
         let event = format!("{{\"job_id\":\"j\",\"n\":{number}}}");
         pipeline.aws.put(EVENTS, "k", event.as_bytes()).await?;
     }
-    relay.restore();
+    proxy.restore();
     millpond_tests::eventually("all events", async || {
         Ok((pipeline.groups()?.get("j") == Some(&40)).then_some(()))
     })
@@ -126,12 +127,12 @@ async fn an_endpoint_that_is_down_is_waited_for_at_start_and_later() -> Result<(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_table_that_is_down_at_start_is_waited_for() -> Result<()> {
     let mut pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
-    let relay = pipeline.relay("AWS_ENDPOINT_URL_DYNAMODB").await?;
-    relay.cut();
+    let proxy = pipeline.proxy(Service::DynamoDb, Plan::none()).await?;
+    proxy.cut();
     pipeline.aws.put(EVENTS, "k", br#"{"job_id":"j"}"#).await?;
     let mut running = pipeline.start()?;
     running.stderr_line("WARN")?;
-    relay.restore();
+    proxy.restore();
     pipeline.first_item().await?;
     ensure!(running.is_running()?, "{}", running.rest().1);
     Ok(())
@@ -448,7 +449,7 @@ async fn a_corrupt_or_foreign_module_is_named() -> Result<()> {
 /// Mounts a small file system for one process: needs the right to.
 fn small_disk_command(pipeline: &Pipeline, arguments: &[&str]) -> std::process::Command {
     let tool = pipeline.command(arguments);
-    let mut command = pipeline.command(&[]);
+    let mut command = pipeline.command_by_proxy(&[]);
     let mut unshare = std::process::Command::new("unshare");
     unshare.args(["--mount", "sh", "-c"]);
     unshare.arg("mkdir -p data && mount -t tmpfs -o size=3m tmpfs data && exec \"$0\" \"$@\"");
@@ -483,9 +484,9 @@ async fn a_full_disk_is_named_and_no_event_is_lost() -> Result<()> {
         return Ok(());
     }
     // The table is out of reach, so the topic cannot be emptied and fills the disk.
-    let relay = pipeline.relay("AWS_ENDPOINT_URL_DYNAMODB").await?;
+    let proxy = pipeline.proxy(Service::DynamoDb, Plan::none()).await?;
     pipeline.catch_up()?;
-    relay.cut();
+    proxy.cut();
     pipeline.emit(12_000, 1)?;
     let config = pipeline.dir().join("Connector.yaml");
     let config = config.to_str().context("UTF-8 path")?;
@@ -497,7 +498,7 @@ async fn a_full_disk_is_named_and_no_event_is_lost() -> Result<()> {
     ensure!(line.contains("WARN") || line.contains("ERROR"), "{line}");
     ensure!(!line.contains("panicked"), "{line}");
     drop(running);
-    relay.restore();
+    proxy.restore();
     pipeline.catch_up()?;
     let mut expected = pipeline.expected(12_000, 1)?;
     expected.sort_unstable();

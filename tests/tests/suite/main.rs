@@ -4,7 +4,10 @@
 mod bad_input;
 mod composition;
 mod deploy;
+mod disk;
 mod examples;
+mod fire;
+mod kill;
 mod main_job;
 mod profiles;
 mod s3_server;

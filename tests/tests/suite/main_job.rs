@@ -1,11 +1,10 @@
 //! The main job in whole processes: from the stream to the table and back.
 
 use anyhow::{Context as _, Result, ensure};
+use millpond_fault_proxy::{Plan, Service};
 use millpond_tests::config;
 use millpond_tests::pipeline::Pipeline;
-use millpond_tests::process::{self, Running, command};
-use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
+use millpond_tests::process::{self, command};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -127,11 +126,11 @@ async fn sigterm_drains_and_nothing_is_read_twice_afterwards() -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_signal_ends_a_drain_at_once() -> Result<()> {
     let mut pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
-    let relay = pipeline.relay("AWS_ENDPOINT_URL_DYNAMODB").await?;
+    let proxy = pipeline.proxy(Service::DynamoDb, Plan::none()).await?;
     let mut running = pipeline.start()?;
     pipeline.emit(500, 1)?;
     pipeline.first_item().await?;
-    relay.cut();
+    proxy.cut();
     pipeline.emit(500, 2)?;
     running.signal(Signal::TERM)?;
     running.stderr_line("drain")?;
@@ -140,73 +139,10 @@ async fn a_second_signal_ends_a_drain_at_once() -> Result<()> {
     let (_, log) = running.rest();
     ensure!(status.code() == Some(130), "{status}\n{log}");
 
-    relay.restore();
+    proxy.restore();
     pipeline.catch_up()?;
     let mut expected = pipeline.expected(500, 1)?;
     expected.extend(pipeline.expected(500, 2)?);
     assert_eq!(pipeline.read_all()?, sorted(expected));
     Ok(())
-}
-
-/// Kills in a row; a longer run under fire has its own recipe.
-const KILLS: u32 = 6;
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn killed_at_random_moments_it_loses_and_repeats_nothing() -> Result<()> {
-    let seed = std::env::var("MILLPOND_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(rand::random::<u64>);
-    announce_seed(seed);
-    let mut random = StdRng::seed_from_u64(seed);
-    let pipeline = Pipeline::new(MILLPOND, 3, &config::pipeline()).await?;
-    let mut emitter = Running::start(&mut pipeline.command(&[
-        "emit",
-        "--stream",
-        "events",
-        "--events",
-        "12000",
-        "--seed",
-        "11",
-        "--start",
-        "1763886000000",
-        "--rate",
-        "1",
-    ]))?;
-    for _ in 0..KILLS {
-        let mut running = pipeline.start()?;
-        // A random stretch of the run, counted in what the table shows rather than in time.
-        let items = pipeline
-            .aws
-            .scan("events")
-            .await
-            .map_or(0, |items| items.len());
-        let more = random.random_range(0..6);
-        let emitter = std::cell::RefCell::new(&mut emitter);
-        millpond_tests::eventually("progress before the kill", async || {
-            let now = pipeline
-                .aws
-                .scan("events")
-                .await
-                .map_or(0, |items| items.len());
-            let is_emitting = emitter.borrow_mut().is_running()?;
-            Ok((now >= items + more || !is_emitting).then_some(()))
-        })
-        .await?;
-        running.signal(Signal::KILL)?;
-        running.wait()?;
-    }
-    let emitted = emitter.wait()?;
-    ensure!(emitted.success(), "{}", emitter.rest().1);
-    pipeline.catch_up()?;
-    assert_eq!(pipeline.read_all()?, sorted(pipeline.expected(12_000, 11)?));
-    Ok(())
-}
-
-#[expect(
-    clippy::print_stderr,
-    reason = "a failing run is replayed from its seed"
-)]
-fn announce_seed(seed: u64) {
-    eprintln!("MILLPOND_SEED={seed}");
 }

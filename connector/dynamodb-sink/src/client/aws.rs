@@ -116,9 +116,7 @@ impl TableApi for AwsTable {
                 return Err(failure);
             }
         };
-        let Some(table) = table else {
-            return Ok(None);
-        };
+        let table = table.ok_or_else(|| cut("a table"))?;
         let status = table.table_status().cloned();
         let type_of = |name: &str| {
             let mut definitions = table.attribute_definitions().iter();
@@ -201,6 +199,9 @@ impl TableApi for AwsTable {
             };
             failure(&error, reasons)
         })?;
+        if answer.consumed_capacity.is_none() {
+            return Err(cut("consumed capacity"));
+        }
         let index: HashMap<(&str, &str), usize> = rows
             .iter()
             .enumerate()
@@ -242,8 +243,12 @@ impl TableApi for AwsTable {
             .get_item()
             .table_name(&self.table)
             .set_key(Some(self.key_attributes(key)))
-            .consistent_read(true);
+            .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
         let answer = call.send().await.map_err(|error| failure(&error, &[]))?;
+        if answer.consumed_capacity.is_none() {
+            return Err(cut("consumed capacity"));
+        }
         Ok(answer.item.and_then(|item| self.to_row(item)))
     }
 
@@ -276,10 +281,13 @@ impl TableApi for AwsTable {
             }
         };
         match call.send().await {
-            Ok(answer) => Ok(PutOutcome {
-                applied: true,
-                units: answer.consumed_capacity().map_or(0.0, units),
-            }),
+            Ok(answer) => match answer.consumed_capacity() {
+                Some(consumed) => Ok(PutOutcome {
+                    applied: true,
+                    units: units(consumed),
+                }),
+                None => Err(cut("consumed capacity")),
+            },
             Err(error) => {
                 let reasons = match error.as_service_error() {
                     Some(PutItemError::ProvisionedThroughputExceededException(e)) => {
@@ -324,11 +332,15 @@ impl TableApi for AwsTable {
             .projection_expression("#pk, #sk, #h, #n")
             .scan_index_forward(false)
             .consistent_read(true)
+            .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .limit(i32::try_from(limit).unwrap_or(i32::MAX));
         if let Some(before) = before {
             call = call.expression_attribute_values(":sk", AttributeValue::S(before.to_owned()));
         }
         let answer = call.send().await.map_err(|error| failure(&error, &[]))?;
+        if answer.consumed_capacity.is_none() {
+            return Err(cut("consumed capacity"));
+        }
         let more = answer.last_evaluated_key.is_some();
         let items = answer.items.unwrap_or_default();
         Ok(TailPage {
@@ -352,6 +364,15 @@ fn unbuilt(error: &dyn std::fmt::Display) -> ApiFailure {
     }
 }
 
+/// An answer that lost its body: to the SDK one without a body is one without anything in it. So
+/// each call asks for something that a whole answer has.
+fn cut(missing: &str) -> ApiFailure {
+    ApiFailure {
+        verdict: Verdict::Transient,
+        message: format!("answer cannot be read: it says nothing of {missing}"),
+    }
+}
+
 fn failure<E>(error: &SdkError<E, Response>, reasons: &[ThrottlingReason]) -> ApiFailure
 where
     E: Error + ProvideErrorMetadata + 'static,
@@ -364,9 +385,9 @@ where
                 .raw_response()
                 .map(|response| response.status().as_u16()),
         ),
-        FailureKind::Credentials => {
-            Verdict::Fatal("set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or name a profile")
-        }
+        FailureKind::Credentials => Verdict::Credentials(
+            "set `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or name a profile",
+        ),
         FailureKind::Request => Verdict::Fatal("check `endpoint`"),
         FailureKind::Unreachable | FailureKind::Timeout | FailureKind::Answer => Verdict::Transient,
     };

@@ -25,8 +25,12 @@ pub enum Verdict {
     Throttled(Throttle),
     /// The call may or may not have taken effect; wait, then send the same again.
     Transient,
-    /// Credentials have run out; they may be renewed: wait, then send the same again.
+    /// Credentials have expired. If they worked before, they may be renewed: wait, then send the same
+    /// again.
     Expired,
+    /// Credentials are refused or cannot be had; with what to change. If they worked before, as
+    /// [`Verdict::Expired`].
+    Credentials(&'static str),
     /// Something in the request itself is refused; with one row in it, it is that row.
     Rejected,
     /// The condition of a write did not hold.
@@ -39,7 +43,8 @@ pub enum Verdict {
     Fatal(&'static str),
 }
 
-const CREDENTIALS: &str =
+/// What to do about credentials that are refused.
+pub const CREDENTIALS: &str =
     "check the credentials: `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or the profile";
 const PERMISSION: &str = "allow the IAM actions that the sink's README lists on this table";
 const REQUEST: &str = "the request is not understood there: check `endpoint` and the version";
@@ -85,7 +90,7 @@ pub fn classify<'a>(
         | "InvalidClientTokenId"
         | "MissingAuthenticationToken"
         | "MissingAuthenticationTokenException"
-        | "SignatureDoesNotMatch" => Verdict::Fatal(CREDENTIALS),
+        | "SignatureDoesNotMatch" => Verdict::Credentials(CREDENTIALS),
         "AccessDeniedException" | "AccessDenied" | "OptInRequired" | "NotAuthorized" => {
             Verdict::Fatal(PERMISSION)
         }
@@ -207,13 +212,13 @@ mod tests {
                 "UnrecognizedClientException",
                 &[],
                 400,
-                Verdict::Fatal(CREDENTIALS),
+                Verdict::Credentials(CREDENTIALS),
             ),
             (
                 "InvalidSignatureException",
                 &[],
                 400,
-                Verdict::Fatal(CREDENTIALS),
+                Verdict::Credentials(CREDENTIALS),
             ),
             (
                 "AccessDeniedException",

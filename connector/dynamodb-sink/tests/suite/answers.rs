@@ -127,7 +127,7 @@ async fn errors_are_classified_as_they_come() {
             .await
             .expect_err(code);
         assert!(
-            matches!(failure.verdict, Verdict::Fatal(text) if text.contains(help)),
+            matches!(failure.verdict, Verdict::Fatal(text) | Verdict::Credentials(text) if text.contains(help)),
             "{failure:?}"
         );
         server.abort();
@@ -148,6 +148,27 @@ async fn errors_are_classified_as_they_come() {
         assert_eq!(failure.verdict, Verdict::Transient, "{}", failure.message);
         server.abort();
     }
+}
+
+/// To the SDK an answer that lost its body is one that says nothing: no such table, no such row, all
+/// rows written.
+#[tokio::test]
+async fn an_answer_that_lost_its_body_is_none() {
+    let (url, server) = serve(200, String::new()).await;
+    let table = table(&client(&url).await, "t");
+    let row = &rows()[0];
+    let answers = [
+        table.describe().await.map(drop),
+        table.batch_write(&rows()).await.map(drop),
+        table.get(&row.key).await.map(drop),
+        table.put(row, &Condition::Absent).await.map(drop),
+        table.tail("chain", None, 10).await.map(drop),
+    ];
+    for (call, answer) in answers.into_iter().enumerate() {
+        let failure = answer.expect_err("nothing was said");
+        assert_eq!(failure.verdict, Verdict::Transient, "call {call}");
+    }
+    server.abort();
 }
 
 #[tokio::test]

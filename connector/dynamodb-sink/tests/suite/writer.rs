@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_connector::aws::CREDENTIALS_PATIENCE;
 use millpond_connector::metrics::Metrics;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::client::{Condition, Throttle, Verdict};
@@ -78,8 +79,9 @@ async fn throttles_outages_and_lost_answers_are_waited_out() {
         .to_vec();
     faults.extend(vec![Some(Fault::Fail(Verdict::Transient)); 50]);
     faults.extend([Some(Fault::LoseAnswer), Some(Fault::Fail(Verdict::Expired))]);
-    table.inject(faults);
     let (writer, metrics) = writer(&table, None);
+    writer.describe().await.expect("the credentials are good");
+    table.inject(faults);
     let begun = Instant::now();
     assert_eq!(writer.write_items(&items(5, 300)).await, Ok(vec![]));
     assert!(
@@ -89,6 +91,47 @@ async fn throttles_outages_and_lost_answers_are_waited_out() {
     );
     assert_eq!((table.scan().len(), metrics.items.get()), (5, 5));
     assert_eq!(metrics.sink_throttles.get(), 4);
+}
+
+const LOCKED_OUT: [Verdict; 2] = [
+    Verdict::Expired,
+    Verdict::Credentials("check the credentials"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_never_worked_are_an_error_at_once() {
+    for verdict in LOCKED_OUT {
+        let table = MemoryTable::new("events");
+        table.inject([Some(Fault::Fail(verdict))]);
+        let (writer, _) = writer(&table, None);
+        let begun = Instant::now();
+        let error = writer.describe().await.expect_err("fatal").to_string();
+        assert!(error.contains("check the credentials"), "{error}");
+        assert!(begun.elapsed().is_zero(), "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn credentials_that_worked_are_waited_for_as_long_as_said() {
+    for verdict in LOCKED_OUT {
+        let table = MemoryTable::new("events");
+        let (writer, _) = writer(&table, None);
+        writer.describe().await.expect("the credentials are good");
+        // Renewed after a while.
+        table.inject(vec![Some(Fault::Fail(verdict)); 20]);
+        assert_eq!(writer.write_items(&items(3, 300)).await, Ok(vec![]));
+        // Never renewed.
+        table.inject(vec![Some(Fault::Fail(verdict)); 10_000]);
+        let begun = Instant::now();
+        let error = writer.write_items(&items(3, 300)).await.expect_err("ends");
+        let (waited, error) = (begun.elapsed(), error.to_string());
+        assert!(error.contains("check the credentials"), "{error}");
+        let longest = CREDENTIALS_PATIENCE + Duration::from_secs(30);
+        assert!(
+            (CREDENTIALS_PATIENCE..longest).contains(&waited),
+            "{waited:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]
