@@ -12,6 +12,7 @@ pub mod keys;
 pub mod limits;
 pub mod origin;
 pub mod record;
+pub mod scan;
 pub mod sequence;
 pub mod sizing;
 mod varint;
