@@ -143,7 +143,7 @@ fn named(text: &str, limit: usize, name: &'static str) -> Result<(), OriginError
 }
 
 /// Canonical decimals only, so that one origin has one text.
-#[inline]
+#[inline(always)]
 fn decimal(text: &str) -> Option<u64> {
     let digits = text.as_bytes();
     let is_canonical = !digits.is_empty() && (digits[0] != b'0' || digits.len() == 1);

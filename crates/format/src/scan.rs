@@ -122,7 +122,11 @@ mod tests {
                         }
                         let slow = text.iter().position(|byte| *byte == b'/');
                         assert_eq!(position(&text, b'/'), slow, "{text:?}");
-                        assert_eq!(json_special(&text), text.iter().position(special), "{text:?}");
+                        assert_eq!(
+                            json_special(&text),
+                            text.iter().position(special),
+                            "{text:?}"
+                        );
                         let slow = text.iter().take_while(|byte| byte.is_ascii_digit());
                         assert_eq!(leading_digits(&text).len(), slow.count(), "{text:?}");
                     }
@@ -138,7 +142,9 @@ mod tests {
     fn decimals_are_what_the_standard_parser_reads() {
         let mut number = 7u64;
         for _ in 0..5_000 {
-            number = number.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            number = number
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
             for shift in [1, 20, 40, 60] {
                 let text = (number >> shift).to_string();
                 assert_eq!(decimal(text.as_bytes()), Some(number >> shift));
