@@ -38,7 +38,9 @@ export AR_wasm32_unknown_unknown=${AR_wasm32_unknown_unknown:-$(command -v llvm-
 # The linker's compiler is newer than most clangs and does better by zstd: hand it bitcode.
 export CFLAGS_wasm32_unknown_unknown="-O2 -msimd128 -mbulk-memory -flto"
 
-cargo build --package millpond-pack --lib --target wasm32-unknown-unknown --release \
+# `cdylib` alone: cargo optimises nothing at link time for a library that is an `rlib`, too.
+cargo rustc --package millpond-pack --lib --crate-type cdylib \
+    --target wasm32-unknown-unknown --release \
     --config 'profile.release.opt-level=3' \
     --config 'profile.release.lto="fat"' \
     --config 'profile.release.codegen-units=1' \

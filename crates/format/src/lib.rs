@@ -14,6 +14,7 @@ pub mod limits;
 pub mod marks;
 pub mod origin;
 pub mod record;
+pub mod scan;
 pub mod sequence;
 pub mod sizing;
 mod varint;

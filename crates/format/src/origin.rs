@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 
+use crate::scan;
 use crate::sequence::SequenceNumber;
 
 /// First path segment of every origin key of this version.
@@ -91,22 +92,20 @@ impl<'a> Origin<'a> {
     /// Any key that [`Origin::write_to`] would not write is an error that names the first bad part.
     pub fn parse(key: &'a [u8]) -> Result<Self, OriginError> {
         let text = std::str::from_utf8(key).map_err(|_| OriginError::NotText)?;
-        let (version, rest) = cut(text).ok_or(OriginError::UnknownVersion)?;
+        let (version, rest) = cut(text, b'/').ok_or(OriginError::UnknownVersion)?;
         if version != ORIGIN_VERSION {
             return Err(OriginError::UnknownVersion);
         }
         let truncated = OriginError::Truncated;
-        let (stream, rest) = cut(rest).ok_or(truncated("shard"))?;
-        let (shard, rest) = cut(rest).ok_or(truncated("sequence number"))?;
-        let (sequence, rest) = cut(rest).ok_or(truncated("sub-sequence number"))?;
-        let (sub_sequence, rest) = cut(rest).ok_or(truncated("arrival time"))?;
-        let (arrival, rest) = cut(rest).ok_or(truncated("chain link"))?;
-        let (chain, partition_key) = cut(rest).ok_or(truncated("partition key"))?;
+        let (stream, rest) = cut(rest, b'/').ok_or(truncated("shard"))?;
+        let (shard, rest) = cut(rest, b'/').ok_or(truncated("sequence number"))?;
+        let (sequence, rest) = cut(rest, b'/').ok_or(truncated("sub-sequence number"))?;
+        let (sub_sequence, rest) = cut(rest, b'/').ok_or(truncated("arrival time"))?;
+        let (arrival, rest) = cut(rest, b'/').ok_or(truncated("chain link"))?;
+        let (chain, partition_key) = cut(rest, b'/').ok_or(truncated("partition key"))?;
         named(stream, MAX_STREAM_NAME_BYTES, "stream")?;
         named(shard, MAX_SHARD_ID_BYTES, "shard")?;
-        let (epoch, ordinal) = chain
-            .split_once('.')
-            .ok_or(OriginError::Malformed("chain link"))?;
+        let (epoch, ordinal) = cut(chain, b'.').ok_or(OriginError::Malformed("chain link"))?;
         Ok(Self {
             stream,
             shard,
@@ -125,11 +124,11 @@ impl<'a> Origin<'a> {
     }
 }
 
-/// What stands before and after the first slash. The parts are short: a plain loop finds it
-/// sooner than a search that first prepares itself.
-fn cut(text: &str) -> Option<(&str, &str)> {
-    let slash = text.bytes().position(|byte| byte == b'/')?;
-    Some((&text[..slash], &text[slash + 1..]))
+/// What stands before and after the first `separator`, which is ASCII.
+#[inline(always)]
+fn cut(text: &str, separator: u8) -> Option<(&str, &str)> {
+    let at = scan::position(text.as_bytes(), separator)?;
+    Some((&text[..at], &text[at + 1..]))
 }
 
 fn named(text: &str, limit: usize, name: &'static str) -> Result<(), OriginError> {
@@ -144,29 +143,22 @@ fn named(text: &str, limit: usize, name: &'static str) -> Result<(), OriginError
 }
 
 /// Canonical decimals only, so that one origin has one text.
+#[inline(always)]
 fn decimal(text: &str) -> Option<u64> {
-    /// Any number of this many digits is below 2^64.
-    const SAFE_DIGITS: usize = 19;
     let digits = text.as_bytes();
     let is_canonical = !digits.is_empty() && (digits[0] != b'0' || digits.len() == 1);
-    if !is_canonical || digits.len() > SAFE_DIGITS + 1 {
+    if !is_canonical || digits.len() > scan::SAFE_DIGITS + 1 {
         return None;
     }
-    let (safe, last) = digits.split_at(digits.len().min(SAFE_DIGITS));
-    let mut value = 0u64;
-    for digit in safe {
-        value = value * 10 + u64::from(value_of(*digit)?);
+    let (safe, last) = digits.split_at(digits.len().min(scan::SAFE_DIGITS));
+    let value = scan::decimal(safe)?;
+    if last.is_empty() {
+        return Some(value);
     }
-    match last {
-        [] => Some(value),
-        [digit, ..] => value.checked_mul(10)?.checked_add(value_of(*digit)?.into()),
-    }
+    value.checked_mul(10)?.checked_add(scan::decimal(last)?)
 }
 
-fn value_of(digit: u8) -> Option<u8> {
-    Some(digit.wrapping_sub(b'0')).filter(|value| *value <= 9)
-}
-
+#[inline]
 fn signed_decimal(text: &str) -> Option<i64> {
     match text.strip_prefix('-') {
         Some(magnitude) => decimal(magnitude)

@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use millpond_format::scan;
+
 use crate::pointer::{Found, Pointer, TARGETS, Value};
 
 /// Digits of which any number fits an `i64`.
@@ -62,8 +64,8 @@ impl<'de> Scalar<'de> {
                 Some(Value::Text(Cow::Borrowed(text)))
             }
             Self::Whole(digits) if digits.len() <= SAFE_DIGITS => {
-                let add = |sum, digit: &u8| sum * 10 + i64::from(digit - b'0');
-                Some(Value::Whole(digits.iter().fold(0, add)))
+                let number = scan::decimal(digits)?.try_into().ok()?;
+                Some(Value::Whole(number))
             }
             Self::Whole(_) | Self::Other => None,
         }
@@ -91,9 +93,7 @@ impl<'de> Reader<'de> {
         self.expect(b'"')?;
         let rest = &self.json[self.at..];
         // Names are compared as bytes; one that is not ASCII is the parser's to check.
-        let end = rest
-            .iter()
-            .position(|byte| matches!(byte, b'"' | b'\\' | 0..0x20 | 0x80..))?;
+        let end = scan::json_special(rest)?;
         self.at += end + 1;
         (rest[end] == b'"').then_some(&rest[..end])
     }
@@ -138,9 +138,7 @@ impl<'de> Reader<'de> {
     }
 
     fn digits(&mut self) -> &'de [u8] {
-        let rest = &self.json[self.at..];
-        let end = rest.iter().position(|byte| !byte.is_ascii_digit());
-        let digits = &rest[..end.unwrap_or(rest.len())];
+        let digits = scan::leading_digits(&self.json[self.at..]);
         self.at += digits.len();
         digits
     }
