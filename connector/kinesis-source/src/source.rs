@@ -194,7 +194,7 @@ impl KinesisSource {
     }
 }
 
-fn system_clock() -> i64 {
+pub(crate) fn system_clock() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
