@@ -6,6 +6,7 @@
 
 pub mod certificates;
 pub mod config;
+pub mod fleet;
 pub mod on_cluster;
 pub mod pipeline;
 pub mod process;

@@ -7,6 +7,10 @@ mod deploy;
 mod main_job;
 mod profiles;
 mod scripted_cluster;
+mod sharing;
 
 /// The command line tool.
 const MILLPOND: &str = env!("CARGO_BIN_EXE_millpond-under-test");
+
+/// The binaries that are run as processes of their own.
+const BUILT: millpond_tests::on_cluster::Binaries = millpond_tests::binaries!();
