@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use millpond_connector::meta::TopicSettings;
@@ -150,7 +151,12 @@ impl Fleet {
     pub async fn arrived(&self, events: u64) -> Result<()> {
         eventually("all events", async || {
             let groups = self.pipeline.groups().unwrap_or_default();
-            Ok((groups.values().sum::<u64>() >= events).then_some(()))
+            if groups.values().sum::<u64>() >= events {
+                return Ok(Some(()));
+            }
+            // Each question is a process, which the connectors would wait for.
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            Ok(None)
         })
         .await
     }

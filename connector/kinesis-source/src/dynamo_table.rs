@@ -375,7 +375,11 @@ impl LeaseStore for DynamoTable {
                 let beat = renewed.entry(owner.clone()).or_default();
                 *beat = beat.wrapping_add(lease.epoch);
             }
-            view.leases.insert(LeaseId::new(shard.as_str()), lease);
+            let id = LeaseId::new(shard.as_str());
+            if row.bytes_per_second > 0 {
+                view.loads.insert(id.clone(), row.bytes_per_second);
+            }
+            view.leases.insert(id, lease);
             rows.insert(shard, row);
         }
         let renewed = renewed

@@ -33,6 +33,7 @@ pub mod lineage;
 mod listing;
 pub mod memory_table;
 pub mod pacing;
+mod progress;
 mod reader;
 mod retry;
 pub mod roster;

@@ -50,6 +50,14 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// was sent since the last one is sent again after a crash, and recognised.
 pub const SHARED_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
+/// A shard without an answer, or without an event made durable, for so long is given up to others where shards
+/// are shared: longer than a read may hang before it is repeated on another connection. The
+/// pauses between two reads of a silent shard come on top.
+pub const STALL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a shard that was given up is left to others.
+pub const STALL_REST: Duration = Duration::from_secs(60);
+
 /// Rows of a lease table written at the same time.
 pub const TABLE_WRITES_AT_ONCE: usize = 32;
 

@@ -131,8 +131,13 @@ impl ShardTable for MemoryTable {
 #[async_trait]
 impl LeaseStore for MemoryTable {
     async fn view(&self) -> Result<View, StoreError> {
-        let view = self.leases.snapshot();
-        self.rows.send_replace(Arc::new(self.lock().rows.clone()));
+        let mut view = self.leases.snapshot();
+        let rows = self.lock().rows.clone();
+        let measured = rows.iter().filter(|(_, row)| row.bytes_per_second > 0);
+        view.loads = measured
+            .map(|(id, row)| (LeaseId::new(id.as_str()), row.bytes_per_second))
+            .collect();
+        self.rows.send_replace(Arc::new(rows));
         Ok(view)
     }
 

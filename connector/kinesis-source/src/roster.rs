@@ -46,6 +46,7 @@ pub struct Roster {
     /// Where shards begin that do not begin with the stream.
     starts: BTreeMap<ShardId, PinnedStart>,
     children: BTreeMap<ShardId, Vec<ShardId>>,
+    bytes_per_second: BTreeMap<ShardId, u64>,
     partition_count: usize,
     entered: BTreeSet<ShardId>,
     changed: BTreeSet<ShardId>,
@@ -107,6 +108,7 @@ impl Roster {
             hash_keys: BTreeMap::new(),
             starts: BTreeMap::new(),
             children: BTreeMap::new(),
+            bytes_per_second: BTreeMap::new(),
             partition_count,
             entered: BTreeSet::new(),
             changed,
@@ -182,12 +184,24 @@ impl Roster {
         self.dirty = true;
     }
 
+    /// What the shard gives, as known last; 0 when nobody measured.
+    #[must_use]
+    pub fn bytes_per_second(&self, id: &ShardId) -> u64 {
+        self.bytes_per_second.get(id).copied().unwrap_or(0)
+    }
+
+    /// What the shard gives, to be written with its next change.
+    pub fn measured(&mut self, id: &ShardId, bytes_per_second: u64) {
+        self.bytes_per_second.insert(id.clone(), bytes_per_second);
+    }
+
     fn row(&self, id: &ShardId) -> Option<ShardRow> {
         let checkpoint = self.checkpoint.shards.get(id)?.clone();
         Some(ShardRow {
             start: self.starts.get(id).copied(),
             hash_keys: self.hash_keys.get(id).copied(),
             children: self.children.get(id).cloned().unwrap_or_default(),
+            bytes_per_second: self.bytes_per_second(id),
             ..self.new_row(checkpoint)
         })
     }
@@ -231,6 +245,8 @@ impl Roster {
         if let Some(range) = row.hash_keys {
             self.hash_keys.insert(id.clone(), range);
         }
+        self.bytes_per_second
+            .insert(id.clone(), row.bytes_per_second);
         match row.start {
             Some(start) => self.starts.insert(id.clone(), start),
             None => self.starts.remove(id),
@@ -339,6 +355,7 @@ impl Roster {
             self.hash_keys.remove(id);
             self.starts.remove(id);
             self.children.remove(id);
+            self.bytes_per_second.remove(id);
             self.forgotten.insert(id.clone());
             self.dirty = true;
         }

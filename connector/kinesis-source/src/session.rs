@@ -26,10 +26,12 @@ use crate::delivery::{Accepted, Delivery, ShardIndex};
 use crate::error::SourceError;
 use crate::limits::{
     CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING, SHARED_CHECKPOINT_INTERVAL,
+    STALL_PATIENCE,
 };
 use crate::lineage::{ListingTicket, Stage};
 use crate::listing::{Listing, list_all};
 use crate::pacing::Pace;
+use crate::progress::Progress;
 use crate::reader::{FromReader, ShardReader, WallClock};
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
@@ -64,6 +66,7 @@ enum Done {
 struct Active {
     index: ShardIndex,
     reader: AbortHandle,
+    progress: Progress,
 }
 
 /// First records to be remembered, and whom to tell.
@@ -208,7 +211,9 @@ impl Session {
         let linger = self.delivery.next_due().map(Instant::from_std);
         let save = (self.roster.is_dirty() && self.saving.is_none()).then_some(self.next_save);
         let listing = (!self.listing && self.drain_until.is_none()).then(|| self.next_listing());
-        [linger, save, listing, self.drain_until]
+        let shared = self.shared.as_ref().filter(|_| self.drain_until.is_none());
+        let stall = shared.and_then(|shared| self.next_stall(shared));
+        [linger, save, listing, stall, self.drain_until]
             .into_iter()
             .flatten()
             .min()
@@ -247,6 +252,7 @@ impl Session {
             self.start_save(now);
         }
         if self.drain_until.is_none() {
+            self.give_up_stalled(now.into_std());
             self.refresh_wanted();
             self.finish_leaving();
         }
@@ -298,7 +304,16 @@ impl Session {
             let reader = self
                 .readers
                 .spawn(async move { (name, reader.run().await) });
-            self.active.insert(id, Active { index, reader });
+            // A silent shard is asked half as often.
+            let patience = STALL_PATIENCE + 2 * self.parts.pace.idle_interval;
+            let before = self.roster.bytes_per_second(&id);
+            let progress = Progress::new(Instant::now().into_std(), patience, before);
+            let active = Active {
+                index,
+                reader,
+                progress,
+            };
+            self.active.insert(id, active);
         }
     }
 
@@ -328,6 +343,10 @@ impl Session {
         };
         self.next_save = now + interval;
         self.urgent = false;
+        for (id, active) in &mut self.active {
+            let rate = active.progress.bytes_per_second(now.into_std());
+            self.roster.measured(id, rate);
+        }
         let shared = self.shared.as_ref();
         let writes = self
             .roster
@@ -381,11 +400,21 @@ impl Session {
                 }
                 let now = Instant::now().into_std();
                 match self.delivery.accept(shard, &records, end, now) {
-                    Ok(accepted) => self.count(shard, accepted),
+                    Ok(accepted) => {
+                        self.moved(shard, accepted.bytes);
+                        self.count(shard, accepted);
+                    }
                     Err(error) => self.fail(error.into()),
                 }
                 self.note_progress();
             }
+        }
+    }
+
+    fn moved(&mut self, shard: ShardIndex, bytes: u64) {
+        let now = Instant::now().into_std();
+        if let Some(active) = self.active.get_mut(self.delivery.shard_id(shard)) {
+            active.progress.moved(now, bytes);
         }
     }
 
@@ -410,6 +439,7 @@ impl Session {
     }
 
     fn note_progress(&mut self) {
+        let now = Instant::now().into_std();
         for index in self.delivery.take_changed() {
             let durable = self.delivery.durable(index);
             let id = self.delivery.shard_id(index);
@@ -417,6 +447,9 @@ impl Session {
                 continue;
             }
             self.roster.delivered(id, durable);
+            if let Some(active) = self.active.get_mut(id) {
+                active.progress.moved(now, 0);
+            }
             // A shard at its end counts once its children are known: they may hold older events.
             if !durable.finished {
                 if durable.caught_up && self.caught_up.insert(id.clone()) {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::balance::{Balance, hashed};
+use crate::load::Loads;
 use crate::row::{Beat, Change, LeaseId, LeaseRow, View, WorkerId};
 use crate::settings::Settings;
 use crate::store::Outcome;
@@ -400,6 +401,10 @@ impl Coordinator {
                 row => free.push((lease, row)),
             }
         }
+        if let Some(loads) = Loads::new(view, leases, live) {
+            changes.extend(self.by_load(view, free, loads, changes.is_empty()));
+            return changes;
+        }
         let mut balance = Balance::new(view, leases, live);
         free.sort_by_key(|(lease, _)| hashed(&self.me, lease.as_str()));
         let taken = free.iter().take(balance.room(&self.me));
@@ -410,6 +415,38 @@ impl Coordinator {
             changes.extend(self.ask(view, leases, live, &mut balance));
         }
         changes
+    }
+
+    /// The same where work was measured.
+    fn by_load(
+        &self,
+        view: &View,
+        free: Vec<(&LeaseId, Option<&LeaseRow>)>,
+        mut loads: Loads<'_>,
+        may_ask: bool,
+    ) -> Vec<Change> {
+        if free.is_empty() {
+            let asked = std::iter::from_fn(|| loads.ask(&self.me, view));
+            let asked = asked.take(if may_ask { CHANGES_PER_STEP } else { 0 });
+            let asked = asked.filter_map(|lease| Some((lease, view.leases.get(lease)?)));
+            return asked.map(|(lease, row)| self.want(lease, row)).collect();
+        }
+        let rows: BTreeMap<&LeaseId, Option<&LeaseRow>> = free.iter().copied().collect();
+        let ours = loads.share_out(&self.me, free.iter().map(|(lease, _)| *lease).collect());
+        ours.into_iter()
+            .map(|lease| self.take(lease, rows[lease]))
+            .collect()
+    }
+
+    fn want(&self, lease: &LeaseId, row: &LeaseRow) -> Change {
+        Change::Lease {
+            id: lease.clone(),
+            seen: Some(row.clone()),
+            new: LeaseRow {
+                wanted_by: Some(self.me.clone()),
+                ..row.clone()
+            },
+        }
     }
 
     /// True for a worker whose row did not change, or was missing, for long enough.
@@ -440,14 +477,7 @@ impl Coordinator {
                 break;
             };
             let (lease, row) = rows.remove(found);
-            changes.push(Change::Lease {
-                id: lease.clone(),
-                seen: Some(row.clone()),
-                new: LeaseRow {
-                    wanted_by: Some(self.me.clone()),
-                    ..row.clone()
-                },
-            });
+            changes.push(self.want(lease, row));
         }
         changes
     }

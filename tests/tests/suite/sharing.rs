@@ -43,20 +43,20 @@ async fn a_killed_sources_shards_are_taken_over_and_each_event_arrives_once() ->
     let mut second = fleet.source()?;
     fleet.shared_as(&[2, 2]).await?;
     // What the killed one has sent since its last checkpoint is sent again, and must not count twice.
-    fleet.pipeline.emit(6_000, 51)?;
+    fleet.pipeline.emit(3_000, 51)?;
     second.process.stderr_line("shard begun")?;
     first.process.signal(Signal::KILL)?;
-    fleet.pipeline.emit(3_000, 52)?;
+    fleet.pipeline.emit(1_000, 52)?;
     rescale(&fleet, 8).await?;
-    fleet.pipeline.emit(3_000, 53)?;
-    fleet.arrived(12_000).await?;
+    fleet.pipeline.emit(1_000, 53)?;
+    fleet.arrived(5_000).await?;
     fleet.shared_as(&[8]).await?;
     drain(second.process)?;
     fleet.shared_as(&[]).await?;
     drain(sink)?;
-    let mut expected = fleet.pipeline.expected(6_000, 51)?;
-    expected.extend(fleet.pipeline.expected(3_000, 52)?);
-    expected.extend(fleet.pipeline.expected(3_000, 53)?);
+    let mut expected = fleet.pipeline.expected(3_000, 51)?;
+    expected.extend(fleet.pipeline.expected(1_000, 52)?);
+    expected.extend(fleet.pipeline.expected(1_000, 53)?);
     let expected = sorted(expected);
     ensure!(fleet.pipeline.read_all()? == expected, "not what was emitted");
     Ok(())
@@ -69,9 +69,9 @@ async fn sources_come_and_go_under_load() -> Result<()> {
     let mut random = StdRng::seed_from_u64(seed);
     let servers = ScriptedCluster::start().await?;
     let fleet = Fleet::new(BUILT, servers.endpoint(), 2).await?;
-    let sink = fleet.sink()?;
+    let mut sink = fleet.sink()?;
     let mut sources = vec![fleet.source()?];
-    let mut emitter = fleet.pipeline.start_emit(12_000, 61, 0.3)?;
+    let mut emitter = fleet.pipeline.start_emit(6_000, 61, 0.15)?;
     let mut shards = 2;
     while emitter.is_running()? {
         let pick = random.random_range(0..sources.len().max(1));
@@ -97,10 +97,16 @@ async fn sources_come_and_go_under_load() -> Result<()> {
     if sources.is_empty() {
         sources.push(fleet.source()?);
     }
-    fleet.arrived(12_000).await?;
+    if let Err(error) = fleet.arrived(6_000).await {
+        let mut said = format!("sink:\n{}", sink.stderr_so_far());
+        for source in &mut sources {
+            said += &format!("source:\n{}", source.process.stderr_so_far());
+        }
+        return Err(error.context(said));
+    }
     for source in sources {
         drain(source.process)?;
     }
     drain(sink)?;
-    fleet.pipeline.verify(12_000, 61)
+    fleet.pipeline.verify(6_000, 61)
 }

@@ -23,12 +23,12 @@ use millpond_leases::{
     WorkerId,
 };
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{Done, LOCAL, Session};
 use crate::checkpoint::CheckpointError;
 use crate::error::SourceError;
-use crate::limits::LEAVE_LIMIT;
+use crate::limits::{LEAVE_LIMIT, STALL_REST};
 use crate::shard::ShardId;
 use crate::shard_table::{Rows, ShardRow, Sharing, WriteIf};
 
@@ -61,6 +61,8 @@ pub(crate) struct Shared {
     rows: watch::Receiver<Arc<Rows>>,
     held: BTreeMap<ShardId, Holding>,
     wanted: BTreeSet<ShardId>,
+    /// Shards that were given up, and until when they are left to others.
+    resting: BTreeMap<ShardId, Instant>,
     is_over: bool,
 }
 
@@ -93,6 +95,7 @@ impl Shared {
             rows: sharing.rows,
             held: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            resting: BTreeMap::new(),
             is_over: false,
         }
     }
@@ -229,11 +232,50 @@ impl Session {
                 leasable.remove(&write.shard);
             }
         }
+        let now = Instant::now();
+        shared.resting.retain(|_, until| now < *until);
+        for id in shared.resting.keys() {
+            leasable.remove(id);
+        }
         if shared.wanted != leasable {
             let leases = leasable.iter().map(lease_id);
             shared.handle.set_wanted(leases.collect());
             shared.wanted = leasable;
         }
+    }
+
+    /// A lease is tied to progress: a shard that does not move here may move elsewhere.
+    pub(super) fn give_up_stalled(&mut self, now: std::time::Instant) {
+        let Some(shared) = &self.shared else {
+            return;
+        };
+        let stalled: Vec<ShardId> = self
+            .active
+            .iter()
+            .filter(|(id, active)| shared.is_ready(id) && active.progress.is_stalled(now))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for id in stalled {
+            tracing::warn!(
+                shard = %id,
+                rest_seconds = STALL_REST.as_secs(),
+                "shard does not move here, it is given up to others"
+            );
+            if let Some(shared) = &mut self.shared {
+                shared
+                    .resting
+                    .insert(id.clone(), Instant::now() + STALL_REST);
+                shared.hand_over(&id);
+            }
+            self.let_go(&id);
+        }
+    }
+
+    /// When something about stalled shards is to be done.
+    pub(super) fn next_stall(&self, shared: &Shared) -> Option<Instant> {
+        let read_here = self.active.iter().filter(|(id, _)| shared.is_ready(id));
+        let stalls = read_here.map(|(_, active)| Instant::from_std(active.progress.stalls_at()));
+        stalls.chain(shared.resting.values().copied()).min()
     }
 
     fn taken(&mut self, id: ShardId, epoch: u64) {
