@@ -166,7 +166,9 @@ impl Pipeline {
     pub fn start_emit(&self, events: u64, seed: u64, rate: f64) -> Result<Running> {
         let [events, seed, start, jobs] = workload_arguments(events, seed);
         let rate = format!("--rate={rate}");
-        let arguments = ["emit", "--stream", EVENTS, &events, &seed, &start, &jobs, &rate];
+        let arguments = [
+            "emit", "--stream", EVENTS, &events, &seed, &start, &jobs, &rate,
+        ];
         Running::start(&mut self.command(&arguments))
     }
 

@@ -276,11 +276,7 @@ impl KinesisConfig {
 }
 
 impl LeaseConfig {
-    fn validate(
-        section: &Section<'_>,
-        problems: &mut Problems,
-        raw: &RawKinesis,
-    ) -> Option<Self> {
+    fn validate(section: &Section<'_>, problems: &mut Problems, raw: &RawKinesis) -> Option<Self> {
         let Some(table) = raw.lease_table.clone() else {
             for (setting, is_given) in [
                 ("create-lease-table", raw.create_lease_table.is_some()),

@@ -37,7 +37,9 @@ where
     fn from(error: SdkError<E, R>) -> Self {
         let service = error.as_service_error();
         Self {
-            code: service.and_then(|service| service.code()).map(str::to_owned),
+            code: service
+                .and_then(|service| service.code())
+                .map(str::to_owned),
             kind: failure_kind(&error),
             message: describe(&error),
         }
@@ -132,7 +134,9 @@ pub(crate) async fn prepare(
                     }
                     if missing_since.is_none() {
                         tracing::info!(table, "creating the table");
-                        make(client, table, key).await.map_err(|e| refuse(e.to_string()))?;
+                        make(client, table, key)
+                            .await
+                            .map_err(|e| refuse(e.to_string()))?;
                     }
                 } else if error.is_transient() {
                     tracing::warn!(table, %error, "cannot look at the lease table, it will be repeated");
@@ -187,8 +191,7 @@ fn check_key(answer: &DescribeTableOutput, key: &str) -> Result<(), String> {
     };
     let schema = table.key_schema();
     let is_string = table.attribute_definitions().iter().any(|definition| {
-        definition.attribute_name() == key
-            && *definition.attribute_type() == ScalarAttributeType::S
+        definition.attribute_name() == key && *definition.attribute_type() == ScalarAttributeType::S
     });
     let is_right = matches!(schema, [only] if only.attribute_name() == key
         && *only.key_type() == KeyType::Hash);

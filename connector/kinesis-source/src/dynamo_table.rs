@@ -319,12 +319,11 @@ impl ShardTable for DynamoTable {
         let Some(item) = answer.item else {
             return Ok(None);
         };
-        let found =
-            kcl_row::read(&item, self.meaning()).map_err(|error| CheckpointError::Row {
-                table: self.settings.table.clone(),
-                row: error.key,
-                reason: error.reason,
-            })?;
+        let found = kcl_row::read(&item, self.meaning()).map_err(|error| CheckpointError::Row {
+            table: self.settings.table.clone(),
+            row: error.key,
+            reason: error.reason,
+        })?;
         let is_ours = |lease: &LeaseRow| {
             lease.epoch == epoch && lease.owner.as_ref() == Some(&self.settings.worker)
         };
@@ -344,11 +343,9 @@ impl ShardTable for DynamoTable {
 #[async_trait]
 impl LeaseStore for DynamoTable {
     async fn view(&self) -> Result<View, StoreError> {
-        let (leases, others) = tokio::try_join!(
-            self.scan(&self.settings.table),
-            self.scan(&self.companion)
-        )
-        .map_err(store_error)?;
+        let (leases, others) =
+            tokio::try_join!(self.scan(&self.settings.table), self.scan(&self.companion))
+                .map_err(store_error)?;
         let mut view = View::default();
         for item in &others {
             let id = text(item, ID).and_then(|id| id.strip_prefix(WORKER));
@@ -361,11 +358,10 @@ impl LeaseStore for DynamoTable {
         let mut rows = Rows::new();
         let mut renewed: BTreeMap<WorkerId, u64> = BTreeMap::new();
         for item in &leases {
-            let found =
-                kcl_row::read(item, self.meaning()).map_err(|error| StoreError::Row {
-                    row: error.to_string(),
-                    what: "neither the Kinesis Client Library nor Millpond writes such",
-                })?;
+            let found = kcl_row::read(item, self.meaning()).map_err(|error| StoreError::Row {
+                row: error.to_string(),
+                what: "neither the Kinesis Client Library nor Millpond writes such",
+            })?;
             let Some(KclRow { shard, lease, row }) = found else {
                 continue;
             };

@@ -351,7 +351,9 @@ pub(crate) fn count(number: u64) -> AttributeValue {
 
 pub(crate) fn text<'a>(item: &'a Attributes, name: &str) -> Option<&'a str> {
     let value = item.get(name)?.as_s().ok()?;
-    Some(value).filter(|text| !text.is_empty()).map(String::as_str)
+    Some(value)
+        .filter(|text| !text.is_empty())
+        .map(String::as_str)
 }
 
 pub(crate) fn number(item: &Attributes, name: &str) -> Option<u64> {

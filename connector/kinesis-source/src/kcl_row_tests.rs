@@ -75,7 +75,10 @@ fn a_row_of_the_library_is_read_as_it_stands() {
     else {
         panic!("{:?}", row.checkpoint.progress);
     };
-    assert_eq!((sequence.as_str(), sub_sequence, partial), (SEQUENCE, 4, true));
+    assert_eq!(
+        (sequence.as_str(), sub_sequence, partial),
+        (SEQUENCE, 4, true)
+    );
     assert_eq!((chain.epoch, chain.next_ordinals.len()), (0, 0));
 }
 
@@ -181,7 +184,10 @@ fn the_library_moved_on_and_its_checkpoint_wins() {
     assert_library_can_read(&item);
     assert!(!item.contains_key("pendingCheckpoint"));
     assert_eq!(item["checkpoint"], s("4242"));
-    assert_eq!(item["checkpointSubSequenceNumber"], AttributeValue::N("7".to_owned()));
+    assert_eq!(
+        item["checkpointSubSequenceNumber"],
+        AttributeValue::N("7".to_owned())
+    );
     let ours = read_one(&item).row;
     assert!(!ours.is_foreign);
     assert_eq!(ours.checkpoint, row.checkpoint);
@@ -190,7 +196,10 @@ fn the_library_moved_on_and_its_checkpoint_wins() {
     item.insert("checkpoint".to_owned(), s("5000"));
     let theirs = read_one(&item).row;
     assert!(theirs.is_foreign);
-    let Progress::Delivered { sequence, chain, .. } = theirs.checkpoint.progress else {
+    let Progress::Delivered {
+        sequence, chain, ..
+    } = theirs.checkpoint.progress
+    else {
         panic!("{theirs:?}");
     };
     assert_eq!((sequence.as_str(), chain.epoch), ("5000", 1_000));
@@ -240,21 +249,29 @@ fn rows() -> impl Strategy<Value = ShardRow> {
     let ids = prop::collection::btree_set("shardId-[0-9]{12}", 0..3);
     let ids = ids.prop_map(|ids| ids.into_iter().map(ShardId::from).collect::<Vec<_>>());
     let range = prop::option::of((any::<u128>(), any::<u128>()));
-    (progress(), start, ids.clone(), ids, range, any::<Option<i64>>()).prop_map(
-        |(progress, start, parents, children, range, unread_since_ms)| ShardRow {
-            checkpoint: ShardCheckpoint {
-                parents,
-                progress,
-                unread_since_ms,
-            },
-            aggregated: Aggregated::KeepStray,
-            start,
-            hash_keys: range.map(|(first, last)| HashKeyRange { first, last }),
-            children,
-            bytes_per_second: 0,
-            is_foreign: false,
-        },
+    (
+        progress(),
+        start,
+        ids.clone(),
+        ids,
+        range,
+        any::<Option<i64>>(),
     )
+        .prop_map(
+            |(progress, start, parents, children, range, unread_since_ms)| ShardRow {
+                checkpoint: ShardCheckpoint {
+                    parents,
+                    progress,
+                    unread_since_ms,
+                },
+                aggregated: Aggregated::KeepStray,
+                start,
+                hash_keys: range.map(|(first, last)| HashKeyRange { first, last }),
+                children,
+                bytes_per_second: 0,
+                is_foreign: false,
+            },
+        )
 }
 
 proptest! {

@@ -25,8 +25,8 @@ use crate::client::StreamApi;
 use crate::delivery::{Accepted, Delivery, ShardIndex};
 use crate::error::SourceError;
 use crate::limits::{
-    CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING, SHARED_CHECKPOINT_INTERVAL,
-    STALL_PATIENCE,
+    CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING,
+    SHARED_CHECKPOINT_INTERVAL, STALL_PATIENCE,
 };
 use crate::lineage::{ListingTicket, Stage};
 use crate::listing::{Listing, list_all};
@@ -438,6 +438,17 @@ impl Session {
         }
     }
 
+    /// The topic takes events: shards whose events are on their way are not stalled, nor those that wait for room.
+    fn topic_moved(&mut self) {
+        let now = Instant::now().into_std();
+        let all = self.delivery.is_full();
+        for active in self.active.values_mut() {
+            if all || !self.delivery.is_settled(active.index) {
+                active.progress.moved(now, 0);
+            }
+        }
+    }
+
     fn note_progress(&mut self) {
         let now = Instant::now().into_std();
         for index in self.delivery.take_changed() {
@@ -486,6 +497,7 @@ impl Session {
                 self.append_backoffs.remove(&partition);
                 let events = self.delivery.appended(partition);
                 self.parts.metrics.topic_events.add(u64::from(events));
+                self.topic_moved();
                 self.note_progress();
             }
             Ok(Done::Appended(partition, Err(error))) => self.append_failed(partition, error),
@@ -616,9 +628,7 @@ impl Session {
     fn is_caught_up_elsewhere(&self, id: &ShardId) -> bool {
         let row = self.roster.checkpoint().shards.get(id);
         let since_ms = row.and_then(|row| row.unread_since_ms);
-        self.shared.is_some()
-            && !self.active.contains_key(id)
-            && since_ms >= Some(self.started_ms)
+        self.shared.is_some() && !self.active.contains_key(id) && since_ms >= Some(self.started_ms)
     }
 
     fn count_shards(&mut self) {

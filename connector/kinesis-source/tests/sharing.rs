@@ -112,7 +112,11 @@ async fn shards_are_handed_over_gracefully_and_nothing_is_repeated() {
     let third = scene.start("c");
     scene.stream.put_many(50);
     scene.all_delivered().await;
-    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        begun.elapsed()
+    );
     third.running.drained().await;
     assert_eq!(scene.verify(), 0);
 }
@@ -139,8 +143,14 @@ async fn the_shards_of_the_dead_are_taken_over_in_under_ten_seconds() {
     }
     times.sort();
     let (median, worst) = (times[times.len() / 2], times[times.len() - 1]);
-    assert!(worst < Duration::from_secs(10), "median {median:?}, worst {worst:?}");
-    assert!(median > Duration::from_secs(4), "death is not waited for: {median:?}");
+    assert!(
+        worst < Duration::from_secs(10),
+        "median {median:?}, worst {worst:?}"
+    );
+    assert!(
+        median > Duration::from_secs(4),
+        "death is not waited for: {median:?}"
+    );
 }
 
 /// I2, I3, I4: the owner stalls in the middle of appends, another takes over, reads the shard to its
@@ -166,7 +176,90 @@ async fn a_stale_owner_changes_nothing() {
     scene.all_delivered().await;
     other.running.drained().await;
     stale.running.drained().await;
-    assert!(scene.verify() > 0, "nothing was repeated: this shows nothing");
+    assert!(
+        scene.verify() > 0,
+        "nothing was repeated: this shows nothing"
+    );
+}
+
+/// A lease is tied to progress: it is renewed all the time, and the shard goes to somebody who reads it.
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_does_not_move_is_given_up() {
+    let scene = Scene::new(2, 2);
+    scene.stream.put_many(100);
+    let stuck = scene.start("a");
+    scene.holds(&stuck, 2).await;
+    scene.all_delivered().await;
+    let other = scene.start("b");
+    scene.holds(&other, 1).await;
+    stuck.reads.close();
+    let begun = Instant::now();
+    scene.stream.put_many(200);
+    scene.all_delivered().await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(50),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert!(begun.elapsed() > Duration::from_secs(20), "not given up");
+    scene.holds(&other, 2).await;
+    stuck.reads.open();
+    // After its rest it takes its share again.
+    scene.holds(&stuck, 1).await;
+    scene.stream.put_many(100);
+    scene.all_delivered().await;
+    stuck.running.drained().await;
+    other.running.drained().await;
+    scene.verify();
+}
+
+/// A silent shard is no stalled one, and one alone with its shards goes on with them.
+#[tokio::test(start_paused = true)]
+async fn silence_moves_no_shard() {
+    let scene = Scene::new(3, 1);
+    let instance = scene.start("a");
+    scene.holds(&instance, 3).await;
+    let (_, before) = scene.table.snapshot();
+    sleep(Duration::from_secs(3_600)).await;
+    let (_, after) = scene.table.snapshot();
+    assert_eq!(before, after);
+    scene.stream.put_many(50);
+    scene.all_delivered().await;
+    instance.running.drained().await;
+    assert_eq!(scene.verify(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shards_are_balanced_by_what_they_give() {
+    let scene = Scene::new(4, 2);
+    let [first, second] = [scene.start("a"), scene.start("b")];
+    scene.holds(&first, 2).await;
+    scene.holds(&second, 2).await;
+    let shares = || {
+        let mut shares = [
+            held(&scene.table, &first.id),
+            held(&scene.table, &second.id),
+        ];
+        shares.sort_unstable();
+        shares
+    };
+    let deadline = Instant::now() + Duration::from_secs(300);
+    while shares() != [1, 3] {
+        assert!(Instant::now() < deadline, "shares {:?}", shares());
+        scene.stream.put("busy", vec![b'x'; 20_000]);
+        scene.stream.put_many(2);
+        sleep(Duration::from_millis(100)).await;
+    }
+    // And so it stays.
+    for _ in 0..300 {
+        scene.stream.put("busy", vec![b'x'; 20_000]);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(shares(), [1, 3]);
+    }
+    scene.all_delivered().await;
+    first.running.drained().await;
+    second.running.drained().await;
+    assert_eq!(scene.verify(), 0, "a hand-over repeated events");
 }
 
 /// I1: a program that does not number events stopped in the middle of things.

@@ -301,9 +301,16 @@ async fn the_table_on_the_wire_keeps_the_promises() {
     table.prepare(false).await.expect("there");
     assert_shares(&table, &second).await;
     // What is read back is what was written, by whoever opens it.
-    let again = server.table("leases", "c").load(STREAM).await.expect("loads");
+    let again = server
+        .table("leases", "c")
+        .load(STREAM)
+        .await
+        .expect("loads");
     assert_eq!(again.shards[&id(1)].checkpoint.progress, delivered("10"));
-    assert_eq!(again.shards[&id(1)].hash_keys, row(delivered("10"), vec![]).hash_keys);
+    assert_eq!(
+        again.shards[&id(1)].hash_keys,
+        row(delivered("10"), vec![]).hash_keys
+    );
 
     // Another table, another stream.
     let wrong = TableSettings {
@@ -325,7 +332,10 @@ async fn the_table_on_the_wire_keeps_the_promises() {
     };
     let other_stream = DynamoTable::new(server.client.clone(), other_stream);
     let refused = other_stream.load("clicks").await.expect_err("stream");
-    assert!(matches!(refused, CheckpointError::OtherStream { .. }), "{refused}");
+    assert!(
+        matches!(refused, CheckpointError::OtherStream { .. }),
+        "{refused}"
+    );
 }
 
 /// A source on the wire to the table; the stream is the model, on real time.
@@ -360,13 +370,17 @@ async fn held(table: &DynamoTable, worker: &str) -> usize {
     let view = table.view().await.expect("view");
     let owner = WorkerId::new(worker);
     let rows = view.leases.values();
-    rows.filter(|row| row.owner.as_ref() == Some(&owner)).count()
+    rows.filter(|row| row.owner.as_ref() == Some(&owner))
+        .count()
 }
 
 async fn holds(table: &DynamoTable, worker: &str, count: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while held(table, worker).await != count {
-        assert!(Instant::now() < deadline, "`{worker}` does not hold {count}");
+        assert!(
+            Instant::now() < deadline,
+            "`{worker}` does not hold {count}"
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -402,13 +416,21 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
             ("startingHashKey".to_owned(), s("0")),
             ("endingHashKey".to_owned(), s("9")),
             ("pendingCheckpoint".to_owned(), s(checkpoint)),
-            ("throughputKBps".to_owned(), AttributeValue::N("3.5".to_owned())),
+            (
+                "throughputKBps".to_owned(),
+                AttributeValue::N("3.5".to_owned()),
+            ),
         ])
     };
-    server.put("app", library_row(0, "stopped", &at_third)).await;
+    server
+        .put("app", library_row(0, "stopped", &at_third))
+        .await;
     server.put("app", library_row(1, "alive", &at_fifth)).await;
     // What the library keeps in the same table from 3.5 on is no lease.
-    let stats = [("leaseKey", "10.0.0.7"), ("entityType", "WORKER_METRIC_STATS")];
+    let stats = [
+        ("leaseKey", "10.0.0.7"),
+        ("entityType", "WORKER_METRIC_STATS"),
+    ];
     let stats = stats.map(|(name, value)| (name.to_owned(), s(value)));
     server.put("app", HashMap::from(stats)).await;
 
@@ -435,7 +457,10 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
     .await;
     assert_eq!(held(&table, "millpond").await, 1);
     // Now it stops.
-    eventually("all is read", || topic.len() == in_first - 3 + in_second - 5).await;
+    eventually("all is read", || {
+        topic.len() == in_first - 3 + in_second - 5
+    })
+    .await;
     running.drained().await;
     assert_eq!(topic.len(), in_first - 3 + in_second - 5);
 
@@ -448,7 +473,11 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
         assert!(!item.contains_key("leaseOwner"), "{item:?}");
         assert!(!item.contains_key("checkpointOwner"), "{item:?}");
         assert!(!item.contains_key("pendingCheckpoint"), "{item:?}");
-        let counter: u64 = item["leaseCounter"].as_n().expect("n").parse().expect("a number");
+        let counter: u64 = item["leaseCounter"]
+            .as_n()
+            .expect("n")
+            .parse()
+            .expect("a number");
         assert!(counter > 812, "the library would not notice");
     }
     // Given back: the library takes the lease and moves on, by named attributes as it does.
@@ -479,7 +508,9 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
         latest_ms: 0,
         timestamp_ms: None,
     };
-    let found = kcl_row::read(&item, meaning).expect("reads").expect("a lease");
+    let found = kcl_row::read(&item, meaning)
+        .expect("reads")
+        .expect("a lease");
     assert!(!found.row.is_foreign);
 }
 
@@ -502,7 +533,11 @@ async fn the_shards_of_a_killed_source_are_taken_over() {
     }
     times.sort();
     let at = |part: usize| times[(times.len() * part / 100).min(times.len() - 1)];
-    eprintln!("take-over of {kills} kills: p50 {:?}, p99 {:?}", at(50), at(99));
+    eprintln!(
+        "take-over of {kills} kills: p50 {:?}, p99 {:?}",
+        at(50),
+        at(99)
+    );
     // A busy machine may add to what the stopped clock proves: under ten seconds.
     assert!(at(100) < Duration::from_secs(20), "{times:?}");
 }

@@ -85,8 +85,14 @@ impl<'a> Loads<'a> {
 
     /// The lease that this worker should ask for next.
     pub(crate) fn ask(&mut self, me: &WorkerId, view: &View) -> Option<&'a LeaseId> {
-        let (lightest, least) = self.sums.iter().min_by_key(|(worker, sum)| (**sum, **worker))?;
-        let (heaviest, most) = self.sums.iter().max_by_key(|(worker, sum)| (**sum, **worker))?;
+        let (lightest, least) = self
+            .sums
+            .iter()
+            .min_by_key(|(worker, sum)| (**sum, **worker))?;
+        let (heaviest, most) = self
+            .sums
+            .iter()
+            .max_by_key(|(worker, sum)| (**sum, **worker))?;
         if *lightest != me {
             return None;
         }

@@ -64,7 +64,9 @@ impl Group {
         let worker = |number| WorkerId::new(format!("w{number}"));
         let rows = self.store.snapshot().leases;
         let sum = |owner: WorkerId| {
-            let theirs = rows.iter().filter(|(_, row)| row.owner.as_ref() == Some(&owner));
+            let theirs = rows
+                .iter()
+                .filter(|(_, row)| row.owner.as_ref() == Some(&owner));
             theirs.map(|(lease, _)| self.loads[lease]).sum()
         };
         (0..joined).map(|number| sum(worker(number))).collect()
@@ -88,7 +90,7 @@ fn one_busy_lease_is_worth_many_idle_ones() {
 
 #[test]
 fn whatever_the_loads_the_work_becomes_even_and_then_nothing_moves() {
-    for seed in 0..200u64 {
+    for seed in 0..40u64 {
         let mut random = StdRng::seed_from_u64(seed);
         let workers = random.random_range(1..6);
         let leases = random.random_range(1..40);

@@ -58,7 +58,10 @@ async fn a_killed_sources_shards_are_taken_over_and_each_event_arrives_once() ->
     expected.extend(fleet.pipeline.expected(1_000, 52)?);
     expected.extend(fleet.pipeline.expected(1_000, 53)?);
     let expected = sorted(expected);
-    ensure!(fleet.pipeline.read_all()? == expected, "not what was emitted");
+    ensure!(
+        fleet.pipeline.read_all()? == expected,
+        "not what was emitted"
+    );
     Ok(())
 }
 
@@ -92,7 +95,10 @@ async fn sources_come_and_go_under_load() -> Result<()> {
                 let _ = rescale(&fleet, shards).await;
             }
         }
-        tokio::time::sleep(std::time::Duration::from_millis(random.random_range(0..3_000))).await;
+        tokio::time::sleep(std::time::Duration::from_millis(
+            random.random_range(0..3_000),
+        ))
+        .await;
     }
     if sources.is_empty() {
         sources.push(fleet.source()?);

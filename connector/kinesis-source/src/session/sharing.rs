@@ -234,8 +234,9 @@ impl Session {
         }
         let now = Instant::now();
         shared.resting.retain(|_, until| now < *until);
-        for id in shared.resting.keys() {
-            leasable.remove(id);
+        if !shared.resting.is_empty() {
+            // What keeps one shard from moving may keep others: nothing is taken meanwhile.
+            leasable.retain(|id| shared.held.contains_key(id));
         }
         if shared.wanted != leasable {
             let leases = leasable.iter().map(lease_id);

@@ -69,14 +69,28 @@ struct Gated<T: ?Sized> {
     inner: Arc<T>,
 }
 
+/// The stream has a gate of its own, too: a connection that is half open.
+struct GatedStream {
+    gates: [Gate; 2],
+    inner: Arc<ModelStream>,
+}
+
+impl GatedStream {
+    async fn pass(&self) {
+        for gate in &self.gates {
+            gate.pass().await;
+        }
+    }
+}
+
 #[async_trait]
-impl StreamApi for Gated<ModelStream> {
+impl StreamApi for GatedStream {
     fn target(&self) -> &StreamTarget {
         self.inner.target()
     }
 
     async fn describe(&self) -> Result<StreamSummary, Failure> {
-        self.gate.pass().await;
+        self.pass().await;
         self.inner.describe().await
     }
 
@@ -85,7 +99,7 @@ impl StreamApi for Gated<ModelStream> {
         scope: ShardScope,
         next: Option<String>,
     ) -> Result<ShardPage, Failure> {
-        self.gate.pass().await;
+        self.pass().await;
         self.inner.list_shards(scope, next).await
     }
 
@@ -94,12 +108,12 @@ impl StreamApi for Gated<ModelStream> {
         shard: &ShardId,
         from: &ReadFrom,
     ) -> Result<ShardIterator, Failure> {
-        self.gate.pass().await;
+        self.pass().await;
         self.inner.shard_iterator(shard, from).await
     }
 
     async fn read(&self, iterator: &ShardIterator, limit: u32) -> Result<ReadAnswer, Failure> {
-        self.gate.pass().await;
+        self.pass().await;
         self.inner.read(iterator, limit).await
     }
 }
@@ -214,7 +228,10 @@ impl LeaseStore for GatedTable {
 pub struct Instance {
     pub id: WorkerId,
     pub running: Running,
+    /// Of everything.
     pub gate: Gate,
+    /// Of the stream alone.
+    pub reads: Gate,
 }
 
 impl Instance {
@@ -231,16 +248,17 @@ impl Instance {
             gate: gate.clone(),
             inner: table.of(id.clone()),
         };
-        let api = Arc::new(Gated {
-            gate: gate.clone(),
+        let reads = Gate::default();
+        let api = Arc::new(GatedStream {
+            gates: [gate.clone(), reads.clone()],
             inner: stream.clone(),
         });
         let worker = Worker {
             id: id.clone(),
             settings: Settings::default(),
         };
-        let source = KinesisSource::shared(api, config, Arc::new(shared), worker)
-            .with_clock(stream.clock());
+        let source =
+            KinesisSource::shared(api, config, Arc::new(shared), worker).with_clock(stream.clock());
         let context = ConnectorContext {
             name: id.as_str().to_owned(),
             topic: Arc::new(Gated {
@@ -255,6 +273,7 @@ impl Instance {
             id,
             running: spawn(Box::new(source), context),
             gate,
+            reads,
         }
     }
 }
