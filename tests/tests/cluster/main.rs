@@ -7,6 +7,7 @@ mod cdk;
 mod deploy;
 mod path;
 mod profiles;
+mod sharing;
 
 use millpond_tests::on_cluster::Binaries;
 
