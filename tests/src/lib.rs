@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod checker;
 pub mod config;
+pub mod fleet;
 pub mod kill_run;
 pub mod on_cluster;
 pub mod on_scripted;

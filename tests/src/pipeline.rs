@@ -173,6 +173,19 @@ impl Pipeline {
         summary["bytes"].as_u64().context("bytes of the events")
     }
 
+    /// Starts the same emission at a rate, megabytes (10^6 bytes) a second.
+    ///
+    /// # Errors
+    /// When the emitter cannot be started.
+    pub fn start_emit(&self, events: u64, seed: u64, rate: f64) -> Result<Running> {
+        let [events, seed, start, jobs] = workload_arguments(events, seed);
+        let rate = format!("--rate={rate}");
+        let arguments = [
+            "emit", "--stream", EVENTS, &events, &seed, &start, &jobs, &rate,
+        ];
+        Running::start(&mut self.command(&arguments))
+    }
+
     /// The same events as [`Pipeline::emit`] puts, one per line.
     ///
     /// # Errors

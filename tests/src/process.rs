@@ -172,7 +172,8 @@ impl Running {
         bail!("no `{text}` on {name}, only:\n{}", lines.seen());
     }
 
-    fn stderr_so_far(&mut self) -> String {
+    /// What it has written to stderr so far.
+    pub fn stderr_so_far(&mut self) -> String {
         while self.stderr.next(Duration::ZERO).is_some() {}
         self.stderr.seen()
     }

@@ -1,7 +1,8 @@
 //! What the source remembers: how far each shard is durable in the topic.
 //!
 //! A store keeps one checkpoint for a stream and replaces it as a whole. Two processes
-//! never share a store: the lock of the data directory sees to that.
+//! never share a store: the lock of the data directory sees to that. What they can share is a
+//! [`crate::shard_table::ShardTable`], which has a row for each shard.
 
 use std::collections::BTreeMap;
 
@@ -92,11 +93,19 @@ pub enum Progress {
         sequence: String,
         /// Index within an aggregated record.
         sub_sequence: u32,
+        /// The record may hold events behind this position: another program stopped in its middle. It
+        /// is read again, and what is not behind the position is left out.
+        #[serde(default, skip_serializing_if = "is_false")]
+        partial: bool,
         /// The numbering of the events sent.
         chain: ChainState,
     },
     /// Everything, to the end of a closed shard.
     Finished,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// The numbering of a shard's events, at the position of the checkpoint.
@@ -144,7 +153,30 @@ impl Progress {
         Self::Delivered {
             sequence: position.sequence.as_ref().to_owned(),
             sub_sequence: position.sub_sequence,
+            partial: false,
             chain,
+        }
+    }
+
+    /// True for deliveries up to the same position under the same numbering.
+    #[must_use]
+    pub fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Delivered {
+                    sequence,
+                    sub_sequence,
+                    chain,
+                    ..
+                },
+                Self::Delivered {
+                    sequence: other,
+                    sub_sequence: other_sub,
+                    chain: other_chain,
+                    ..
+                },
+            ) => (sequence, sub_sequence, chain) == (other, other_sub, other_chain),
+            _ => false,
         }
     }
 
@@ -226,6 +258,26 @@ pub enum CheckpointError {
         /// Where the checkpoint is.
         place: String,
         /// The failed check.
+        reason: String,
+    },
+    /// The lease table did not do what it was asked.
+    #[error("cannot {action} lease table `{table}`: {reason}")]
+    Table {
+        /// What was being done.
+        action: &'static str,
+        /// The table.
+        table: String,
+        /// Why it failed.
+        reason: String,
+    },
+    /// A row of the lease table means nothing here.
+    #[error("row `{row}` of lease table `{table}` {reason}")]
+    Row {
+        /// The table.
+        table: String,
+        /// Its key.
+        row: String,
+        /// What is wrong with it.
         reason: String,
     },
     /// It belongs to another stream.

@@ -16,6 +16,7 @@ fn sample(stream: &str) -> StreamCheckpoint {
         Progress::Delivered {
             sequence: "49590338271490256608559692538361571095921575989136588898".to_owned(),
             sub_sequence: 3,
+            partial: false,
             chain,
         },
         Progress::Finished,

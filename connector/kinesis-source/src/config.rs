@@ -6,9 +6,11 @@ use millpond_connector::problem::Problems;
 use millpond_connector::section::Section;
 use millpond_connector::units::{ByteSize, HumanDuration, Moment};
 use millpond_format::origin::MAX_STREAM_NAME_BYTES;
+use millpond_leases::Settings;
 
 use crate::checkpoint::Aggregated;
 use crate::delivery::Batching;
+use crate::dynamo_table::companion_name;
 use crate::limits::{READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND};
 use crate::pacing::Pace;
 
@@ -22,6 +24,12 @@ pub const DEFAULT_MAX_BUFFERED: ByteSize = ByteSize(32 << 20);
 
 /// Default of `topic-partitions`.
 pub const DEFAULT_TOPIC_PARTITIONS: u32 = 4;
+
+/// Default of `lease-duration`: the shards of a killed source are taken over within 10 s.
+const DEFAULT_LEASE_DURATION_MS: u64 = 6_000;
+
+/// Longest name of a table (DynamoDB API reference, `CreateTable`, read 2026-11-26).
+const MAX_TABLE_NAME_BYTES: usize = 255;
 
 /// Reads an Amazon Kinesis data stream.
 #[derive(Debug, Clone, Default, serde::Deserialize, schemars::JsonSchema)]
@@ -59,6 +67,18 @@ pub struct RawKinesis {
     /// Bytes a second and shard, 64 KiB to 4 GiB. Default: 2 MiB, which is all that a shard of Kinesis
     /// gives to its polling consumers together.
     pub read_bytes_per_second: Option<ByteSize>,
+    /// DynamoDB table of leases and checkpoints, in the layout of the Kinesis Client Library: sources with the same
+    /// table share the shards. A second table, `<name>-millpond`, goes with it. Default: none; this
+    /// process reads every shard and keeps its checkpoint in its data directory.
+    pub lease_table: Option<String>,
+    /// Makes the two tables, billed on demand, when they do not exist. Default: false.
+    pub create_lease_table: Option<bool>,
+    /// How long a source may be silent before others take its shards, 2 s to 300 s. Default: 6 s. All
+    /// sources of a table should have the same.
+    pub lease_duration: Option<HumanDuration>,
+    /// URL to speak to in place of the region's own DynamoDB endpoint. Default: the AWS environment
+    /// (`AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL`), else AWS itself.
+    pub lease_table_endpoint: Option<String>,
 }
 
 /// Where to begin when no checkpoint exists.
@@ -118,6 +138,19 @@ impl Default for SourceConfig {
     }
 }
 
+/// Where the leases of the shards are.
+#[derive(Debug, Clone)]
+pub struct LeaseConfig {
+    /// The table.
+    pub table: String,
+    /// It is made when it does not exist.
+    pub create: bool,
+    /// Timings.
+    pub settings: Settings,
+    /// Access to AWS.
+    pub aws: AwsSettings,
+}
+
 /// A section that is right.
 #[derive(Debug, Clone)]
 pub struct KinesisConfig {
@@ -129,6 +162,8 @@ pub struct KinesisConfig {
     pub topic_partitions: u32,
     /// How the source reads and batches.
     pub source: SourceConfig,
+    /// How the shards are shared; `None` for one process with all of them.
+    pub leases: Option<LeaseConfig>,
 }
 
 impl KinesisConfig {
@@ -140,6 +175,7 @@ impl KinesisConfig {
     ) -> Option<Self> {
         let before = problems.errors();
         let raw: RawKinesis = section.read(problems)?;
+        let leases = LeaseConfig::validate(section, problems, &raw);
         let stream = section.require(problems, "stream", raw.stream);
         if stream.as_deref().is_some_and(|name| !is_stream_name(name)) {
             problems.push(
@@ -234,8 +270,81 @@ impl KinesisConfig {
                     ..defaults.pace
                 },
             },
+            leases,
         })
     }
+}
+
+impl LeaseConfig {
+    fn validate(section: &Section<'_>, problems: &mut Problems, raw: &RawKinesis) -> Option<Self> {
+        let Some(table) = raw.lease_table.clone() else {
+            for (setting, is_given) in [
+                ("create-lease-table", raw.create_lease_table.is_some()),
+                ("lease-duration", raw.lease_duration.is_some()),
+                ("lease-table-endpoint", raw.lease_table_endpoint.is_some()),
+            ] {
+                if is_given {
+                    problems.push(
+                        section
+                            .problem(setting, "does nothing without `lease-table`")
+                            .help("name the table, or leave this out"),
+                    );
+                }
+            }
+            return None;
+        };
+        if !is_table_name(&companion_name(&table)) {
+            problems.push(
+                section
+                    .problem("lease-table", "is no name for a lease table")
+                    .allowed(format!(
+                        "1 to {} of `A-Z a-z 0-9 . _ -`",
+                        MAX_TABLE_NAME_BYTES - companion_name("").len()
+                    )),
+            );
+        }
+        // Region and profile are the stream's, and checked there.
+        let aws = AwsSettings {
+            region: raw.region.clone(),
+            endpoint: raw.lease_table_endpoint.clone(),
+            profile: raw.profile.clone(),
+        };
+        if aws.endpoint.as_deref().is_some_and(|url| !is_http_url(url)) {
+            problems.push(
+                section
+                    .problem("lease-table-endpoint", "is no URL of an AWS endpoint")
+                    .allowed("`http://HOST[:PORT]` or `https://HOST[:PORT]`")
+                    .help("leave it out to speak to AWS itself"),
+            );
+        }
+        let duration = section.in_range(
+            problems,
+            "lease-duration",
+            raw.lease_duration
+                .unwrap_or(HumanDuration::from_millis(DEFAULT_LEASE_DURATION_MS)),
+            HumanDuration::from_secs(2)..=HumanDuration::from_secs(300),
+        )?;
+        Some(Self {
+            table,
+            create: raw.create_lease_table.unwrap_or(false),
+            settings: Settings::new(duration.get()).ok()?,
+            aws,
+        })
+    }
+}
+
+fn is_http_url(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/') && !rest.contains(' '))
+}
+
+fn is_table_name(name: &str) -> bool {
+    let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    name.len() > companion_name("").len()
+        && name.len() <= MAX_TABLE_NAME_BYTES
+        && name.bytes().all(known)
 }
 
 fn is_stream_name(name: &str) -> bool {

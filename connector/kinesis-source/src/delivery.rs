@@ -110,6 +110,8 @@ struct Shard {
     durable_ordinals: Vec<u64>,
     marks: VecDeque<Mark>,
     durable: Durable,
+    /// Events of its first record up to here were delivered by somebody else.
+    skip: Option<Position>,
 }
 
 /// One event on its way into a batch.
@@ -216,8 +218,20 @@ impl Delivery {
                 caught_up: false,
                 finished: false,
             },
+            skip: None,
         });
         ShardIndex(self.shards.len() - 1)
+    }
+
+    /// Leaves out the events of the shard's first record up to and including this position.
+    pub fn skip_to(&mut self, index: ShardIndex, position: Position) {
+        self.shards[index.0].skip = Some(position);
+    }
+
+    /// True when everything taken in of the shard is durable.
+    #[must_use]
+    pub fn is_settled(&self, index: ShardIndex) -> bool {
+        self.shards[index.0].marks.is_empty()
     }
 
     /// Takes in one answer of a shard, in order.
@@ -247,6 +261,7 @@ impl Delivery {
             };
             let last = self.take_in(index, record, sequence, arrival_ms, now, &mut accepted);
             position = Some((sequence, last));
+            self.shards[index.0].skip = None;
         }
         let position = position.map(|(sequence, last)| Position::new(sequence, last));
         self.mark(index, position, end);
@@ -314,6 +329,10 @@ impl Delivery {
             partition_key,
             value,
         } = event;
+        let skip = self.shards[index.0].skip.as_ref();
+        if skip.is_some_and(|skip| Position::new(sequence, sub_sequence) <= *skip) {
+            return;
+        }
         accepted.events += 1;
         accepted.bytes += value.len() as u64;
         let partition_count = self.partitions.len() as u32;

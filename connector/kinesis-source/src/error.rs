@@ -28,7 +28,8 @@ pub enum SourceError {
     /// A shard does not exist any more.
     #[error(
         "shard `{shard}` of {target} is gone before it was read to its end: its unread events \
-         are lost to retention; to go on without them, move the checkpoint away"
+         are lost to retention; to go on without them, move the checkpoint away (in a lease table: remove the \
+         shard's row)"
     )]
     ShardGone {
         /// The shard.
@@ -79,7 +80,8 @@ pub enum SourceError {
     /// Unread records may have been removed by retention.
     #[error(
         "shard `{shard}` of {target}: the checkpoint is older than the stream's retention of {retention_hours} h \
-         ({reason}), so events may be lost; to go on with what is left, move the checkpoint away"
+         ({reason}), so events may be lost; to go on with what is left, move the checkpoint away (in a lease table: remove \
+         the shard's row)"
     )]
     TooOld {
         /// The shard.
@@ -94,7 +96,7 @@ pub enum SourceError {
     /// The stream was deleted and created again.
     #[error(
         "the checkpoint is about an earlier {target}, created at {checkpoint_ms} ms, and this one was created at \
-         {stream_ms} ms (since 1970): its positions mean nothing here; move the checkpoint away to read \
+         {stream_ms} ms (since 1970): its positions mean nothing here; move the checkpoint away (or use another lease table) to read \
          the new stream from its configured start"
     )]
     OtherStream {
@@ -135,6 +137,12 @@ pub enum SourceError {
     /// The topic failed for good.
     #[error("cannot append to the topic: {0}")]
     Topic(#[from] TopicError),
+    /// Another process with the same worker id takes part in sharing the shards.
+    #[error(
+        "another source with this worker's id is running: each needs a data directory of its own \
+         (`worker-id` in it was copied)"
+    )]
+    Replaced,
     /// The drain took too long.
     #[error(
         "not everything that was read became durable and checkpointed within {limit_seconds} s of the drain; \

@@ -12,9 +12,11 @@ use millpond_connector::section::Section;
 use schemars::{Schema, SchemaGenerator};
 
 use crate::checkpoint_file::FileCheckpoints;
-use crate::config::{KinesisConfig, RawKinesis};
+use crate::config::{KinesisConfig, LeaseConfig, RawKinesis, Start};
+use crate::dynamo_table::{DynamoTable, TableSettings};
 use crate::sdk::SdkStream;
-use crate::source::KinesisSource;
+use crate::session::sharing::Worker;
+use crate::source::{KinesisSource, system_clock};
 
 /// The kind `kinesis-source` with its section `kinesis`.
 #[derive(Debug, Clone, Copy, Default)]
@@ -63,25 +65,70 @@ impl ValidConnector for KinesisConfig {
     async fn build(self: Box<Self>) -> anyhow::Result<BuiltConnector> {
         let sdk = self.aws.load().await?;
         self.aws.check_credentials(&sdk).await?;
+        let lease_sdk = match &self.leases {
+            Some(leases) => Some(leases.aws.load().await?),
+            None => None,
+        };
         Ok(BuiltConnector::Source(Box::new(ConfiguredSource {
             config: *self,
             sdk,
+            lease_sdk,
         })))
     }
 }
 
-/// A source whose checkpoints go into the data directory that it is run with.
+/// A source whose checkpoints, or whose worker's id, go into the data directory that it is run with.
 struct ConfiguredSource {
     config: KinesisConfig,
     sdk: SdkConfig,
+    lease_sdk: Option<SdkConfig>,
+}
+
+impl ConfiguredSource {
+    /// Opens the lease table.
+    async fn share(
+        config: &KinesisConfig,
+        leases: &LeaseConfig,
+        sdk: &SdkConfig,
+        context: &ConnectorContext,
+    ) -> anyhow::Result<(DynamoTable, Worker)> {
+        let worker = Worker {
+            id: millpond_leases::worker_id(&context.data_dir)?,
+            settings: leases.settings,
+        };
+        let settings = TableSettings {
+            table: leases.table.clone(),
+            stream: config.stream.clone(),
+            worker: worker.id.clone(),
+            timestamp_ms: match config.source.start {
+                Start::AtTimestamp(ms) => Some(ms),
+                Start::TrimHorizon | Start::Latest => None,
+            },
+            clock: Arc::new(system_clock),
+        };
+        let table = DynamoTable::new(aws_sdk_dynamodb::Client::new(sdk), settings);
+        table.prepare(leases.create).await?;
+        Ok((table, worker))
+    }
 }
 
 #[async_trait]
 impl Source for ConfiguredSource {
     async fn run(self: Box<Self>, context: ConnectorContext) -> anyhow::Result<()> {
         let api = Arc::new(SdkStream::new(&self.sdk, &self.config.stream));
-        let checkpoints = Arc::new(FileCheckpoints::new(&context.data_dir));
-        let source = KinesisSource::new(api, self.config.source, checkpoints);
+        let source = match self.config.leases.as_ref().zip(self.lease_sdk.as_ref()) {
+            None => {
+                let checkpoints = Arc::new(FileCheckpoints::new(&context.data_dir));
+                KinesisSource::new(api, self.config.source, checkpoints)
+            }
+            Some((leases, sdk)) => {
+                let (table, worker) = tokio::select! {
+                    shared = Self::share(&self.config, leases, sdk, &context) => shared?,
+                    () = context.drain.cancelled() => return Ok(()),
+                };
+                KinesisSource::shared(api, self.config.source, Arc::new(table), worker)
+            }
+        };
         Box::new(source).run(context).await
     }
 }

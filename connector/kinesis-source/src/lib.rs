@@ -10,6 +10,9 @@
 //! [`classify`] (what a failed call means). Adapters: [`client`] is the stream service as used here,
 //! [`sdk`] the AWS SDK behind it, [`checkpoint`] the store with its file in [`checkpoint_file`].
 //! Around them: one reader task for each shard, and one session task that owns all decisions.
+//!
+//! [`shard_table`] puts leases beside the checkpoints, so that many sources share the shards:
+//! [`dynamo_table`] in DynamoDB, with the rows of the Kinesis Client Library ([`kcl_row`]).
 
 pub mod aggregate;
 pub mod checkpoint;
@@ -19,20 +22,28 @@ pub mod classify;
 pub mod client;
 pub mod config;
 pub mod delivery;
+mod dynamo_call;
+pub mod dynamo_table;
 pub mod error;
+mod expression;
+pub mod kcl_row;
 mod kind;
 pub mod limits;
 pub mod lineage;
 mod listing;
+pub mod memory_table;
 pub mod pacing;
+mod progress;
 mod reader;
 mod retry;
 pub mod roster;
 pub mod sdk;
 mod session;
 pub mod shard;
+pub mod shard_table;
 pub mod source;
 
 pub use kind::{KinesisKind, kind};
 pub use reader::WallClock;
+pub use session::sharing::Worker;
 pub use source::KinesisSource;

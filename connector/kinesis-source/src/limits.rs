@@ -46,6 +46,28 @@ pub const FIRST_READ_LIMIT: u32 = 20;
 /// Time between two saves of the checkpoint while something moves.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The same where it is a table, which bills a write for each shard that moved: 720 an hour. What
+/// was sent since the last one is sent again after a crash, and recognised.
+pub const SHARED_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A shard without an answer, or without an event made durable, for so long is given up to others where shards
+/// are shared: longer than a read may hang before it is repeated on another connection. The
+/// pauses between two reads of a silent shard come on top.
+pub const STALL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a shard that was given up is left to others.
+pub const STALL_REST: Duration = Duration::from_secs(60);
+
+/// Rows of a lease table written at the same time.
+pub const TABLE_WRITES_AT_ONCE: usize = 32;
+
+/// A new table that is not active by then is worth a warning.
+pub const TABLE_ACTIVE_WITHIN: Duration = Duration::from_secs(60);
+
+/// Longest that giving back the leases may take at the end of a drain; others take them
+/// over in any case, only later.
+pub const LEAVE_LIMIT: Duration = Duration::from_secs(3);
+
 /// How far the proof "read to the newest record at this time" may run ahead of the saved one
 /// before it alone is worth a save.
 pub const READ_THROUGH_GRANULARITY_MS: i64 = 60_000;

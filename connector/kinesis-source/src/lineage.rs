@@ -133,12 +133,19 @@ impl Lineage {
     /// The shards that may start now, in the order of their ids.
     #[must_use]
     pub fn startable(&self) -> Vec<ShardId> {
-        self.shards
-            .iter()
-            .filter(|(_, entry)| entry.stage == Stage::Waiting)
-            .filter(|(_, entry)| entry.parents.iter().all(|id| self.is_behind_us(id, entry)))
+        self.readable()
+            .filter(|(_, stage)| *stage == Stage::Waiting)
             .map(|(id, _)| id.clone())
             .collect()
+    }
+
+    /// The shards that may be read now, begun or not, in the order of their ids.
+    pub fn readable(&self) -> impl Iterator<Item = (&ShardId, Stage)> {
+        self.shards
+            .iter()
+            .filter(|(_, entry)| entry.stage != Stage::Finished)
+            .filter(|(_, entry)| entry.parents.iter().all(|id| self.is_behind_us(id, entry)))
+            .map(|(id, entry)| (id, entry.stage))
     }
 
     fn is_behind_us(&self, parent: &ShardId, child: &Entry) -> bool {
@@ -162,6 +169,13 @@ impl Lineage {
     /// The shard is being read from now on.
     pub fn start(&mut self, shard: &ShardId) {
         self.set_stage(shard, Stage::Reading);
+    }
+
+    /// The shard is not read here any more, and not read to its end.
+    pub fn stop(&mut self, shard: &ShardId) {
+        if self.stage(shard) == Some(Stage::Reading) {
+            self.set_stage(shard, Stage::Waiting);
+        }
     }
 
     /// Every event of the shard is durable in the topic, and it has no more.

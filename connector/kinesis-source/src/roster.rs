@@ -1,9 +1,10 @@
 //! The shards of the stream with what is known of each: lineage and checkpoint, kept in step.
 //!
-//! Pure. Whatever changes here is in the next checkpoint; what must be durable before
-//! something happens is said at the method.
+//! Pure. Whatever changes here is in the next writes; what must be durable before
+//! something happens is said at the method. Where the shards are shared, only what is written of a
+//! shard under a lease counts: of the others this holds what was seen last.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millpond_connector::mutation::{self, Mutation};
 use millpond_format::sequence::{Position, SequenceNumber};
@@ -16,6 +17,7 @@ use crate::delivery::Durable;
 use crate::limits::READ_THROUGH_GRANULARITY_MS;
 use crate::lineage::{Lineage, ListingTicket, Stage};
 use crate::shard::{HashKeyRange, ShardId, ShardInfo};
+use crate::shard_table::{Rows, ShardRow, ShardWrite, WriteIf};
 
 /// How to begin with a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,8 @@ pub struct BeginOrder {
     pub unread_since_ms: Option<i64>,
     /// The hash keys whose records the shard takes, where that is known.
     pub hash_keys: Option<HashKeyRange>,
+    /// Events of the first record up to here were delivered by somebody else.
+    pub skip: Option<Position>,
 }
 
 /// All shards of one stream.
@@ -40,7 +44,14 @@ pub struct Roster {
     checkpoint: StreamCheckpoint,
     lineage: Lineage,
     hash_keys: BTreeMap<ShardId, HashKeyRange>,
+    /// Where shards begin that do not begin with the stream.
+    starts: BTreeMap<ShardId, PinnedStart>,
+    children: BTreeMap<ShardId, Vec<ShardId>>,
+    bytes_per_second: BTreeMap<ShardId, u64>,
     partition_count: usize,
+    entered: BTreeSet<ShardId>,
+    changed: BTreeSet<ShardId>,
+    forgotten: BTreeSet<ShardId>,
     dirty: bool,
 }
 
@@ -81,6 +92,7 @@ impl Roster {
         let numbered_otherwise = checkpoint.aggregated != aggregated;
         checkpoint.aggregated = aggregated;
         let mut lineage = Lineage::default();
+        let mut changed = BTreeSet::new();
         for (id, shard) in &mut checkpoint.shards {
             lineage.resume(shard.info(id), shard.is_finished());
             if let Progress::Begun { chain, .. } | Progress::Delivered { chain, .. } =
@@ -88,15 +100,27 @@ impl Roster {
                 && (numbered_otherwise || chain.next_ordinals.len() != partition_count)
             {
                 *chain = new_chain(now_ms, chain.epoch + 1, partition_count);
+                changed.insert(id.clone());
             }
         }
         Self {
             checkpoint,
             lineage,
             hash_keys: BTreeMap::new(),
+            starts: BTreeMap::new(),
+            children: BTreeMap::new(),
+            bytes_per_second: BTreeMap::new(),
             partition_count,
+            entered: BTreeSet::new(),
+            changed,
+            forgotten: BTreeSet::new(),
             dirty: true,
         }
+    }
+
+    /// Another process was the first to say where the stream begins. Nothing may be begun yet.
+    pub fn set_start(&mut self, start: PinnedStart) {
+        self.checkpoint.start = start;
     }
 
     /// What a save must hold.
@@ -105,20 +129,199 @@ impl Roster {
         &self.checkpoint
     }
 
-    /// True when something worth a save changed since the last call of [`Roster::take_dirty`].
+    /// True when something worth a save changed since the last call of [`Roster::take_writes`].
     #[must_use]
     pub fn is_dirty(&self) -> bool {
         self.dirty
     }
 
-    /// Reads and clears [`Roster::is_dirty`].
-    pub fn take_dirty(&mut self) -> bool {
-        std::mem::take(&mut self.dirty)
+    /// True while the shard has a change that was not taken by [`Roster::take_writes`].
+    #[must_use]
+    pub fn is_changed(&self, id: &ShardId) -> bool {
+        self.changed.contains(id) || self.entered.contains(id)
     }
 
-    /// The save failed, or something that is not worth one alone should be saved too.
-    pub fn set_dirty(&mut self) {
+    /// What is to be written. `epoch_of` says under which lease a shard is written; changes of
+    /// shards without one are forgotten, they are for others to write.
+    pub fn take_writes(&mut self, epoch_of: impl Fn(&ShardId) -> Option<u64>) -> Vec<ShardWrite> {
+        self.dirty = false;
+        let entered = std::mem::take(&mut self.entered);
+        let changed = std::mem::take(&mut self.changed);
+        let entered = entered.into_iter().map(|id| (id, WriteIf::Absent));
+        let changed = changed.into_iter().filter_map(|id| {
+            let epoch = epoch_of(&id)?;
+            Some((id, WriteIf::Held { epoch }))
+        });
+        let mut writes: Vec<ShardWrite> = entered
+            .chain(changed)
+            .filter_map(|(shard, condition)| {
+                let row = self.row(&shard)?;
+                Some(ShardWrite {
+                    shard,
+                    condition,
+                    row,
+                })
+            })
+            .collect();
+        let forgotten = std::mem::take(&mut self.forgotten);
+        writes.extend(forgotten.into_iter().map(|shard| ShardWrite {
+            shard,
+            condition: WriteIf::Finished,
+            row: self.new_row(ShardCheckpoint::not_begun(Vec::new(), None)),
+        }));
+        writes
+    }
+
+    /// The writes failed: they are to be made again, as they will be then.
+    pub fn put_back(&mut self, writes: &[ShardWrite]) {
+        for write in writes {
+            let set = match write.condition {
+                WriteIf::Absent => &mut self.entered,
+                WriteIf::Held { .. } => &mut self.changed,
+                WriteIf::Finished => &mut self.forgotten,
+            };
+            set.insert(write.shard.clone());
+        }
         self.dirty = true;
+    }
+
+    /// What the shard gives, as known last; 0 when nobody measured.
+    #[must_use]
+    pub fn bytes_per_second(&self, id: &ShardId) -> u64 {
+        self.bytes_per_second.get(id).copied().unwrap_or(0)
+    }
+
+    /// What the shard gives, to be written with its next change.
+    pub fn measured(&mut self, id: &ShardId, bytes_per_second: u64) {
+        self.bytes_per_second.insert(id.clone(), bytes_per_second);
+    }
+
+    fn row(&self, id: &ShardId) -> Option<ShardRow> {
+        let checkpoint = self.checkpoint.shards.get(id)?.clone();
+        Some(ShardRow {
+            start: self.starts.get(id).copied(),
+            hash_keys: self.hash_keys.get(id).copied(),
+            children: self.children.get(id).cloned().unwrap_or_default(),
+            bytes_per_second: self.bytes_per_second(id),
+            ..self.new_row(checkpoint)
+        })
+    }
+
+    fn new_row(&self, checkpoint: ShardCheckpoint) -> ShardRow {
+        ShardRow {
+            checkpoint,
+            aggregated: self.checkpoint.aggregated,
+            start: None,
+            hash_keys: None,
+            children: Vec::new(),
+            bytes_per_second: 0,
+            is_foreign: false,
+        }
+    }
+
+    fn touch(&mut self, id: &ShardId) {
+        self.changed.insert(id.clone());
+        self.dirty = true;
+    }
+
+    /// Takes in what others wrote. `is_ours` says of which shards this process knows better.
+    pub fn observe(&mut self, rows: &Rows, is_ours: impl Fn(&ShardId) -> bool) {
+        for (id, row) in rows.iter().filter(|(id, _)| !is_ours(id)) {
+            self.know(id, row);
+            if self.lineage.stage(id) == Some(Stage::Finished) {
+                continue;
+            }
+            if row.checkpoint.is_finished() {
+                self.lineage.finish(id);
+                self.children.insert(id.clone(), row.children.clone());
+            }
+            self.checkpoint
+                .shards
+                .insert(id.clone(), row.checkpoint.clone());
+        }
+    }
+
+    fn know(&mut self, id: &ShardId, row: &ShardRow) {
+        self.lineage.children(&[row.checkpoint.info(id)]);
+        if let Some(range) = row.hash_keys {
+            self.hash_keys.insert(id.clone(), range);
+        }
+        self.bytes_per_second
+            .insert(id.clone(), row.bytes_per_second);
+        match row.start {
+            Some(start) => self.starts.insert(id.clone(), start),
+            None => self.starts.remove(id),
+        };
+    }
+
+    /// Takes over a shard as its row is under a lease that was just taken. True when
+    /// that must be saved before anything of it is sent: it is numbered anew.
+    pub fn adopt(&mut self, id: &ShardId, row: ShardRow, now_ms: i64) -> bool {
+        self.know(id, &row);
+        let mut checkpoint = row.checkpoint;
+        let mut is_new = row.is_foreign;
+        if let Progress::Begun { chain, .. } | Progress::Delivered { chain, .. } =
+            &mut checkpoint.progress
+            && (row.aggregated != self.checkpoint.aggregated
+                || chain.next_ordinals.len() != self.partition_count)
+        {
+            *chain = new_chain(now_ms, chain.epoch + 1, self.partition_count);
+            is_new = true;
+        }
+        if checkpoint.is_finished() {
+            self.lineage.finish(id);
+            self.children.insert(id.clone(), row.children);
+        }
+        self.checkpoint.shards.insert(id.clone(), checkpoint);
+        self.changed.remove(id);
+        if is_new {
+            self.touch(id);
+        }
+        is_new
+    }
+
+    /// The shard is not read here any more; whatever of it was not written is for its next owner.
+    pub fn let_go(&mut self, id: &ShardId) {
+        self.lineage.stop(id);
+        self.changed.remove(id);
+    }
+
+    /// The shards that may be read now and whose rows were written: those that can be leased.
+    #[must_use]
+    pub fn leasable(&self) -> BTreeSet<ShardId> {
+        let readable = self.lineage.readable().map(|(id, _)| id);
+        readable
+            .filter(|id| !self.entered.contains(*id))
+            .cloned()
+            .collect()
+    }
+
+    /// Another program had these rows before, and did not need the shards that came before them:
+    /// of a listing's shards, those without a row from which one with a row descends are finished.
+    pub fn take_over(&mut self, listed: &[ShardInfo]) {
+        let mut needed: Vec<ShardId> = self.checkpoint.shards.keys().cloned().collect();
+        while let Some(id) = needed.pop() {
+            let Some(shard) = listed.iter().find(|shard| shard.id == id) else {
+                continue;
+            };
+            for parent in &shard.parents {
+                let is_listed = listed.iter().find(|shard| shard.id == *parent);
+                let Some(info) = is_listed else { continue };
+                if self.checkpoint.shards.contains_key(parent) {
+                    continue;
+                }
+                let entry = ShardCheckpoint {
+                    progress: Progress::Finished,
+                    ..ShardCheckpoint::not_begun(info.parents.clone(), None)
+                };
+                self.checkpoint.shards.insert(parent.clone(), entry);
+                self.lineage.resume(info.clone(), true);
+                self.entered.insert(parent.clone());
+                self.dirty = true;
+                needed.push(parent.clone());
+            }
+        }
+        self.learn(listed);
     }
 
     /// Which shards to list: those that can hold an event from the pinned start on.
@@ -151,6 +354,10 @@ impl Roster {
         for id in &outcome.forgotten {
             self.checkpoint.shards.remove(id);
             self.hash_keys.remove(id);
+            self.starts.remove(id);
+            self.children.remove(id);
+            self.bytes_per_second.remove(id);
+            self.forgotten.insert(id.clone());
             self.dirty = true;
         }
         outcome.vanished
@@ -174,6 +381,7 @@ impl Roster {
         };
         let entry = ShardCheckpoint::not_begun(parents, unread_since_ms);
         self.checkpoint.shards.insert(id.clone(), entry);
+        self.entered.insert(id.clone());
         self.dirty = true;
     }
 
@@ -198,12 +406,24 @@ impl Roster {
     pub fn begin(&mut self, id: &ShardId, now_ms: i64) -> BeginOrder {
         let parents = self.lineage.parents(id).to_vec();
         let is_child = self.is_child(&parents);
+        // Where shards are shared, parents may have ended elsewhere after the child was entered.
+        let ends = parents.iter().filter_map(|parent| {
+            let parent = self.checkpoint.shards.get(parent)?;
+            parent.unread_since_ms
+        });
+        let parents_since_ms = ends.min();
         self.lineage.start(id);
         let entry = self
             .checkpoint
             .shards
             .entry(id.clone())
             .or_insert_with(|| ShardCheckpoint::not_begun(parents, None));
+        if entry.progress == Progress::NotBegun {
+            entry.unread_since_ms = match (entry.unread_since_ms, parents_since_ms) {
+                (Some(known), Some(parent)) => Some(known.min(parent)),
+                (known, parent) => known.or(parent),
+            };
+        }
         let order = BeginOrder {
             from: ReadFrom::TrimHorizon,
             unpinned: false,
@@ -217,6 +437,7 @@ impl Roster {
             },
             unread_since_ms: entry.unread_since_ms,
             hash_keys: self.hash_keys.get(id).copied(),
+            skip: None,
         };
         match &entry.progress {
             Progress::Begun { first, .. } => BeginOrder {
@@ -226,19 +447,26 @@ impl Roster {
             Progress::Delivered {
                 sequence,
                 sub_sequence,
+                partial,
                 ..
-            } => BeginOrder {
-                from: match mutation::is(Mutation::PositionOneOff) {
-                    true => ReadFrom::At(sequence.clone()),
-                    false => ReadFrom::After(sequence.clone()),
-                },
-                position: SequenceNumber::parse(sequence)
-                    .map(|sequence| Position::new(sequence, *sub_sequence)),
-                ..order
-            },
+            } => {
+                let position = SequenceNumber::parse(sequence)
+                    .map(|sequence| Position::new(sequence, *sub_sequence));
+                BeginOrder {
+                    from: if *partial || mutation::is(Mutation::PositionOneOff) {
+                        ReadFrom::At(sequence.clone())
+                    } else {
+                        ReadFrom::After(sequence.clone())
+                    },
+                    skip: position.clone().filter(|_| *partial),
+                    position,
+                    ..order
+                }
+            }
             Progress::NotBegun | Progress::Finished => BeginOrder {
-                from: match self.checkpoint.start {
-                    PinnedStart::Timestamp { ms } if !is_child => ReadFrom::Timestamp(ms),
+                from: match (self.starts.get(id), self.checkpoint.start) {
+                    (Some(PinnedStart::Timestamp { ms }), _) => ReadFrom::Timestamp(*ms),
+                    (None, PinnedStart::Timestamp { ms }) if !is_child => ReadFrom::Timestamp(ms),
                     _ => ReadFrom::TrimHorizon,
                 },
                 unpinned: true,
@@ -261,26 +489,34 @@ impl Roster {
                 chain,
             };
             entry.unread_since_ms = entry.unread_since_ms.max(arrival_ms);
-            self.dirty = true;
+            self.touch(id);
         }
     }
 
     /// Takes in what became durable of a shard that goes on.
     pub fn delivered(&mut self, id: &ShardId, durable: &Durable) {
+        let mut is_changed = self.changed.contains(id);
         let Some(entry) = self.checkpoint.shards.get_mut(id) else {
             return;
         };
         if let Some(position) = &durable.position {
-            let progress = Progress::delivered(position, durable.chain.clone());
-            self.dirty |= entry.progress != progress;
+            let progress = match Progress::delivered(position, durable.chain.clone()) {
+                // Nothing was read since it was taken over in the middle of a record.
+                progress if progress.is_at(&entry.progress) => entry.progress.clone(),
+                progress => progress,
+            };
+            is_changed |= entry.progress != progress;
             entry.progress = progress;
         }
         let known = entry.unread_since_ms.unwrap_or(0);
         let moved = durable.unread_since_ms.unwrap_or(0).saturating_sub(known);
         // Small steps wait: an idle stream would else write a checkpoint every second.
-        if moved >= READ_THROUGH_GRANULARITY_MS || (self.dirty && moved > 0) {
+        if moved >= READ_THROUGH_GRANULARITY_MS || (is_changed && moved > 0) {
             entry.unread_since_ms = durable.unread_since_ms;
-            self.dirty = true;
+            is_changed = true;
+        }
+        if is_changed {
+            self.touch(id);
         }
     }
 
@@ -294,15 +530,18 @@ impl Roster {
         }
         self.learn(children);
         self.lineage.finish(id);
-        self.dirty = true;
+        let names = children.iter().map(|child| child.id.clone());
+        self.children.insert(id.clone(), names.collect());
+        self.touch(id);
         let Some(entry) = self.checkpoint.shards.get_mut(id) else {
             return;
         };
         entry.progress = Progress::Finished;
         entry.unread_since_ms = durable.unread_since_ms.max(entry.unread_since_ms);
         let since_ms = entry.unread_since_ms;
-        for child in self.checkpoint.shards.values_mut() {
+        for (child_id, child) in &mut self.checkpoint.shards {
             if child.progress == Progress::NotBegun && child.parents.contains(id) {
+                self.changed.insert(child_id.clone());
                 child.unread_since_ms = match (child.unread_since_ms, since_ms) {
                     (Some(known), Some(parent)) => Some(known.min(parent)),
                     (known, parent) => known.or(parent),

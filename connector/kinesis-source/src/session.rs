@@ -1,7 +1,10 @@
 //! One run of the source: readers, appends, listings and saves around the pure parts.
 //!
 //! Everything that decides lives in one task and needs no lock; readers, appends, listings
-//! and saves are tasks of their own that report back.
+//! and saves are tasks of their own that report back. Where the shards are shared with other
+//! processes, [`sharing`] says which of them are read here.
+
+pub(crate) mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -15,21 +18,27 @@ use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
 use millpond_connector::topic::{Offset, PartitionId, StoredBatch, Topic, TopicError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::checkpoint::{CheckpointError, CheckpointStore};
+use crate::checkpoint::CheckpointError;
 use crate::client::StreamApi;
 use crate::delivery::{Accepted, Delivery, ShardIndex};
 use crate::error::SourceError;
-use crate::limits::{CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING};
+use crate::limits::{
+    CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING,
+    SHARED_CHECKPOINT_INTERVAL, STALL_PATIENCE,
+};
 use crate::lineage::{ListingTicket, Stage};
 use crate::listing::{Listing, list_all};
 use crate::pacing::Pace;
+use crate::progress::Progress;
 use crate::reader::{FromReader, ShardReader, WallClock};
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
+use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
+use sharing::Shared;
 
 /// Waits between tries of an append or a save: the disk may have room again.
 const LOCAL: BackoffPolicy =
@@ -38,7 +47,7 @@ const LOCAL: BackoffPolicy =
 /// What a session works with.
 pub(crate) struct Parts {
     pub(crate) api: Arc<dyn StreamApi>,
-    pub(crate) store: Arc<dyn CheckpointStore>,
+    pub(crate) table: Arc<dyn ShardTable>,
     pub(crate) topic: Arc<dyn Topic>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: WallClock,
@@ -51,8 +60,19 @@ enum Done {
     Appended(PartitionId, Result<Range<Offset>, TopicError>),
     AppendAgain(PartitionId),
     Listed(ListingTicket, Result<Listing, SourceError>),
-    Saved(Result<(), CheckpointError>),
+    Saved(Result<Vec<ShardId>, CheckpointError>),
+    Claimed(ShardId, u64, Result<Option<ShardRow>, CheckpointError>),
 }
+
+/// A shard that is read here.
+struct Active {
+    index: ShardIndex,
+    reader: AbortHandle,
+    progress: Progress,
+}
+
+/// First records to be remembered, and whom to tell.
+type Pins = Vec<(ShardId, oneshot::Sender<()>)>;
 
 /// Which shards have ended, and what they still wait for.
 #[derive(Default)]
@@ -65,10 +85,20 @@ struct Endings {
     in_listing: Vec<ShardIndex>,
 }
 
+impl Endings {
+    fn forget(&mut self, index: ShardIndex) {
+        self.named.remove(&index);
+        self.unlisted.retain(|other| *other != index);
+        self.in_listing.retain(|other| *other != index);
+    }
+}
+
 pub(crate) struct Session {
     parts: Parts,
     roster: Roster,
     delivery: Delivery,
+    shared: Option<Shared>,
+    active: BTreeMap<ShardId, Active>,
     caught_up: BTreeSet<ShardId>,
     readers: JoinSet<(ShardId, Result<(), SourceError>)>,
     tasks: JoinSet<Done>,
@@ -79,27 +109,41 @@ pub(crate) struct Session {
     listing: bool,
     last_listing: Instant,
     listing_wanted: bool,
-    saving: bool,
+    /// What is being saved.
+    saving: Option<Vec<ShardWrite>>,
+    /// Somebody waits for what is not saved yet.
+    urgent: bool,
     next_save: Instant,
     save_backoff: Backoff,
     /// First records to be remembered by the next save, and by the one under way.
-    pins: Vec<oneshot::Sender<()>>,
-    pins_in_save: Vec<oneshot::Sender<()>>,
+    pins: Pins,
+    pins_in_save: Pins,
     /// When a drain must be over; `None` before it began.
     drain_until: Option<Instant>,
     failure: Option<SourceError>,
     recount: bool,
+    /// When this session began, milliseconds since the Unix epoch.
+    started_ms: i64,
 }
 
 impl Session {
     /// `roster` has taken in a first listing.
-    pub(crate) fn new(parts: Parts, roster: Roster, delivery: Delivery) -> Self {
+    pub(crate) fn new(
+        parts: Parts,
+        roster: Roster,
+        delivery: Delivery,
+        shared: Option<Shared>,
+    ) -> Self {
         let (to_session, messages) = mpsc::channel(1);
         let now = Instant::now();
+        let started_ms = (parts.clock)();
         Self {
+            started_ms,
             parts,
             roster,
             delivery,
+            shared,
+            active: BTreeMap::new(),
             caught_up: BTreeSet::new(),
             readers: JoinSet::new(),
             tasks: JoinSet::new(),
@@ -110,7 +154,8 @@ impl Session {
             listing: false,
             last_listing: now,
             listing_wanted: false,
-            saving: false,
+            saving: None,
+            urgent: false,
             next_save: now,
             save_backoff: Backoff::new(LOCAL),
             pins: Vec::new(),
@@ -135,11 +180,15 @@ impl Session {
                 Some(message) = self.messages.recv(),
                     if self.drain_until.is_none() && !self.delivery.is_full() =>
                     self.take_message(message),
+                news = sharing::next(&mut self.shared) => self.hear(news),
                 () = sleep_until(wake) => {}
             }
         }
         self.readers.shutdown().await;
         self.tasks.shutdown().await;
+        if let Some(shared) = self.shared.take() {
+            shared.leave().await;
+        }
         match self.failure {
             Some(failure) => Err(failure),
             None => Ok(()),
@@ -159,14 +208,16 @@ impl Session {
         // A topic that failed for good takes nothing more: only the checkpoint is left to save.
         let delivered = self.delivery.is_empty()
             || (matches!(self.failure, Some(SourceError::Topic(_))) && self.tasks.is_empty());
-        delivered && !self.saving && !self.roster.is_dirty()
+        delivered && self.saving.is_none() && !self.roster.is_dirty()
     }
 
     fn next_wake(&self) -> Instant {
         let linger = self.delivery.next_due().map(Instant::from_std);
-        let save = (self.roster.is_dirty() && !self.saving).then_some(self.next_save);
+        let save = (self.roster.is_dirty() && self.saving.is_none()).then_some(self.next_save);
         let listing = (!self.listing && self.drain_until.is_none()).then(|| self.next_listing());
-        [linger, save, listing, self.drain_until]
+        let shared = self.shared.as_ref().filter(|_| self.drain_until.is_none());
+        let stall = shared.and_then(|shared| self.next_stall(shared));
+        [linger, save, listing, stall, self.drain_until]
             .into_iter()
             .flatten()
             .min()
@@ -199,15 +250,34 @@ impl Session {
         if self.recount {
             self.count_shards();
         }
-        let urgent = !self.pins.is_empty() || self.drain_until.is_some();
+        let urgent = self.urgent || !self.pins.is_empty() || self.drain_until.is_some();
         let due = now >= self.next_save || (urgent && self.save_backoff.attempts() == 0);
-        if self.roster.is_dirty() && !self.saving && due {
+        if self.roster.is_dirty() && self.saving.is_none() && due {
             self.start_save(now);
         }
+        if self.drain_until.is_none() {
+            self.give_up_stalled(now.into_std());
+            self.refresh_wanted();
+            self.finish_leaving();
+        }
+    }
+
+    /// True for a shard that may be begun: ours, and what it will mean is saved.
+    fn may_begin(&self, id: &ShardId) -> bool {
+        let Some(shared) = &self.shared else {
+            return true;
+        };
+        let mut saving = self.saving.iter().flatten();
+        shared.is_ready(id)
+            && !self.roster.is_changed(id)
+            && saving.all(|write| write.shard != *id || write.condition == WriteIf::Absent)
     }
 
     fn start_readers(&mut self) {
         for id in self.roster.startable() {
+            if !self.may_begin(&id) {
+                continue;
+            }
             let order = self.roster.begin(&id, (self.parts.clock)());
             tracing::info!(shard = %id, from = ?order.from, "shard begun");
             let index = self.delivery.add_shard(
@@ -217,6 +287,9 @@ impl Session {
                 order.unread_since_ms,
                 order.hash_keys,
             );
+            if let Some(position) = order.skip {
+                self.delivery.skip_to(index, position);
+            }
             self.recount = true;
             let reader = ShardReader {
                 api: self.parts.api.clone(),
@@ -231,7 +304,20 @@ impl Session {
                 metrics: self.parts.metrics.clone(),
                 out: self.to_session.clone(),
             };
-            self.readers.spawn(async move { (id, reader.run().await) });
+            let name = id.clone();
+            let reader = self
+                .readers
+                .spawn(async move { (name, reader.run().await) });
+            // A silent shard is asked half as often.
+            let patience = STALL_PATIENCE + 2 * self.parts.pace.idle_interval;
+            let before = self.roster.bytes_per_second(&id);
+            let progress = Progress::new(Instant::now().into_std(), patience, before);
+            let active = Active {
+                index,
+                reader,
+                progress,
+            };
+            self.active.insert(id, active);
         }
     }
 
@@ -255,18 +341,47 @@ impl Session {
     }
 
     fn start_save(&mut self, now: Instant) {
-        self.roster.take_dirty();
-        self.saving = true;
-        self.next_save = now + CHECKPOINT_INTERVAL;
+        let interval = match self.shared {
+            None => CHECKPOINT_INTERVAL,
+            Some(_) => SHARED_CHECKPOINT_INTERVAL,
+        };
+        self.next_save = now + interval;
+        self.urgent = false;
+        for (id, active) in &mut self.active {
+            let rate = active.progress.bytes_per_second(now.into_std());
+            self.roster.measured(id, rate);
+        }
+        let shared = self.shared.as_ref();
+        let writes = self
+            .roster
+            .take_writes(|id| shared.map_or(Some(0), |shared| shared.epoch(id)));
+        if writes.is_empty() && self.shared.is_some() {
+            return;
+        }
         self.pins_in_save.append(&mut self.pins);
-        let checkpoint = self.roster.checkpoint().clone();
-        let store = self.parts.store.clone();
+        let table = self.parts.table.clone();
+        self.saving = Some(writes.clone());
         self.tasks
-            .spawn(async move { Done::Saved(store.save(&checkpoint).await) });
+            .spawn(async move { Done::Saved(table.save(&writes).await) });
+    }
+
+    /// True for a shard that was not let go since.
+    fn is_active(&self, index: ShardIndex) -> bool {
+        let active = self.active.get(self.delivery.shard_id(index));
+        active.is_some_and(|active| active.index == index)
+    }
+
+    /// True for a shard whose answers are still to be taken in.
+    fn is_read(&self, index: ShardIndex) -> bool {
+        let id = self.delivery.shard_id(index);
+        let shared = self.shared.as_ref();
+        self.is_active(index) && shared.is_none_or(|shared| shared.is_ready(id))
     }
 
     fn take_message(&mut self, message: FromReader) {
         match message {
+            FromReader::First { shard, .. } | FromReader::Answer { shard, .. }
+                if !self.is_read(shard) => {}
             FromReader::First {
                 shard,
                 sequence,
@@ -276,7 +391,7 @@ impl Session {
                 let id = self.delivery.shard_id(shard).clone();
                 let chain = self.delivery.durable(shard).chain.clone();
                 self.roster.first_read(&id, sequence, arrival_ms, chain);
-                self.pins.push(remembered);
+                self.pins.push((id, remembered));
             }
             FromReader::Answer {
                 shard,
@@ -289,11 +404,21 @@ impl Session {
                 }
                 let now = Instant::now().into_std();
                 match self.delivery.accept(shard, &records, end, now) {
-                    Ok(accepted) => self.count(shard, accepted),
+                    Ok(accepted) => {
+                        self.moved(shard, accepted.bytes);
+                        self.count(shard, accepted);
+                    }
                     Err(error) => self.fail(error.into()),
                 }
                 self.note_progress();
             }
+        }
+    }
+
+    fn moved(&mut self, shard: ShardIndex, bytes: u64) {
+        let now = Instant::now().into_std();
+        if let Some(active) = self.active.get_mut(self.delivery.shard_id(shard)) {
+            active.progress.moved(now, bytes);
         }
     }
 
@@ -317,11 +442,29 @@ impl Session {
         }
     }
 
+    /// The topic takes events: shards whose events are on their way are not stalled, nor those that wait for room.
+    fn topic_moved(&mut self) {
+        let now = Instant::now().into_std();
+        let all = self.delivery.is_full();
+        for active in self.active.values_mut() {
+            if all || !self.delivery.is_settled(active.index) {
+                active.progress.moved(now, 0);
+            }
+        }
+    }
+
     fn note_progress(&mut self) {
+        let now = Instant::now().into_std();
         for index in self.delivery.take_changed() {
             let durable = self.delivery.durable(index);
             let id = self.delivery.shard_id(index);
+            if !self.is_active(index) {
+                continue;
+            }
             self.roster.delivered(id, durable);
+            if let Some(active) = self.active.get_mut(id) {
+                active.progress.moved(now, 0);
+            }
             // A shard at its end counts once its children are known: they may hold older events.
             if !durable.finished {
                 if durable.caught_up && self.caught_up.insert(id.clone()) {
@@ -345,7 +488,10 @@ impl Session {
         let durable = self.delivery.durable(index);
         self.roster.finished(&id, children, durable);
         self.caught_up.remove(&id);
+        self.active.remove(&id);
         self.recount = true;
+        // Others may wait for the children.
+        self.urgent |= self.shared.is_some();
         tracing::info!(shard = %id, children = children.len(), "shard read to its end");
     }
 
@@ -355,12 +501,14 @@ impl Session {
                 self.append_backoffs.remove(&partition);
                 let events = self.delivery.appended(partition);
                 self.parts.metrics.topic_events.add(u64::from(events));
+                self.topic_moved();
                 self.note_progress();
             }
             Ok(Done::Appended(partition, Err(error))) => self.append_failed(partition, error),
             Ok(Done::AppendAgain(partition)) => self.delivery.append_failed(partition),
             Ok(Done::Listed(ticket, listing)) => self.listed(ticket, listing),
             Ok(Done::Saved(result)) => self.saved(result),
+            Ok(Done::Claimed(id, epoch, row)) => self.claimed(id, epoch, row),
             Err(error) if error.is_cancelled() => {}
             Err(error) => self.fail(SourceError::Task(error.to_string())),
         }
@@ -413,14 +561,23 @@ impl Session {
         }
     }
 
-    fn saved(&mut self, result: Result<(), CheckpointError>) {
-        self.saving = false;
+    fn saved(&mut self, result: Result<Vec<ShardId>, CheckpointError>) {
+        let writes = self.saving.take().unwrap_or_default();
         match result {
-            Ok(()) => {
+            Ok(refused) => {
                 self.save_backoff.reset();
-                for pin in self.pins_in_save.drain(..) {
-                    // A reader that is gone needs no answer.
-                    let _ = pin.send(());
+                for (id, pin) in self.pins_in_save.drain(..) {
+                    // A reader that is gone needs no answer, and one whose lease is gone gets none.
+                    if !refused.contains(&id) {
+                        let _ = pin.send(());
+                    }
+                }
+                for write in &writes {
+                    if let WriteIf::Held { epoch } = write.condition
+                        && refused.contains(&write.shard)
+                    {
+                        self.refused(&write.shard, epoch);
+                    }
                 }
             }
             Err(error) => {
@@ -433,7 +590,7 @@ impl Session {
                     "checkpoint not saved, it will be repeated"
                 );
                 self.next_save = Instant::now() + wait;
-                self.roster.set_dirty();
+                self.roster.put_back(&writes);
                 self.pins.append(&mut self.pins_in_save);
             }
         }
@@ -471,12 +628,20 @@ impl Session {
         );
     }
 
+    /// True when another process says that it delivered what was in the shard at our start.
+    fn is_caught_up_elsewhere(&self, id: &ShardId) -> bool {
+        let row = self.roster.checkpoint().shards.get(id);
+        let since_ms = row.and_then(|row| row.unread_since_ms);
+        self.shared.is_some() && !self.active.contains_key(id) && since_ms >= Some(self.started_ms)
+    }
+
     fn count_shards(&mut self) {
         self.recount = false;
         let (mut known, mut done) = (0, 0);
         for (id, stage) in self.roster.shards() {
             known += 1;
-            done += u64::from(stage == Stage::Finished || self.caught_up.contains(id));
+            let is_done = stage == Stage::Finished || self.caught_up.contains(id);
+            done += u64::from(is_done || self.is_caught_up_elsewhere(id));
         }
         let metrics = &self.parts.metrics;
         metrics.shards_known.store(known, Ordering::Relaxed);

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use millpond_connector::connector::{ConnectorContext, Source};
 
-use crate::checkpoint::{CheckpointStore, PinnedStart};
+use crate::checkpoint::{CheckpointStore, PinnedStart, StreamCheckpoint};
 use crate::classify::Operation;
 use crate::client::{StreamApi, StreamState, StreamSummary};
 use crate::config::{SourceConfig, Start};
@@ -16,7 +16,9 @@ use crate::listing::list_all;
 use crate::reader::WallClock;
 use crate::retry::{Phase, Retry};
 use crate::roster::Roster;
+use crate::session::sharing::{Shared, Worker};
 use crate::session::{Parts, Session};
+use crate::shard_table::{Alone, ShardTable, StreamHead};
 
 /// Time between two looks at a stream that is being created.
 const CREATION_POLL: Duration = Duration::from_secs(1);
@@ -25,7 +27,9 @@ const CREATION_POLL: Duration = Duration::from_secs(1);
 pub struct KinesisSource {
     api: Arc<dyn StreamApi>,
     config: SourceConfig,
-    checkpoints: Arc<dyn CheckpointStore>,
+    table: Arc<dyn ShardTable>,
+    /// Who this process is among those that share the shards.
+    worker: Option<Worker>,
     clock: WallClock,
 }
 
@@ -40,7 +44,25 @@ impl KinesisSource {
         Self {
             api,
             config,
-            checkpoints,
+            table: Arc::new(Alone::new(checkpoints)),
+            worker: None,
+            clock: Arc::new(system_clock),
+        }
+    }
+
+    /// Reads those shards of the stream behind `api` whose leases in `table` this worker comes to hold.
+    #[must_use]
+    pub fn shared(
+        api: Arc<dyn StreamApi>,
+        config: SourceConfig,
+        table: Arc<dyn ShardTable>,
+        worker: Worker,
+    ) -> Self {
+        Self {
+            api,
+            config,
+            table,
+            worker: Some(worker),
             clock: Arc::new(system_clock),
         }
     }
@@ -57,29 +79,44 @@ impl KinesisSource {
         let summary = self.wait_for_stream().await?;
         let target = self.api.target();
         let stream = &target.stream;
-        let aggregated = self.config.aggregated;
-        let mut roster = match self.checkpoints.load(stream).await? {
-            Some(found) if found.stream_created_ms != summary.created_ms => {
-                return Err(SourceError::OtherStream {
-                    target: Box::new(target.clone()),
-                    checkpoint_ms: found.stream_created_ms,
-                    stream_ms: summary.created_ms,
-                });
-            }
-            Some(found) => Roster::resume(found, aggregated, partition_count, (self.clock)()),
-            None => {
-                let start = self.pin_start(&summary)?;
-                Roster::fresh(
-                    stream,
-                    summary.created_ms,
-                    start,
-                    aggregated,
-                    partition_count,
-                )
-            }
+        let found = self.table.load(stream).await?;
+        // With rows and no head, the rows are another program's.
+        let is_take_over = found.head.is_none() && !found.shards.is_empty();
+        let head = match found.head {
+            Some(head) => head,
+            None => StreamHead {
+                stream: stream.clone(),
+                stream_created_ms: summary.created_ms,
+                start: self.pin_start(&summary)?,
+            },
         };
+        self.check_stream(&head, &summary)?;
+        let aggregated = self.config.aggregated;
+        let numbered_as = match &self.worker {
+            // One choice holds for all shards; where they are shared, each is looked at when it is taken.
+            None => found.shards.values().next().map(|row| row.aggregated),
+            Some(_) => None,
+        };
+        let shards = found.shards.into_iter();
+        let checkpoint = StreamCheckpoint {
+            stream: stream.clone(),
+            stream_created_ms: head.stream_created_ms,
+            start: head.start,
+            aggregated: numbered_as.unwrap_or(aggregated),
+            shards: shards.map(|(id, row)| (id, row.checkpoint)).collect(),
+        };
+        let mut roster = Roster::resume(checkpoint, aggregated, partition_count, (self.clock)());
         let ticket = roster.begin_listing();
         let listing = list_all(self.api.as_ref(), roster.scope()).await?;
+        if is_take_over {
+            // Before the head is there: a start that was cut off here must do it again.
+            roster.take_over(&listing.shards);
+            self.table.save(&roster.take_writes(|_| None)).await?;
+            tracing::info!(stream = %stream, "lease table taken over from another program");
+        }
+        let holds = self.table.begin(head).await?;
+        self.check_stream(&holds, &summary)?;
+        roster.set_start(holds.start);
         let vanished = roster.listed(ticket, &listing.shards, listing.pages);
         if let Some(shard) = vanished.into_iter().next() {
             return Err(SourceError::ShardGone {
@@ -88,8 +125,8 @@ impl KinesisSource {
             });
         }
         // Where reading began, and numberings begun anew, must outlive a crash before any event is sent.
-        self.checkpoints.save(roster.checkpoint()).await?;
-        roster.take_dirty();
+        let epoch = self.worker.is_none().then_some(0);
+        self.table.save(&roster.take_writes(|_| epoch)).await?;
         tracing::info!(
             stream = %stream,
             region = %target.region,
@@ -97,9 +134,21 @@ impl KinesisSource {
             start = ?roster.checkpoint().start,
             shards = roster.shards().count(),
             retention_hours = summary.retention_ms / 3_600_000,
+            worker = self.worker.as_ref().map(|worker| worker.id.as_str()),
             "source started"
         );
         Ok((roster, summary))
+    }
+
+    fn check_stream(&self, head: &StreamHead, summary: &StreamSummary) -> Result<(), SourceError> {
+        if head.stream_created_ms == summary.created_ms {
+            return Ok(());
+        }
+        Err(SourceError::OtherStream {
+            target: Box::new(self.api.target().clone()),
+            checkpoint_ms: head.stream_created_ms,
+            stream_ms: summary.created_ms,
+        })
     }
 
     async fn wait_for_stream(&self) -> Result<StreamSummary, SourceError> {
@@ -145,7 +194,7 @@ impl KinesisSource {
     }
 }
 
-fn system_clock() -> i64 {
+pub(crate) fn system_clock() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
@@ -171,14 +220,18 @@ impl Source for KinesisSource {
         );
         let parts = Parts {
             api: self.api,
-            store: self.checkpoints,
+            table: self.table.clone(),
             topic: context.topic,
             metrics: context.metrics,
             clock: self.clock,
             pace: self.config.pace,
             retention_ms: summary.retention_ms,
         };
-        Session::new(parts, roster, delivery)
+        let shared = self.worker.as_ref().and_then(|worker| {
+            let sharing = self.table.sharing()?;
+            Some(Shared::start(sharing, worker))
+        });
+        Session::new(parts, roster, delivery, shared)
             .run(context.drain)
             .await?;
         Ok(())

@@ -24,6 +24,12 @@ fn the_least_and_the_most_are_accepted() {
             16,
         ),
         ("stream: events\nstart: latest", 4),
+        ("stream: events\nlease-table: leases", 4),
+        (
+            "stream: events\nlease-table: leases\ncreate-lease-table: true\nlease-duration: 300s\n\
+             lease-table-endpoint: http://127.0.0.1:8000",
+            4,
+        ),
         ("stream: events\nstart: trim-horizon", 4),
     ] {
         let (problems, connector) = validate_section(kind(), section);
@@ -53,6 +59,27 @@ fn all_mistakes_are_said_at_once() {
         assert!(said.contains(mistake), "`{mistake}` is not said: {said}");
     }
     assert!(self::said("region: eu-central-1").contains("is missing"));
+}
+
+#[test]
+fn mistakes_about_the_lease_table_are_said_at_once() {
+    let said = said(
+        "stream: events\nlease-table: no spaces\nlease-duration: 1s\nlease-table-endpoint: localhost",
+    );
+    for mistake in [
+        "is no name for a lease table",
+        "lease-duration",
+        "is no URL",
+    ] {
+        assert!(said.contains(mistake), "`{mistake}` is not said: {said}");
+    }
+    // The companion's name must fit, too.
+    let longest = "t".repeat(246);
+    let (problems, _) = validate_section(kind(), &format!("stream: e\nlease-table: {longest}"));
+    assert_eq!(problems.errors(), 0, "{problems:?}");
+    assert!(self::said(&format!("stream: e\nlease-table: {longest}t")).contains("1 to 246"));
+    let alone = self::said("stream: e\nlease-duration: 6s\ncreate-lease-table: true");
+    assert_eq!(alone.matches("does nothing without").count(), 2, "{alone}");
 }
 
 #[test]
@@ -88,7 +115,7 @@ fn the_sample_and_the_manifest_name_every_setting() {
     let sample = include_str!("../sample-config.yaml");
     let manifest = include_str!("../Connector.toml");
     let readme = include_str!("../README.md");
-    assert_eq!(properties.len(), 11);
+    assert_eq!(properties.len(), 15);
     for name in properties.keys() {
         assert!(
             sample.contains(&format!("{name}:")),

@@ -13,7 +13,10 @@ pub(crate) struct Balance<'a> {
 }
 
 /// Who will hold this row once a promised hand-over is done; nobody if that worker is dead.
-fn prospective<'a>(row: &'a LeaseRow, live: &BTreeSet<&WorkerId>) -> Option<&'a WorkerId> {
+pub(crate) fn prospective<'a>(
+    row: &'a LeaseRow,
+    live: &BTreeSet<&WorkerId>,
+) -> Option<&'a WorkerId> {
     let living = |worker: &&WorkerId| live.contains(worker);
     let wanted = row.wanted_by.as_ref().filter(living);
     wanted.or_else(|| row.owner.as_ref().filter(living))

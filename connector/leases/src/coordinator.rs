@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::balance::{Balance, hashed};
+use crate::load::Loads;
 use crate::row::{Beat, Change, LeaseId, LeaseRow, View, WorkerId};
 use crate::settings::Settings;
 use crate::store::Outcome;
@@ -77,6 +78,8 @@ pub struct Coordinator {
     valid_until: Option<Duration>,
     held: BTreeMap<LeaseId, Held>,
     seen: BTreeMap<WorkerId, Sighting>,
+    /// Since when leases are seen without a live owner.
+    free: BTreeMap<LeaseId, Duration>,
     is_leaving: bool,
     is_over: bool,
 }
@@ -95,6 +98,7 @@ impl Coordinator {
             valid_until: None,
             held: BTreeMap::new(),
             seen: BTreeMap::new(),
+            free: BTreeMap::new(),
             is_leaving: false,
             is_over: false,
         }
@@ -192,6 +196,7 @@ impl Coordinator {
             self.mark_leaving(view, leases, &live, &mut decisions);
             let mut changes = self.settle_own(view, leases, &live);
             if !self.is_leaving {
+                self.note_free(read, view, leases);
                 changes.extend(self.take_and_ask(read, view, leases, &live));
                 changes.extend(self.forget(read, view));
             }
@@ -377,6 +382,25 @@ impl Coordinator {
         .collect()
     }
 
+    fn note_free(&mut self, read: Duration, view: &View, leases: &BTreeSet<LeaseId>) {
+        let is_free = |lease: &LeaseId| {
+            let row = view.leases.get(lease);
+            let owner = row.and_then(|row| row.owner.as_ref());
+            owner.is_none_or(|owner| self.is_dead(owner, read))
+        };
+        let free: BTreeSet<LeaseId> = leases.iter().filter(|id| is_free(id)).cloned().collect();
+        self.free.retain(|lease, _| free.contains(lease));
+        for lease in free {
+            self.free.entry(lease).or_insert(read);
+        }
+    }
+
+    /// True for a free lease that those whose turn it was did not take: they may not want it.
+    fn is_overdue(&self, lease: &LeaseId, read: Duration) -> bool {
+        let since = self.free.get(lease);
+        since.is_some_and(|since| read >= *since + self.settings.lease_duration())
+    }
+
     fn take_and_ask(
         &self,
         read: Duration,
@@ -400,16 +424,62 @@ impl Coordinator {
                 row => free.push((lease, row)),
             }
         }
+        if let Some(loads) = Loads::new(view, leases, live) {
+            changes.extend(self.by_load(read, view, free, loads, changes.is_empty()));
+            return changes;
+        }
         let mut balance = Balance::new(view, leases, live);
         free.sort_by_key(|(lease, _)| hashed(&self.me, lease.as_str()));
-        let taken = free.iter().take(balance.room(&self.me));
+        let (turn, rest) = free.split_at(balance.room(&self.me).min(free.len()));
+        let overdue = rest
+            .iter()
+            .filter(|(lease, _)| self.is_overdue(lease, read));
         let before = changes.len();
+        let taken = turn.iter().chain(overdue);
         changes.extend(taken.map(|(lease, row)| self.take(lease, *row)));
         // As long as something is free the counts will change: asking now could be regretted.
         if changes.len() == before && free.is_empty() {
             changes.extend(self.ask(view, leases, live, &mut balance));
         }
         changes
+    }
+
+    /// The same where work was measured.
+    fn by_load(
+        &self,
+        read: Duration,
+        view: &View,
+        free: Vec<(&LeaseId, Option<&LeaseRow>)>,
+        mut loads: Loads<'_>,
+        may_ask: bool,
+    ) -> Vec<Change> {
+        if free.is_empty() {
+            let asked = std::iter::from_fn(|| loads.ask(&self.me, view));
+            let asked = asked.take(if may_ask { CHANGES_PER_STEP } else { 0 });
+            let asked = asked.filter_map(|lease| Some((lease, view.leases.get(lease)?)));
+            return asked.map(|(lease, row)| self.want(lease, row)).collect();
+        }
+        let rows: BTreeMap<&LeaseId, Option<&LeaseRow>> = free.iter().copied().collect();
+        let names = free.iter().map(|(lease, _)| *lease);
+        let mut ours: BTreeSet<&LeaseId> = names
+            .clone()
+            .filter(|lease| self.is_overdue(lease, read))
+            .collect();
+        ours.extend(loads.share_out(&self.me, names.collect()));
+        ours.into_iter()
+            .map(|lease| self.take(lease, rows[lease]))
+            .collect()
+    }
+
+    fn want(&self, lease: &LeaseId, row: &LeaseRow) -> Change {
+        Change::Lease {
+            id: lease.clone(),
+            seen: Some(row.clone()),
+            new: LeaseRow {
+                wanted_by: Some(self.me.clone()),
+                ..row.clone()
+            },
+        }
     }
 
     /// True for a worker whose row did not change, or was missing, for long enough.
@@ -440,14 +510,7 @@ impl Coordinator {
                 break;
             };
             let (lease, row) = rows.remove(found);
-            changes.push(Change::Lease {
-                id: lease.clone(),
-                seen: Some(row.clone()),
-                new: LeaseRow {
-                    wanted_by: Some(self.me.clone()),
-                    ..row.clone()
-                },
-            });
+            changes.push(self.want(lease, row));
         }
         changes
     }

@@ -29,6 +29,10 @@
 //! killed worker are taken over 6 to 9 s after its last beat. Shorter would make a slow answer of
 //! the service cost a move; longer lets events wait. A wrong verdict loses nothing, see below.
 //!
+//! # What is even
+//! Nobody has more than one lease more than another. Where the store says how much work each lease is
+//! ([`View::loads`]), the work is even instead, as far as whole leases and a tenth's tolerance allow.
+//!
 //! # What leases do not give (I11)
 //! A process can be paused after it looked at its lease and before its write arrives. No lease
 //! protects from that, only the place written to can: every change of hands raises
@@ -47,6 +51,7 @@ mod balance;
 mod coordinator;
 #[cfg(feature = "driver")]
 mod driver;
+mod load;
 mod row;
 mod settings;
 mod store;

@@ -67,6 +67,8 @@ pub struct View {
     pub workers: BTreeMap<WorkerId, Beat>,
     /// Leases that were ever taken.
     pub leases: BTreeMap<LeaseId, LeaseRow>,
+    /// How much work each lease is, in any unit, where that was measured. Without any, each counts the same.
+    pub loads: BTreeMap<LeaseId, u64>,
 }
 
 /// One conditional write: it applies only while the row is as it was seen.

@@ -8,6 +8,7 @@ mod deploy;
 mod path;
 mod profiles;
 mod sharing;
+mod sharing_sources;
 
 use millpond_tests::on_cluster::Binaries;
 

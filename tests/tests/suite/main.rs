@@ -13,6 +13,7 @@ mod profiles;
 mod s3_server;
 mod scripted_cluster;
 mod sharing;
+mod sharing_sources;
 mod verify;
 
 /// The command line tool.

@@ -55,6 +55,13 @@ impl MemoryTopic {
         records
     }
 
+    /// Every stored batch of a partition, in order.
+    pub fn batches(&self, partition: PartitionId) -> Vec<StoredBatch> {
+        let stored = self.stored.lock().expect("not poisoned");
+        let of = stored.iter().filter(|(other, _)| *other == partition);
+        of.map(|(_, batch)| batch.clone()).collect()
+    }
+
     pub fn len(&self) -> usize {
         let stored = self.stored.lock().expect("not poisoned");
         stored
