@@ -2,7 +2,7 @@
 //!
 //! The ledger is read first: what it has committed must be there. Then every chain is walked, its
 //! headers alone or, *deep*, its frames too; then the counts over all groups are judged.
-//! [`walk`], [`census`] and [`judge`] decide, this module reads.
+//! `walk`, `census` and `judge` decide, this module reads.
 
 mod census;
 mod finding;
