@@ -36,6 +36,7 @@ pub trait Source: Send {
 #[async_trait]
 pub trait Sink: Send {
     /// Runs until drained or failed. Once `context.drain` is cancelled it still consumes
-    /// up to the topic's end as of that moment. `Ok` means that all of it is committed.
+    /// up to the topic's end as of that moment. `Ok` means that all of it is committed, or left
+    /// to other sinks with which it shares the topic.
     async fn run(self: Box<Self>, context: ConnectorContext) -> anyhow::Result<()>;
 }

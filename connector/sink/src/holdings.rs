@@ -4,7 +4,7 @@
 //!
 //! | state | its loop | ends with |
 //! |---|---|---|
-//! | *running* | runs | the lease is wanted by another sink, lost, or the loop has ended |
+//! | *running* | runs | the lease is wanted by another sink, lost, the loop has ended, or a drain takes too long |
 //! | *leaving* | finishes its plan and ends | the loop has ended: the lease is given back |
 //! | *stopping* | was told to stop at once | the loop has ended; begins anew if the lease was taken again meanwhile |
 //! | *halted* | has ended: its records do not allow to go on | the lease is wanted by another sink, lost, or the sink drains |
@@ -30,6 +30,8 @@ pub enum Event {
     Ended(PartitionId, u64, Ending),
     /// All that is in the topic now is to be committed, and then no more.
     Drain,
+    /// That takes too long: the rest is for others.
+    Leave,
 }
 
 /// How a loop ended.
@@ -121,6 +123,7 @@ impl Holdings {
             Event::Lost(partition, epoch) => self.lost(partition, epoch),
             Event::Ended(partition, epoch, ending) => self.ended(partition, epoch, ending),
             Event::Drain => self.drain(),
+            Event::Leave => self.leave(),
         }
     }
 
@@ -246,6 +249,17 @@ impl Holdings {
             });
         let mut acts = self.want_no_more();
         acts.extend(returned);
+        acts
+    }
+
+    fn leave(&mut self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for (partition, holding) in &mut self.held {
+            if holding.phase == Phase::Running {
+                holding.phase = Phase::Leaving;
+                acts.push(Act::Finish(*partition));
+            }
+        }
         acts
     }
 

@@ -78,6 +78,17 @@ fn a_drain_gives_back_what_is_drained_and_takes_nothing() {
     assert!(holdings.is_empty());
 }
 
+#[test]
+fn a_drain_that_takes_too_long_leaves_the_rest_to_others() {
+    let mut holdings = running([0, 1]);
+    assert_eq!(holdings.on(Event::Drain).len(), 1);
+    assert_eq!(holdings.on(told(0, 1)).len(), 2);
+    assert_eq!(holdings.on(Event::Leave), [Act::Finish(1)]);
+    let acts = holdings.on(told(1, 1));
+    assert_eq!(acts, [Act::Want(BTreeSet::new()), Act::GiveBack(1, 1)]);
+    assert!(holdings.is_empty());
+}
+
 /// A lease driver and loops, as far as they matter here.
 #[derive(Default)]
 struct World {

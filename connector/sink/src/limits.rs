@@ -41,6 +41,11 @@ pub const REREAD_WAIT: Duration = Duration::from_millis(500);
 /// throttles or does not answer.
 pub const HAND_OVER_LIMIT: Duration = Duration::from_secs(10);
 
+/// A sink that shares drains for so long; then it commits what it is writing and leaves the rest of a
+/// backlog to the other sinks. Within the 30 s after which the process is ended, which would keep the
+/// leases until they expire.
+pub const SHARED_DRAIN: Duration = Duration::from_secs(20);
+
 /// Longest wait, at the end of a sink, until the store knows that its leases are free. If that fails
 /// others take them as those of a dead sink.
 pub const LEAVE_LIMIT: Duration = Duration::from_secs(5);

@@ -10,6 +10,7 @@
 //! - A loop does not finish in time for a hand-over: it is stopped, and its plan left to the next owner.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::pending;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,14 +21,14 @@ use millpond_leases::{
     WorkerId, worker_id,
 };
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::error::SinkError;
 use crate::flush::Shared;
 use crate::holdings::{Act, Ending, Event, Holdings};
-use crate::limits::{HAND_OVER_LIMIT, LEAVE_LIMIT};
+use crate::limits::{HAND_OVER_LIMIT, LEAVE_LIMIT, SHARED_DRAIN};
 use crate::partition;
 use crate::tenure::Tenure;
 
@@ -92,7 +93,8 @@ struct Sharer {
 }
 
 /// Runs what the leases give of `partitions` until `drain` is cancelled and all that is held then
-/// is drained, or handed over. Answers why partitions were halted at the end.
+/// is drained, which takes [`SHARED_DRAIN`] at most, or handed over. Answers why partitions were
+/// halted at the end.
 ///
 /// # Errors
 /// [`SinkError`] of whatever cannot be mended by going on with the other partitions; all leases
@@ -128,7 +130,14 @@ impl Sharer {
     async fn drive(&mut self, events: &mut LeaseEvents) -> Result<(), SinkError> {
         let drain = self.drain.clone();
         let mut is_draining = false;
+        let mut leave_at: Option<Instant> = None;
         while !(is_draining && self.holdings.is_empty()) {
+            let leave = async {
+                match leave_at {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
                 event = events.next() => self.hear(event)?,
                 Some(ended) = self.loops.join_next(), if !self.loops.is_empty() => {
@@ -136,7 +145,17 @@ impl Sharer {
                 }
                 () = drain.cancelled(), if !is_draining => {
                     is_draining = true;
+                    leave_at = Some(Instant::now() + SHARED_DRAIN);
                     self.act(Event::Drain);
+                }
+                () = leave => {
+                    leave_at = None;
+                    info!(
+                        seconds = SHARED_DRAIN.as_secs(),
+                        partitions = self.holdings.len(),
+                        "drained for so long; what is left is for other sinks, or for the next start"
+                    );
+                    self.act(Event::Leave);
                 }
             }
             let held = self.holdings.len() as u64;

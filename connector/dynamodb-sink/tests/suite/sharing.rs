@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use millpond_dynamodb_sink::row::{Row, names};
 use millpond_leases::Settings;
+use millpond_sink::limits::{HAND_OVER_LIMIT, SHARED_DRAIN};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::checker::check;
 use crate::harness::{MAX_ITEM_BYTES, on_virtual_time};
 use crate::instances::{Instance, Pipeline, Wire, folder, of_partition};
+use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
 const PARTITIONS: u64 = 4;
@@ -283,6 +285,56 @@ fn a_copied_data_directory_is_noticed() {
         let [older] = older;
         let error = older.failure().await;
         assert!(error.contains("same worker id"), "{what}: {error}");
+    });
+}
+
+/// A drain of a long backlog is cut: leases are given back, not left to expire, and others go on.
+#[test]
+fn a_long_backlog_is_left_to_others() {
+    on_virtual_time(5, async |seed| {
+        let what = format!("seed {seed}");
+        let pipeline = Pipeline::new(seed, PARTITIONS, Duration::from_secs(8));
+        let mut load = Load::new(seed, Shape::default());
+        for _ in 0..30 {
+            load.send(&pipeline);
+        }
+        let folders = [folder(), folder()];
+        let sink = pipeline.start(&Wire::new(seed), folders[0].path());
+        let sinks = [sink];
+        all_held(&sinks, TAKEN_OVER, &what).await;
+        sleep(Duration::from_secs(10)).await;
+        let [sink] = sinks;
+        let start = Instant::now();
+        sink.drain(&what).await;
+        let took = start.elapsed();
+        // A plan under way may ask this slow topic once more before it can be written.
+        let expected = SHARED_DRAIN..SHARED_DRAIN + HAND_OVER_LIMIT;
+        assert!(expected.contains(&took), "{what}: {took:?}");
+        let rows = pipeline.leases.snapshot();
+        assert!(rows.workers.is_empty(), "{what}: {rows:?}");
+        let rows = pipeline.table.scan();
+        let open = ledgers(&rows).filter(|row| row.string(names::INTENT).is_some());
+        assert_eq!(open.count(), 0, "{what}: what was written is committed");
+
+        let others = [pipeline.start(&Wire::new(seed + 100), folders[1].path())];
+        let waited = all_held(&others, TAKEN_OVER, &what).await;
+        assert!(waited < Settings::DEFAULT / 2, "{what}: {waited:?}");
+        let ends: Vec<i64> = pipeline.topic.0.iter().map(MemoryTopic::end).collect();
+        let is_done = || {
+            let rows = pipeline.table.scan();
+            let committed: Vec<_> = ledgers(&rows)
+                .map(|row| row.integer(names::COMMITTED))
+                .collect();
+            ends.iter().map(|end| Some(*end)).eq(committed)
+        };
+        let start = Instant::now();
+        while !is_done() {
+            assert!(start.elapsed() < Duration::from_secs(600), "{what}");
+            sleep(Duration::from_millis(500)).await;
+        }
+        let [other] = others;
+        other.drain(&what).await;
+        load.check(&pipeline, &what);
     });
 }
 

@@ -93,6 +93,11 @@ impl MemoryTopic {
         });
     }
 
+    /// One past the last record.
+    pub fn end(&self) -> i64 {
+        self.state.lock().expect("lock").end as i64
+    }
+
     /// Makes the topic begin (and end) later, as retention or a new topic would.
     ///
     /// # Panics
