@@ -25,8 +25,9 @@ pub const DEFAULT_MAX_BUFFERED: ByteSize = ByteSize(32 << 20);
 /// Default of `topic-partitions`.
 pub const DEFAULT_TOPIC_PARTITIONS: u32 = 4;
 
-/// Default of `lease-duration`: the shards of a killed source are taken over within 10 s.
-const DEFAULT_LEASE_DURATION_MS: u64 = 6_000;
+/// Default of `lease-duration`: the shards of a killed source are read again within 10 s, with
+/// some room for a slow table and a busy machine.
+pub const DEFAULT_LEASE_DURATION: HumanDuration = HumanDuration::from_secs(5);
 
 /// Longest name of a table (DynamoDB API reference, `CreateTable`, read 2026-11-26).
 const MAX_TABLE_NAME_BYTES: usize = 255;
@@ -73,7 +74,7 @@ pub struct RawKinesis {
     pub lease_table: Option<String>,
     /// Makes the two tables, billed on demand, when they do not exist. Default: false.
     pub create_lease_table: Option<bool>,
-    /// How long a source may be silent before others take its shards, 2 s to 300 s. Default: 6 s. All
+    /// How long a source may be silent before others take its shards, 2 s to 300 s. Default: 5 s. All
     /// sources of a table should have the same.
     pub lease_duration: Option<HumanDuration>,
     /// URL to speak to in place of the region's own DynamoDB endpoint. Default: the AWS environment
@@ -320,8 +321,7 @@ impl LeaseConfig {
         let duration = section.in_range(
             problems,
             "lease-duration",
-            raw.lease_duration
-                .unwrap_or(HumanDuration::from_millis(DEFAULT_LEASE_DURATION_MS)),
+            raw.lease_duration.unwrap_or(DEFAULT_LEASE_DURATION),
             HumanDuration::from_secs(2)..=HumanDuration::from_secs(300),
         )?;
         Some(Self {

@@ -177,7 +177,7 @@ fn the_library_moved_on_and_its_checkpoint_wins() {
         sequence: "4242".to_owned(),
         sub_sequence: 7,
         partial: false,
-        chain: chain.clone(),
+        chain,
     };
     row.checkpoint.unread_since_ms = Some(9);
     apply(&mut item, &row, PinnedStart::TrimHorizon);

@@ -352,6 +352,10 @@ fn foreign(
 const SEEDS: u64 = 40;
 
 #[test]
+#[expect(
+    clippy::print_stderr,
+    reason = "a failing run is repeated from its seed"
+)]
 fn whatever_instances_do_each_event_arrives_once_and_in_order() {
     let only = std::env::var("MILLPOND_SEED").ok();
     let only = only.map(|seed| seed.parse::<u64>().expect("a number"));

@@ -20,7 +20,7 @@ use millpond_kinesis_source::checkpoint::{
     Aggregated, ChainState, CheckpointError, PinnedStart, Progress, ShardCheckpoint,
 };
 use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
-use millpond_kinesis_source::config::SourceConfig;
+use millpond_kinesis_source::config::{DEFAULT_LEASE_DURATION, SourceConfig};
 use millpond_kinesis_source::dynamo_table::{DynamoTable, TableSettings, companion_name};
 use millpond_kinesis_source::kcl_row::{self, Meaning};
 use millpond_kinesis_source::memory_table::MemoryTable;
@@ -347,7 +347,7 @@ fn run(
 ) -> Running {
     let worker = Worker {
         id: WorkerId::new(worker),
-        settings: Settings::default(),
+        settings: Settings::new(DEFAULT_LEASE_DURATION.get()).expect("in range"),
     };
     let source = KinesisSource::shared(
         stream.clone(),
@@ -516,6 +516,10 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
 
 /// Take-over time at default settings, on real time and over the wire: pairs of sources of which one is killed.
 /// `MILLPOND_KILLS=n` for more pairs than a test needs.
+#[expect(
+    clippy::print_stderr,
+    reason = "the figures are for whoever asked for them"
+)]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shards_of_a_killed_source_are_taken_over() {
     let kills = std::env::var("MILLPOND_KILLS").map_or(6, |kills| kills.parse().expect("a number"));

@@ -74,7 +74,7 @@ async fn sources_come_and_go_under_load() -> Result<()> {
     let fleet = Fleet::new(BUILT, servers.endpoint(), 2).await?;
     let mut sink = fleet.sink()?;
     let mut sources = vec![fleet.source()?];
-    let mut emitter = fleet.pipeline.start_emit(6_000, 61, 0.15)?;
+    let mut emitter = fleet.pipeline.start_emit(4_000, 61, 0.15)?;
     let mut shards = 2;
     while emitter.is_running()? {
         let pick = random.random_range(0..sources.len().max(1));
@@ -103,7 +103,7 @@ async fn sources_come_and_go_under_load() -> Result<()> {
     if sources.is_empty() {
         sources.push(fleet.source()?);
     }
-    if let Err(error) = fleet.arrived(6_000).await {
+    if let Err(error) = fleet.arrived(4_000).await {
         let mut said = format!("sink:\n{}", sink.stderr_so_far());
         for source in &mut sources {
             said += &format!("source:\n{}", source.process.stderr_so_far());
@@ -114,5 +114,5 @@ async fn sources_come_and_go_under_load() -> Result<()> {
         drain(source.process)?;
     }
     drain(sink)?;
-    fleet.pipeline.verify(6_000, 61)
+    fleet.pipeline.verify(4_000, 61)
 }

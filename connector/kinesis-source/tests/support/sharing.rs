@@ -21,7 +21,7 @@ use millpond_kinesis_source::client::{
     ReadAnswer, ReadFrom, ShardIterator, ShardPage, ShardScope, StreamApi, StreamSummary,
     StreamTarget,
 };
-use millpond_kinesis_source::config::SourceConfig;
+use millpond_kinesis_source::config::{DEFAULT_LEASE_DURATION, SourceConfig};
 use millpond_kinesis_source::memory_table::MemoryTable;
 use millpond_kinesis_source::shard::ShardId;
 use millpond_kinesis_source::shard_table::{
@@ -255,7 +255,7 @@ impl Instance {
         });
         let worker = Worker {
             id: id.clone(),
-            settings: Settings::default(),
+            settings: Settings::new(DEFAULT_LEASE_DURATION.get()).expect("in range"),
         };
         let source =
             KinesisSource::shared(api, config, Arc::new(shared), worker).with_clock(stream.clock());

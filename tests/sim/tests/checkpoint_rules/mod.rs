@@ -31,6 +31,7 @@ pub async fn assert_rules(store: &dyn CheckpointStore) {
             progress: Progress::Delivered {
                 sequence: "4959".to_owned(),
                 sub_sequence: 2,
+                partial: false,
                 chain: ChainState {
                     epoch: 7,
                     next_ordinals: vec![1, 2, 3],
