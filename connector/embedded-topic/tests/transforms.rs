@@ -15,9 +15,15 @@ use fluvio_smartmodule::dataplane::smartmodule::{
 use millpond_connector::topic::{Chunk, PartitionReader, Topic, TopicError, Transform};
 use millpond_embedded_topic::{EmbeddedTopic, SmartModules, TopicConfig, conformance};
 use smartmodules::{
-    IDENTITY, SPU_VERSION, chain, data_at_1024, endless_init, identity, module, position,
-    refusing_init,
+    IDENTITY, SPU_VERSION, chain, data_at_1024, identity, module, position, refusing_init,
 };
+
+/// Never comes back from being initialised: its thread ends with the test program.
+fn endless_init() -> Vec<u8> {
+    let init = r#"(func (export "init") (param i32 i32 i32) (result i32)
+        (loop $again (br $again)) (i32.const 0))"#;
+    module(init, IDENTITY)
+}
 
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The identity, except that each instance traps on its second call.

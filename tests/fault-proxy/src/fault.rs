@@ -186,7 +186,7 @@ fn dynamodb_throttle(operation: &str, variant: u64) -> Refusal {
         _ => return Refusal::of(service, 400, "ThrottlingException", "Rate exceeded"),
     };
     let limit = LIMITS[(variant % 4) as usize];
-    let (kind, resource) = if variant / 4 % 2 == 0 {
+    let (kind, resource) = if (variant / 4).is_multiple_of(2) {
         ("Table", "table/events")
     } else {
         ("Index", "table/events/index/by-time")
