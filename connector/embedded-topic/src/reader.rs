@@ -47,6 +47,20 @@ struct Call {
     since: Instant,
 }
 
+impl Call {
+    fn unreturned(self, limit: Duration) -> TopicError {
+        TopicError::Transform {
+            uses: self.uses,
+            offset: self.offset,
+            reason: format!(
+                "it has not returned for {:.1?} (limit {limit:?}); its thread cannot be stopped and \
+                 runs until the process ends",
+                self.since.elapsed(),
+            ),
+        }
+    }
+}
+
 impl Link {
     fn call(&self) -> Option<Call> {
         let call = self.call.lock().unwrap_or_else(PoisonError::into_inner);
@@ -60,16 +74,7 @@ impl Link {
     /// The error of a call that has taken longer than it may.
     fn overdue(&self, limit: Duration) -> Option<TopicError> {
         let call = self.call().filter(|call| call.since.elapsed() >= limit)?;
-        Some(TopicError::Transform {
-            uses: call.uses,
-            offset: call.offset,
-            reason: format!(
-                "it has not returned for {} s (limit {} s); its thread cannot be stopped and \
-                 runs until the process ends",
-                call.since.elapsed().as_secs(),
-                limit.as_secs()
-            ),
-        })
+        Some(call.unreturned(limit))
     }
 }
 
@@ -118,15 +123,13 @@ pub(crate) async fn open(
         Ok(Ok(result)) => result.map(|()| reader),
         Ok(Err(_)) => Err(reader.shared.closed()),
         Err(_) => {
-            let overdue = reader.link.overdue(Duration::ZERO);
-            Err(overdue.unwrap_or_else(|| TopicError::Transform {
+            let call = reader.link.call().map(|call| call.unreturned(limit));
+            Err(call.unwrap_or_else(|| TopicError::Transform {
                 uses: name,
                 offset: None,
                 reason: format!(
-                    "other readers have been compiling it for {} s (limit {} s), and it is \
-                     not done",
-                    limit.as_secs(),
-                    limit.as_secs()
+                    "other readers have been compiling it for {limit:?}, as long as they may, and it is \
+                     not done"
                 ),
             }))
         }

@@ -15,7 +15,8 @@ use fluvio_smartmodule::dataplane::smartmodule::{
 use millpond_connector::topic::{Chunk, PartitionReader, Topic, TopicError, Transform};
 use millpond_embedded_topic::{EmbeddedTopic, SmartModules, TopicConfig, conformance};
 use smartmodules::{
-    IDENTITY, SPU_VERSION, chain, data_at_1024, identity, module, position, refusing_init,
+    IDENTITY, SPU_VERSION, chain, data_at_1024, endless_init, identity, module, position,
+    refusing_init,
 };
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -285,6 +286,21 @@ async fn memory_and_time_of_a_module_are_limited() {
     assert!(started.elapsed() < Duration::from_secs(10));
     // Not even then does closing the topic wait for it.
     drop(reader);
+    topic.close();
+}
+
+#[tokio::test]
+async fn a_module_that_never_ends_its_init_is_told_with_the_limit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut config = topic_with(dir.path(), &[("endless", endless_init())]);
+    config.transform_time_limit = Duration::from_millis(500);
+    let topic = filled(config).await;
+    let (uses, reason) = open_error(&topic, &["endless"]).await;
+    assert_eq!(uses, "endless");
+    assert!(
+        reason.contains("has not returned") && reason.contains("limit 500ms"),
+        "{reason}"
+    );
     topic.close();
 }
 

@@ -19,8 +19,8 @@ use millpond_dynamodb_sink::store::TableSettings;
 use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
 use millpond_format::record::BatchBuilder;
 use millpond_sink::sink::{DeadLetterTarget, SinkSettings, StoreSink};
-use millpond_tests::config;
 use millpond_tests::pipeline::Pipeline;
+use millpond_tests::{DEADLINE, config};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -87,6 +87,9 @@ impl Bench {
         let mut config = TopicConfig::new(pipeline.dir().join("topic"), "orders", 2);
         let modules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../smartmodules/examples");
         config.modules = smart_modules().with_base_dir(modules);
+        // Every run of a sink compiles its chain for each topic partition, by an engine that is
+        // hardly optimised here.
+        config.transform_time_limit = DEADLINE * 5;
         let topic = Arc::new(EmbeddedTopic::open(config)?);
         for partition in 0..2 {
             // One that never reads: else the topic forgets what the first sinks have committed.

@@ -64,6 +64,13 @@ pub fn data_at_1024(bytes: &[u8]) -> String {
     text + "\")"
 }
 
+/// Never comes back from being initialised: its thread ends with the test program.
+pub fn endless_init() -> Vec<u8> {
+    let init = r#"(func (export "init") (param i32 i32 i32) (result i32)
+        (loop $again (br $again)) (i32.const 0))"#;
+    module(init, IDENTITY)
+}
+
 /// Refuses to be initialised, in its own words.
 pub fn refusing_init() -> Vec<u8> {
     let output = SmartModuleInitOutput {
