@@ -148,21 +148,6 @@ impl Table {
         Ok(self)
     }
 
-    /// Another table of the same account, read in the same way.
-    pub(crate) async fn sibling(&self, name: &str) -> Result<Self, ReadError> {
-        let config = ReaderConfig {
-            table: name.to_owned(),
-            pipeline: None,
-            partition_key: None,
-            sort_key: None,
-            consistent: self.consistent,
-            on_damage: self.on_damage.clone(),
-            parallel_queries: self.parallel_queries,
-            retry: self.retry,
-        };
-        Self::open(self.client.clone(), &config).await
-    }
-
     /// One page of a query.
     pub(crate) async fn query(&self, request: &PageRequest) -> Result<Page, ReadError> {
         let answer = self

@@ -216,7 +216,7 @@ impl Verification {
             return Ok(());
         }
         let other = match &self.request.dead_letter_table {
-            Some(name) if *name != self.table.name => Some(self.table.sibling(name).await?),
+            Some(name) if *name != self.table.name => Some(self.table.open_other(name).await?),
             _ => None,
         };
         for table in std::iter::once(&*self.table).chain(&other) {
