@@ -150,7 +150,7 @@ mod tests {
     #[test]
     fn rows_survive_and_damage_is_seen() {
         let claimed = LedgerRow::claim(None, "a", 10).row;
-        let open = claimed.begin(None, 20, "f/with/slashes", Vec::new()).row;
+        let open = claimed.begin(None, 20, "f", Vec::new()).row;
         for row in [claimed, open] {
             let bytes = encode_ledger(&row).expect("encodes");
             assert_eq!(decode_ledger(&bytes).expect("decodes"), row);

@@ -96,21 +96,21 @@ async fn ledger(subject: &dyn Subject) {
         "of another partition"
     );
 
-    let first = claim.row.begin(None, 20, "f/g", Vec::new());
+    let first = claim.row.begin(None, 20, "f", Vec::new());
     assert!(put(&*store, 3, &first).await);
-    let second = first.row.begin(Some(&done(20)), 35, "f/g", Vec::new());
+    let second = first.row.begin(Some(&done(20)), 35, "f", Vec::new());
     assert!(put(&*store, 3, &second).await);
-    let stale = first.row.begin(Some(&done(20)), 99, "f/g", Vec::new());
+    let stale = first.row.begin(Some(&done(20)), 99, "f", Vec::new());
     assert!(
         !put(&*store, 3, &stale).await,
         "that row is not there any more"
     );
     assert!(stale.judge(row(&store).await.as_ref()).is_err());
-    // Committing alone changes neither epoch nor plan.
+    // Committing alone is a step, too.
     let commit = second.row.commit(Some(&done(35)));
     assert!(put(&*store, 3, &commit).await);
     assert_eq!(row(&store).await.as_ref(), Some(&commit.row));
-    let third = commit.row.begin(None, 50, "f/g", Vec::new());
+    let third = commit.row.begin(None, 50, "f", Vec::new());
     assert!(put(&*store, 3, &third).await);
 
     // Another process takes it; the first one can change nothing from then on, however often it
@@ -121,7 +121,7 @@ async fn ledger(subject: &dyn Subject) {
     let taken = LedgerRow::claim(found.as_ref(), "b", 0);
     assert!(put(&*later, 3, &taken).await);
     for to in [60, 70] {
-        let late = third.row.begin(Some(&done(50)), to, "f/g", Vec::new());
+        let late = third.row.begin(Some(&done(50)), to, "f", Vec::new());
         assert!(!put(&*store, 3, &late).await, "fenced");
         let judged = late.judge(row(&store).await.as_ref());
         assert!(
@@ -129,7 +129,7 @@ async fn ledger(subject: &dyn Subject) {
             "{judged:?}"
         );
     }
-    let on = taken.row.begin(Some(&done(50)), 60, "f/g", Vec::new());
+    let on = taken.row.begin(Some(&done(50)), 60, "f", Vec::new());
     assert!(put(&*later, 3, &on).await);
     assert_eq!(row(&store).await.as_ref(), Some(&on.row));
 }
