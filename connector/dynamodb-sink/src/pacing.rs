@@ -1,22 +1,22 @@
 //! A token bucket on write units. Pure: `now` is an argument, and the answer is how long to wait.
 //!
-//! It holds the units of one second. A request takes its units when it starts; one that is larger
-//! than the bucket starts when the bucket is full and leaves a debt, which later requests wait out.
+//! It holds the units of one second. A request takes its units when it starts, and not before: starts
+//! promised ahead would all come at once after a pause of the process (I8). One that is larger than
+//! the bucket starts when the bucket is full and leaves a debt, which later requests wait out.
 
 use std::time::Duration;
 
 /// Nano-units: exact arithmetic with rates of up to 2^40 units a second.
 const SCALE: i128 = 1_000_000_000;
 
-/// A budget of write units; requests are served in the order in which they ask.
+/// A budget of write units. Whoever may not start yet asks again; others must not ask meanwhile.
 #[derive(Debug, Clone)]
 pub struct TokenBucket {
     /// Units a second.
     rate: i128,
     /// Nano-units that are there at `at`; negative is debt.
     level: i128,
-    /// Time since the bucket was made up to which `level` is counted; may lie in the future,
-    /// when the last request starts.
+    /// Time since the bucket was made up to which `level` is counted.
     at: Duration,
 }
 
@@ -32,11 +32,12 @@ impl TokenBucket {
         }
     }
 
-    /// Reserves `units` and answers how long after `now` the request may start.
+    /// Takes `units` for a request that starts now and answers zero; or takes nothing and answers
+    /// when to ask again.
     ///
-    /// `now` counts from the making of the bucket. A reservation cannot be given back, but
+    /// `now` counts from the making of the bucket. What was taken cannot be given back, but
     /// [`TokenBucket::settle`] corrects it once the units consumed are known.
-    pub fn reserve(&mut self, units: u64, now: Duration) -> Duration {
+    pub fn take(&mut self, units: u64, now: Duration) -> Duration {
         self.refill(now);
         let units = i128::from(units) * SCALE;
         let needed = units.min(self.rate * SCALE);
@@ -44,18 +45,16 @@ impl TokenBucket {
             // One nanosecond earns `rate` nano-units.
             let missing = needed - self.level;
             let wait = missing.div_euclid(self.rate) + i128::from(missing % self.rate != 0);
-            let wait = Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX));
-            let start = self.at.saturating_add(wait);
-            self.refill(start);
+            return Duration::from_nanos(u64::try_from(wait).unwrap_or(u64::MAX));
         }
         self.level -= units;
-        self.at.saturating_sub(now)
+        Duration::ZERO
     }
 
-    /// Corrects a reservation by what the service says it consumed.
-    pub fn settle(&mut self, reserved: u64, consumed: f64) {
+    /// Corrects what was taken by what the service says it consumed.
+    pub fn settle(&mut self, taken: u64, consumed: f64) {
         let consumed = (consumed.clamp(0.0, 1e15) * SCALE as f64) as i128;
-        let given_back = i128::from(reserved) * SCALE - consumed;
+        let given_back = i128::from(taken) * SCALE - consumed;
         self.level = (self.level + given_back).min(self.rate * SCALE);
     }
 
@@ -78,36 +77,48 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const NOW: Duration = Duration::ZERO;
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
     #[test]
     fn a_burst_of_one_second_then_the_rate() {
         let mut bucket = TokenBucket::new(100);
-        let at = Duration::ZERO;
-        assert_eq!(bucket.reserve(60, at), Duration::ZERO);
-        assert_eq!(bucket.reserve(40, at), Duration::ZERO);
-        assert_eq!(bucket.reserve(10, at), Duration::from_millis(100));
-        // The next one queues behind it.
-        assert_eq!(bucket.reserve(10, at), Duration::from_millis(200));
+        assert_eq!(bucket.take(60, NOW), NOW);
+        assert_eq!(bucket.take(40, NOW), NOW);
+        assert_eq!(bucket.take(10, NOW), ms(100));
+        assert_eq!(bucket.take(10, ms(40)), ms(60));
+        assert_eq!(bucket.take(10, ms(100)), NOW);
+        assert_eq!(bucket.take(10, ms(100)), ms(100));
     }
 
     #[test]
     fn a_request_larger_than_the_bucket_goes_into_debt() {
         let mut bucket = TokenBucket::new(100);
-        assert_eq!(bucket.reserve(400, Duration::ZERO), Duration::ZERO);
-        assert_eq!(
-            bucket.reserve(1, Duration::ZERO),
-            Duration::from_millis(3_010)
-        );
+        assert_eq!(bucket.take(400, NOW), NOW);
+        assert_eq!(bucket.take(1, NOW), ms(3_010));
+    }
+
+    #[test]
+    fn a_pause_earns_no_more_than_a_burst() {
+        let mut bucket = TokenBucket::new(100);
+        assert_eq!(bucket.take(100, NOW), NOW);
+        assert_eq!(bucket.take(100, NOW), ms(1_000));
+        // Asked again long after: one may start, the next may not.
+        assert_eq!(bucket.take(100, ms(5_000)), NOW);
+        assert_eq!(bucket.take(100, ms(5_000)), ms(1_000));
     }
 
     #[test]
     fn what_was_not_consumed_comes_back_and_no_more() {
         let mut bucket = TokenBucket::new(100);
-        bucket.reserve(100, Duration::ZERO);
+        bucket.take(100, NOW);
         bucket.settle(100, 30.0);
-        assert_eq!(bucket.reserve(70, Duration::ZERO), Duration::ZERO);
+        assert_eq!(bucket.take(70, NOW), NOW);
         bucket.settle(70, 1_000.0);
-        let wait = bucket.reserve(1, Duration::ZERO);
-        assert_eq!(wait, Duration::from_millis(9_310));
+        assert_eq!(bucket.take(1, NOW), ms(9_310));
     }
 
     proptest! {
@@ -117,6 +128,7 @@ mod tests {
         fn never_above_the_budget_in_any_window(
             rate in 1u64..2_000,
             requests in prop::collection::vec((1u64..1_000, 0u64..700, 0u64..=100), 1..60),
+            late_ms in 0u64..3_000,
         ) {
             let mut bucket = TokenBucket::new(rate);
             let mut now = Duration::ZERO;
@@ -124,10 +136,15 @@ mod tests {
             let mut largest = rate as f64;
             for (units, gap_ms, percent) in requests {
                 now += Duration::from_millis(gap_ms);
-                let wait = bucket.reserve(units, now);
+                // It may be asked late.
+                while let wait = bucket.take(units, now)
+                    && !wait.is_zero()
+                {
+                    now += wait + ms(late_ms);
+                }
                 let consumed = units as f64 * percent as f64 / 100.0;
                 bucket.settle(units, consumed);
-                starts.push((now + wait, consumed));
+                starts.push((now, consumed));
                 largest = largest.max(units as f64);
             }
             for first in 0..starts.len() {

@@ -33,6 +33,8 @@ use crate::row::{Key, KeyNames, Row};
 #[derive(Debug)]
 pub struct Budget {
     bucket: Mutex<TokenBucket>,
+    /// Held by the request that starts next: they start in the order in which they ask.
+    turn: tokio::sync::Mutex<()>,
     units_per_second: u64,
     made: Instant,
 }
@@ -43,6 +45,7 @@ impl Budget {
     pub fn new(units_per_second: u64) -> Self {
         Self {
             bucket: Mutex::new(TokenBucket::new(units_per_second)),
+            turn: tokio::sync::Mutex::default(),
             units_per_second,
             made: Instant::now(),
         }
@@ -327,12 +330,17 @@ impl TableWriter {
         }
     }
 
+    /// Waits until a request of so many units may start. What waits is nothing yet: after a pause
+    /// of the process it is asked anew how much may start.
     async fn pace(&self, units: u64) {
-        if let Some(budget) = &self.budget {
-            let wait = budget.with(|bucket| bucket.reserve(units, budget.made.elapsed()));
-            if !wait.is_zero() && !mutation::is(Mutation::BudgetIgnored) {
-                sleep(wait).await;
+        let Some(budget) = &self.budget else { return };
+        let _turn = budget.turn.lock().await;
+        loop {
+            let wait = budget.with(|bucket| bucket.take(units, budget.made.elapsed()));
+            if wait.is_zero() || mutation::is(Mutation::BudgetIgnored) {
+                return;
             }
+            sleep(wait).await;
         }
     }
 

@@ -212,6 +212,12 @@ async fn pause(world: &World) {
     sleep(Duration::from_millis(ms)).await;
 }
 
+/// Credentials that had expired before anything succeeded with them: an error of the set-up, to be
+/// told at once. Those that worked are waited for.
+fn is_locked_out(text: &str) -> bool {
+    text.contains("credentials")
+}
+
 fn judge_source(process: &Process, result: anyhow::Result<()>) {
     let Err(error) = result else {
         process.world.note(format!("{} is drained", process.name));
@@ -224,7 +230,8 @@ fn judge_source(process: &Process, result: anyhow::Result<()>) {
     let allowed = text.contains("the checkpoint `checkpoint`: no ")
         // Its first listing does not show a shard that it knows; the next start looks again.
         || (text.contains("is gone before it was read to its end") && stale)
-        || text.contains("of the drain; it will be read again");
+        || text.contains("of the drain; it will be read again")
+        || is_locked_out(&text);
     if !allowed {
         process
             .world
@@ -300,7 +307,8 @@ fn judge_sink(process: &Process, result: anyhow::Result<()>) {
     let trapped = can(Fault::BatchSkipped) || can(Fault::JumpToEnd) || can(Fault::TailCut);
     let allowed = (text.contains("fenced: ") && can(Fault::Rival))
         || (text.contains("read twice with the same result") && trapped)
-        || (text.contains("is not stored: it holds") && can(Fault::Rival) && can(Fault::Trimmed));
+        || (text.contains("is not stored: it holds") && can(Fault::Rival) && can(Fault::Trimmed))
+        || is_locked_out(&text);
     if !allowed {
         world.violate("stopped", format!("{}: {text}", process.name));
     }
