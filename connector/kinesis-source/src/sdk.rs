@@ -221,8 +221,10 @@ fn stream_record(record: Record) -> StreamRecord {
     }
 }
 
+/// The nearest millisecond: the wire has seconds as a decimal fraction, and what is read of it may lie
+/// a little below.
 fn millis(time: &DateTime) -> Option<i64> {
-    time.to_millis().ok()
+    i64::try_from((time.as_nanos() + 500_000).div_euclid(1_000_000)).ok()
 }
 
 fn unreadable(what: &str) -> Failure {
@@ -285,5 +287,20 @@ impl Intercept for ServerClock {
             let _ = self.0.set(ms);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_that_of_the_wire_to_the_millisecond() {
+        for ms in 1_763_886_000_000..1_763_886_001_000_i64 {
+            let read: f64 = format!("{}.{:03}", ms / 1_000, ms % 1_000)
+                .parse()
+                .expect("a number");
+            assert_eq!(millis(&DateTime::from_secs_f64(read)), Some(ms));
+        }
     }
 }
