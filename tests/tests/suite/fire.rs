@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use millpond_fault_proxy::{Family, Plan, Proxy, Service};
-use millpond_tests::config;
 use millpond_tests::pipeline::{EVENTS, Pipeline, workload_arguments};
 use millpond_tests::process::{self, Running};
 use millpond_tests::seed::{announce, seed};
+use millpond_tests::{config, eventually};
 use rustix::process::Signal;
 
 use crate::MILLPOND;
@@ -95,12 +95,26 @@ impl Fire {
         for proxy in [&self.kinesis, &self.dynamodb] {
             proxy.set_plan(Plan::none());
         }
+        self.settled().await?;
         self.running.signal(Signal::TERM)?;
         let status = self.running.wait()?;
         let (_, log) = self.running.rest();
         ensure!(status.code() == Some(0), "{status}\n{log}");
         ensure!(!log.contains("panicked"), "{log}");
         self.pipeline.verify(COUNT, self.seed)
+    }
+
+    /// A call that hangs takes as long to be given up as a drain may last: waits until no plan is open.
+    async fn settled(&self) -> Result<()> {
+        eventually("no plan is open", async || {
+            let rows = self.pipeline.aws.scan(EVENTS).await?;
+            let is_ledger = |pk: &String| pk.starts_with("millpond:ledger/");
+            let mut ledgers = rows
+                .iter()
+                .filter(|row| row["pk"].as_s().is_ok_and(is_ledger));
+            Ok(ledgers.all(|row| !row.contains_key("intent")).then_some(()))
+        })
+        .await
     }
 
     /// A family alone must be met by every service that can meet it. Of many together some are rare
