@@ -82,7 +82,7 @@ pub enum Fatal {
     /// The stream or the shard does not exist.
     NotFound,
     /// Credentials are missing, wrong, expired or not allowed to sign in. Of credentials that worked
-    /// before it is not final: they may be renewed ([`crate::retry`]).
+    /// before it is not final: they may be renewed (`retry`).
     Credentials,
     /// The credentials are valid, but the call is not allowed to them.
     Permission,

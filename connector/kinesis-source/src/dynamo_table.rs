@@ -74,7 +74,7 @@ pub fn companion_name(table: &str) -> String {
 }
 
 impl DynamoTable {
-    /// A table that was found or made by [`crate::dynamo_call::prepare`].
+    /// A table that was found or made by `dynamo_call::prepare`.
     #[must_use]
     pub fn new(client: Client, settings: TableSettings) -> Self {
         Self {
