@@ -4,33 +4,32 @@
 //! and saves are tasks of their own that report back. Where the shards are shared with other
 //! processes, [`sharing`] says which of them are read here.
 
+mod intake;
+mod outcomes;
 pub(crate) mod sharing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::metrics::Metrics;
-use millpond_connector::mutation::{self, Mutation};
-use millpond_connector::random;
-use millpond_connector::topic::{Offset, PartitionId, StoredBatch, Topic, TopicError};
+use millpond_connector::topic::{Offset, PartitionId, Topic, TopicError};
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::CheckpointError;
 use crate::client::StreamApi;
-use crate::delivery::{Accepted, Delivery, ShardIndex};
+use crate::delivery::{Delivery, ShardIndex};
 use crate::error::SourceError;
 use crate::limits::{
     CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING,
     SHARED_CHECKPOINT_INTERVAL, STALL_PATIENCE,
 };
-use crate::lineage::{ListingTicket, Stage};
+use crate::lineage::ListingTicket;
 use crate::listing::{Listing, list_all};
 use crate::pacing::Pace;
 use crate::progress::Progress;
@@ -38,6 +37,7 @@ use crate::reader::{FromReader, ShardReader, WallClock};
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
 use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
+use outcomes::append;
 use sharing::Shared;
 
 /// Waits between tries of an append or a save: the disk may have room again.
@@ -365,246 +365,6 @@ impl Session {
             .spawn(async move { Done::Saved(table.save(&writes).await) });
     }
 
-    /// True for a shard that was not let go since.
-    fn is_active(&self, index: ShardIndex) -> bool {
-        let active = self.active.get(self.delivery.shard_id(index));
-        active.is_some_and(|active| active.index == index)
-    }
-
-    /// True for a shard whose answers are still to be taken in.
-    fn is_read(&self, index: ShardIndex) -> bool {
-        let id = self.delivery.shard_id(index);
-        let shared = self.shared.as_ref();
-        self.is_active(index) && shared.is_none_or(|shared| shared.is_ready(id))
-    }
-
-    fn take_message(&mut self, message: FromReader) {
-        match message {
-            FromReader::First { shard, .. } | FromReader::Answer { shard, .. }
-                if !self.is_read(shard) => {}
-            FromReader::First {
-                shard,
-                sequence,
-                arrival_ms,
-                remembered,
-            } => {
-                let id = self.delivery.shard_id(shard).clone();
-                let chain = self.delivery.durable(shard).chain.clone();
-                self.roster.first_read(&id, sequence, arrival_ms, chain);
-                self.pins.push((id, remembered));
-            }
-            FromReader::Answer {
-                shard,
-                records,
-                end,
-                children,
-            } => {
-                if end.closed {
-                    self.endings.named.insert(shard, children);
-                }
-                let now = Instant::now().into_std();
-                match self.delivery.accept(shard, &records, end, now) {
-                    Ok(accepted) => {
-                        self.moved(shard, accepted.bytes);
-                        self.count(shard, accepted);
-                    }
-                    Err(error) => self.fail(error.into()),
-                }
-                self.note_progress();
-            }
-        }
-    }
-
-    fn moved(&mut self, shard: ShardIndex, bytes: u64) {
-        let now = Instant::now().into_std();
-        if let Some(active) = self.active.get_mut(self.delivery.shard_id(shard)) {
-            active.progress.moved(now, bytes);
-        }
-    }
-
-    fn count(&self, shard: ShardIndex, accepted: Accepted) {
-        let metrics = &self.parts.metrics;
-        metrics.source_events.add(accepted.events);
-        metrics.source_bytes.add(accepted.bytes);
-        metrics.aggregates_broken.add(accepted.broken.len() as u64);
-        metrics.aggregates_stray.add(accepted.stray);
-        let shard = self.delivery.shard_id(shard);
-        for (sequence, error) in accepted.broken {
-            tracing::warn!(
-                %shard,
-                sequence,
-                %error,
-                "a record begins like an aggregated one and is none, it is taken as it is"
-            );
-        }
-        if accepted.stray > 0 {
-            tracing::debug!(%shard, events = accepted.stray, "events of other shards dropped");
-        }
-    }
-
-    /// The topic takes events: shards whose events are on their way are not stalled, nor those that wait for room.
-    fn topic_moved(&mut self) {
-        let now = Instant::now().into_std();
-        let all = self.delivery.is_full();
-        for active in self.active.values_mut() {
-            if all || !self.delivery.is_settled(active.index) {
-                active.progress.moved(now, 0);
-            }
-        }
-    }
-
-    fn note_progress(&mut self) {
-        let now = Instant::now().into_std();
-        for index in self.delivery.take_changed() {
-            let durable = self.delivery.durable(index);
-            let id = self.delivery.shard_id(index);
-            if !self.is_active(index) {
-                continue;
-            }
-            self.roster.delivered(id, durable);
-            if let Some(active) = self.active.get_mut(id) {
-                active.progress.moved(now, 0);
-            }
-            // A shard at its end counts once its children are known: they may hold older events.
-            if !durable.finished {
-                if durable.caught_up && self.caught_up.insert(id.clone()) {
-                    self.recount = true;
-                }
-                continue;
-            }
-            match self.endings.named.remove(&index) {
-                Some(children) if children.is_empty() => {
-                    self.endings.unlisted.push(index);
-                    self.listing_wanted = true;
-                }
-                Some(children) => self.finish(index, &children),
-                None => {}
-            }
-        }
-    }
-
-    fn finish(&mut self, index: ShardIndex, children: &[ShardInfo]) {
-        let id = self.delivery.shard_id(index).clone();
-        let durable = self.delivery.durable(index);
-        self.roster.finished(&id, children, durable);
-        self.caught_up.remove(&id);
-        self.active.remove(&id);
-        self.recount = true;
-        // Others may wait for the children.
-        self.urgent |= self.shared.is_some();
-        tracing::info!(shard = %id, children = children.len(), "shard read to its end");
-    }
-
-    fn task_done(&mut self, done: Result<Done, JoinError>) {
-        match done {
-            Ok(Done::Appended(partition, Ok(_))) => {
-                self.append_backoffs.remove(&partition);
-                let events = self.delivery.appended(partition);
-                self.parts.metrics.topic_events.add(u64::from(events));
-                self.topic_moved();
-                self.note_progress();
-            }
-            Ok(Done::Appended(partition, Err(error))) => self.append_failed(partition, error),
-            Ok(Done::AppendAgain(partition)) => self.delivery.append_failed(partition),
-            Ok(Done::Listed(ticket, listing)) => self.listed(ticket, listing),
-            Ok(Done::Saved(result)) => self.saved(result),
-            Ok(Done::Claimed(id, epoch, row)) => self.claimed(id, epoch, row),
-            Err(error) if error.is_cancelled() => {}
-            Err(error) => self.fail(SourceError::Task(error.to_string())),
-        }
-    }
-
-    fn append_failed(&mut self, partition: PartitionId, error: TopicError) {
-        if !matches!(
-            error,
-            TopicError::Storage {
-                retryable: true,
-                ..
-            }
-        ) {
-            self.fail(error.into());
-            return;
-        }
-        let backoff = self
-            .append_backoffs
-            .entry(partition)
-            .or_insert_with(|| Backoff::new(LOCAL));
-        let wait = backoff.next_wait(random::unit()).unwrap_or(LOCAL.cap);
-        tracing::warn!(
-            partition,
-            attempt = backoff.attempts(),
-            wait_ms = wait.as_millis() as u64,
-            %error,
-            "append to the topic failed, it will be repeated"
-        );
-        self.tasks.spawn(async move {
-            tokio::time::sleep(wait).await;
-            Done::AppendAgain(partition)
-        });
-    }
-
-    fn listed(&mut self, ticket: ListingTicket, listing: Result<Listing, SourceError>) {
-        self.listing = false;
-        match listing {
-            Ok(listing) => {
-                let vanished = self.roster.listed(ticket, &listing.shards, listing.pages);
-                for id in vanished {
-                    // Its reader finds out whether anything is missing.
-                    tracing::debug!(shard = %id, "shard is no longer listed");
-                }
-                for index in std::mem::take(&mut self.endings.in_listing) {
-                    self.finish(index, &[]);
-                }
-                self.recount = true;
-            }
-            Err(error) => self.fail(error),
-        }
-    }
-
-    fn saved(&mut self, result: Result<Vec<ShardId>, CheckpointError>) {
-        let writes = self.saving.take().unwrap_or_default();
-        match result {
-            Ok(refused) => {
-                self.save_backoff.reset();
-                for (id, pin) in self.pins_in_save.drain(..) {
-                    // A reader that is gone needs no answer, and one whose lease is gone gets none.
-                    if !refused.contains(&id) {
-                        let _ = pin.send(());
-                    }
-                }
-                for write in &writes {
-                    if let WriteIf::Held { epoch } = write.condition
-                        && refused.contains(&write.shard)
-                    {
-                        self.refused(&write.shard, epoch);
-                    }
-                }
-            }
-            Err(error) => {
-                let wait = self.save_backoff.next_wait(random::unit());
-                let wait = wait.unwrap_or(LOCAL.cap);
-                tracing::warn!(
-                    attempt = self.save_backoff.attempts(),
-                    wait_ms = wait.as_millis() as u64,
-                    %error,
-                    "checkpoint not saved, it will be repeated"
-                );
-                self.next_save = Instant::now() + wait;
-                self.roster.put_back(&writes);
-                self.pins.append(&mut self.pins_in_save);
-            }
-        }
-    }
-
-    fn reader_done(&mut self, done: Result<(ShardId, Result<(), SourceError>), JoinError>) {
-        match done {
-            Ok((_, Ok(()))) => {}
-            Ok((_, Err(error))) => self.fail(error),
-            Err(error) if error.is_cancelled() => {}
-            Err(error) => self.fail(SourceError::Task(error.to_string())),
-        }
-    }
-
     /// Ends the session, but brings what was read to safety first.
     fn fail(&mut self, error: SourceError) {
         if self.drain_until.is_none() {
@@ -627,39 +387,4 @@ impl Session {
             "source drains"
         );
     }
-
-    /// True when another process says that it delivered what was in the shard at our start.
-    fn is_caught_up_elsewhere(&self, id: &ShardId) -> bool {
-        let row = self.roster.checkpoint().shards.get(id);
-        let since_ms = row.and_then(|row| row.unread_since_ms);
-        self.shared.is_some() && !self.active.contains_key(id) && since_ms >= Some(self.started_ms)
-    }
-
-    fn count_shards(&mut self) {
-        self.recount = false;
-        let (mut known, mut done) = (0, 0);
-        for (id, stage) in self.roster.shards() {
-            known += 1;
-            let is_done = stage == Stage::Finished || self.caught_up.contains(id);
-            done += u64::from(is_done || self.is_caught_up_elsewhere(id));
-        }
-        let metrics = &self.parts.metrics;
-        metrics.shards_known.store(known, Ordering::Relaxed);
-        metrics.shards_caught_up.store(done, Ordering::Relaxed);
-        if known > 0 && known == done && metrics.caught_up.swap(1, Ordering::Release) == 0 {
-            tracing::info!(
-                shards = known,
-                events = metrics.source_events.get(),
-                "caught up: what was in the stream at start is durable in the topic"
-            );
-        }
-    }
-}
-
-async fn append(topic: Arc<dyn Topic>, partition: PartitionId, batch: StoredBatch) -> Done {
-    let mut appended = topic.append(partition, batch).await;
-    if mutation::is(Mutation::AppendErrorIgnored) {
-        appended = appended.or(Ok(0..0));
-    }
-    Done::Appended(partition, appended)
 }

@@ -1,0 +1,144 @@
+//! From open batches to appends, and from acknowledged appends to durable positions.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::topic::{PartitionId, StoredBatch};
+use millpond_format::record::BatchBuilder;
+use millpond_format::sequence::Position;
+
+use super::{AnswerEnd, Delivery, Mark, Partition, Sealed, ShardIndex};
+
+impl Delivery {
+    pub(super) fn mark(&mut self, index: ShardIndex, position: Option<Position>, end: AnswerEnd) {
+        let shard = &mut self.shards[index.0];
+        match shard.marks.back_mut() {
+            // Nothing was read since: the same point, better known.
+            Some(last) if position.is_none() && last.ordinals == shard.next_ordinals => {
+                last.end = AnswerEnd {
+                    caught_up: last.end.caught_up || end.caught_up,
+                    ..end
+                };
+            }
+            _ => shard.marks.push_back(Mark {
+                position,
+                ordinals: shard.next_ordinals.clone(),
+                end,
+            }),
+        }
+        self.advance(index);
+    }
+
+    pub(super) fn seal(&mut self, partition_id: usize) {
+        let partition = &mut self.partitions[partition_id];
+        partition.opened_at = None;
+        if partition.open.record_count() == 0 {
+            return;
+        }
+        let open = std::mem::take(&mut partition.open);
+        // An empty builder is not free of bytes: only what was pushed was counted.
+        self.open_bytes -= open.raw_len() - BatchBuilder::new().raw_len();
+        let record_count = open.record_count();
+        let base_timestamp_ms = open.base_timestamp_ms();
+        let raw = Bytes::from(open.finish());
+        self.sealed_bytes += raw.len();
+        partition.sealed.push_back(Sealed {
+            batch: StoredBatch {
+                raw,
+                record_count,
+                base_timestamp_ms,
+            },
+            runs: std::mem::take(&mut partition.runs),
+        });
+    }
+
+    /// Seals the batches whose linger is over.
+    pub fn seal_due(&mut self, now: Instant) {
+        let linger = self.batching.linger;
+        for partition_id in 0..self.partitions.len() {
+            if self.partitions[partition_id]
+                .opened_at
+                .is_some_and(|at| now >= at + linger)
+            {
+                self.seal(partition_id);
+            }
+        }
+    }
+
+    /// Seals everything: nothing more will come, or memory is short.
+    pub fn seal_all(&mut self) {
+        (0..self.partitions.len()).for_each(|partition_id| self.seal(partition_id));
+    }
+
+    /// When the next batch is due to be sealed.
+    #[must_use]
+    pub fn next_due(&self) -> Option<Instant> {
+        let opened = self.partitions.iter().filter_map(|p| p.opened_at).min();
+        opened.map(|at| at + self.batching.linger)
+    }
+
+    /// The next batch to append, on a partition without an append in flight.
+    pub fn next_append(&mut self) -> Option<(PartitionId, StoredBatch)> {
+        let idle = |partition: &Partition| !partition.in_flight && !partition.sealed.is_empty();
+        let partition_id = self.partitions.iter().position(idle)?;
+        let partition = &mut self.partitions[partition_id];
+        let batch = partition.sealed.front()?.batch.clone();
+        partition.in_flight = true;
+        Some((partition_id as PartitionId, batch))
+    }
+
+    /// The append in flight on this partition is durable. Answers its number of events.
+    pub fn appended(&mut self, partition: PartitionId) -> u32 {
+        let Some(partition_state) = self.partitions.get_mut(partition as usize) else {
+            return 0;
+        };
+        partition_state.in_flight = false;
+        let Some(sealed) = partition_state.sealed.pop_front() else {
+            return 0;
+        };
+        self.sealed_bytes -= sealed.batch.raw.len();
+        for run in sealed.runs {
+            self.shards[run.shard.0].durable_ordinals[partition as usize] = run.next_ordinal;
+            self.advance(run.shard);
+        }
+        sealed.batch.record_count
+    }
+
+    /// The append in flight on this partition failed: the same batch is offered again, first.
+    pub fn append_failed(&mut self, partition: PartitionId) {
+        if let Some(partition) = self.partitions.get_mut(partition as usize) {
+            partition.in_flight = false;
+        }
+    }
+
+    pub(super) fn advance(&mut self, index: ShardIndex) {
+        let shard = &mut self.shards[index.0];
+        let mut moved = false;
+        while let Some(mark) = shard.marks.front() {
+            let reached = mark
+                .ordinals
+                .iter()
+                .zip(&shard.durable_ordinals)
+                .all(|(wanted, durable)| durable >= wanted);
+            if !reached && !mutation::is(Mutation::CheckpointBeforeProduce) {
+                break;
+            }
+            let Some(mark) = shard.marks.pop_front() else {
+                break;
+            };
+            moved = true;
+            let durable = &mut shard.durable;
+            if mark.position.is_some() {
+                durable.position = mark.position;
+            }
+            durable.chain.next_ordinals = mark.ordinals;
+            durable.unread_since_ms = mark.end.unread_since_ms.max(durable.unread_since_ms);
+            durable.caught_up |= mark.end.caught_up;
+            durable.finished |= mark.end.closed || mutation::is(Mutation::FinishedTooEarly);
+        }
+        if moved && !self.changed.contains(&index) {
+            self.changed.push(index);
+        }
+    }
+}
