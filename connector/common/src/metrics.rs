@@ -49,6 +49,8 @@ pub struct Metrics {
     pub topic_events: Counter,
     /// Reads that the stream throttled.
     pub source_throttles: Counter,
+    /// Losses of the stream that were recorded as gaps: events removed before they were read.
+    pub stream_gaps: Counter,
     /// Shards that are read to the newest record (or to their end), of those known.
     pub shards_caught_up: AtomicU64,
     /// Shards known to the source.

@@ -12,6 +12,7 @@ use crate::checkpoint::Aggregated;
 use crate::delivery::Batching;
 use crate::dynamo_table::companion_name;
 use crate::limits::{READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND};
+use crate::loss::OnLoss;
 use crate::pacing::Pace;
 
 /// Time between two reads of a shard that is read to its newest record. It adds half of itself to the
@@ -49,6 +50,10 @@ pub struct RawKinesis {
     /// Where to begin when no checkpoint exists: `trim-horizon` (default; the oldest record kept),
     /// `latest` (records that arrive after the first start), or `{at-timestamp: RFC3339}`.
     pub start: Option<RawStart>,
+    /// What to do when the stream removed events before they were read (a checkpoint older than the retention, a
+    /// shard that left the stream): `fail` (default; the source ends with an error that names the shard), or
+    /// `gap-and-continue` (the gap is recorded in the topic with its bounds, and reading goes on behind it).
+    pub on_loss: Option<OnLoss>,
     /// What is made of records of the Kinesis Producer Library that hold many events: `auto` (default; each is
     /// one event, those of other shards are dropped as by the Kinesis Client Library), `keep-stray`
     /// (the same, without dropping any), or `off` (the record is one event, as it is).
@@ -110,6 +115,8 @@ pub enum Start {
 pub struct SourceConfig {
     /// Where to begin when no checkpoint exists.
     pub start: Start,
+    /// What to do about events that the stream removed before they were read.
+    pub on_loss: OnLoss,
     /// What is made of aggregated records.
     pub aggregated: Aggregated,
     /// How batches are made.
@@ -122,6 +129,7 @@ impl Default for SourceConfig {
     fn default() -> Self {
         Self {
             start: Start::TrimHorizon,
+            on_loss: OnLoss::Fail,
             aggregated: Aggregated::Auto,
             batching: Batching {
                 batch_bytes: 1 << 20,
@@ -258,6 +266,7 @@ impl KinesisConfig {
                     Some(RawStart::Latest) => Start::Latest,
                     Some(RawStart::AtTimestamp(moment)) => Start::AtTimestamp(moment.as_millis()),
                 },
+                on_loss: raw.on_loss.unwrap_or_default(),
                 aggregated: raw.aggregated.unwrap_or(defaults.aggregated),
                 batching: Batching {
                     batch_bytes: usize::try_from(batch_bytes).ok()?,

@@ -1,16 +1,15 @@
-//! Calls of DynamoDB: what a failed one means, and how a table comes to be there.
+//! How a table of DynamoDB comes to be there.
 
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::describe_table::DescribeTableOutput;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType, TableStatus,
 };
-use millpond_connector::aws::{FailureKind, describe, failure_kind};
+use millpond_connector::aws::FailureKind;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
-use millpond_leases::Outcome;
+use millpond_leases::CallError;
 use tokio::time::{Instant, sleep};
 
 use crate::checkpoint::CheckpointError;
@@ -19,83 +18,6 @@ use crate::limits::TABLE_ACTIVE_WITHIN;
 /// Waits between two looks at a table.
 const LOOKS: BackoffPolicy =
     BackoffPolicy::endless(Duration::from_millis(100), Duration::from_secs(5));
-
-/// A failed call.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct CallError {
-    code: Option<String>,
-    kind: FailureKind,
-    message: String,
-}
-
-impl<E, R> From<SdkError<E, R>> for CallError
-where
-    E: std::error::Error + ProvideErrorMetadata + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    fn from(error: SdkError<E, R>) -> Self {
-        let service = error.as_service_error();
-        Self {
-            code: service
-                .and_then(|service| service.code())
-                .map(str::to_owned),
-            kind: failure_kind(&error),
-            message: describe(&error),
-        }
-    }
-}
-
-impl CallError {
-    pub(crate) fn of_task(error: &tokio::task::JoinError) -> Self {
-        Self {
-            code: None,
-            kind: FailureKind::Answer,
-            message: error.to_string(),
-        }
-    }
-
-    /// True when a later try can succeed without a change by anyone.
-    ///
-    /// DynamoDB developer guide, "Error handling with DynamoDB" (`Programming.Errors.html`, read
-    /// 2026-11-23): the errors named here are those that it cannot.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self.kind {
-            FailureKind::Unreachable | FailureKind::Timeout | FailureKind::Answer => true,
-            FailureKind::Credentials | FailureKind::Request => false,
-            FailureKind::Service => !matches!(
-                self.code.as_deref().unwrap_or_default(),
-                "ResourceNotFoundException"
-                    | "ValidationException"
-                    | "AccessDeniedException"
-                    | "UnrecognizedClientException"
-                    | "InvalidSignatureException"
-                    | "IncompleteSignature"
-                    | "IncompleteSignatureException"
-                    | "MissingAuthenticationToken"
-                    | "MissingAuthenticationTokenException"
-            ),
-        }
-    }
-
-    fn has_code(&self, code: &str) -> bool {
-        self.code.as_deref() == Some(code)
-    }
-}
-
-/// Whether a conditional write applied.
-pub(crate) fn applied<T, E, R>(answer: Result<T, SdkError<E, R>>) -> Result<Outcome, CallError>
-where
-    E: std::error::Error + ProvideErrorMetadata + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    match answer.map_err(CallError::from) {
-        Ok(_) => Ok(Outcome::Applied),
-        Err(error) if error.has_code("ConditionalCheckFailedException") => Ok(Outcome::Refused),
-        Err(error) => Err(error),
-    }
-}
 
 /// Makes a table with one string key if need be (`create`), waits until it is active and checks its key.
 ///
@@ -158,11 +80,7 @@ pub(crate) async fn prepare(
 }
 
 async fn make(client: &Client, table: &str, key: &str) -> Result<(), CallError> {
-    let request = |message: String| CallError {
-        code: None,
-        kind: FailureKind::Request,
-        message,
-    };
+    let request = |message: String| CallError::new(FailureKind::Request, message);
     let schema = KeySchemaElement::builder()
         .attribute_name(key)
         .key_type(KeyType::Hash)

@@ -17,14 +17,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
+use millpond_connector::aws::FailureKind;
 use millpond_leases::{
-    Beat, Change, LeaseId, LeaseRow, LeaseStore, Outcome, StoreError, View, WorkerId,
+    Beat, CallError, Change, LeaseId, LeaseRow, LeaseStore, Outcome, StoreError, View, WorkerId,
+    applied,
 };
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::checkpoint::{CheckpointError, PinnedStart};
-use crate::dynamo_call::{self, CallError, applied};
+use crate::dynamo_call;
 use crate::expression::Expression;
 use crate::kcl_row::{self, Attributes, KclRow, Meaning, count, names, number, string, text};
 use crate::limits::TABLE_WRITES_AT_ONCE;
@@ -237,7 +239,9 @@ impl DynamoTable {
             let Some(answer) = calls.join_next().await else {
                 return Ok(refused);
             };
-            let answer = answer.unwrap_or_else(|error| Err(CallError::of_task(&error)));
+            let answer = answer.unwrap_or_else(|error| {
+                Err(CallError::new(FailureKind::Answer, error.to_string()))
+            });
             let (write, outcome) = answer.map_err(self.failed("write to"))?;
             if matches!(write.condition, WriteIf::Held { .. }) && outcome == Outcome::Refused {
                 refused.push(write.shard);
@@ -345,7 +349,7 @@ impl LeaseStore for DynamoTable {
     async fn view(&self) -> Result<View, StoreError> {
         let (leases, others) =
             tokio::try_join!(self.scan(&self.settings.table), self.scan(&self.companion))
-                .map_err(store_error)?;
+                .map_err(StoreError::from)?;
         let mut view = View::default();
         for item in &others {
             let id = text(item, ID).and_then(|id| id.strip_prefix(WORKER));
@@ -398,7 +402,7 @@ impl LeaseStore for DynamoTable {
                 None => return Ok(Outcome::Refused),
             },
         }
-        .map_err(store_error)
+        .map_err(StoreError::from)
     }
 }
 
@@ -462,13 +466,5 @@ fn lease_change(seen: &LeaseRow, new: &LeaseRow) -> Expression {
         None => change
             .when(names::CHECKPOINT_OWNER, None)
             .when(names::LEASE_OWNER, None),
-    }
-}
-
-fn store_error(error: CallError) -> StoreError {
-    if error.is_transient() {
-        StoreError::Transient(error.to_string())
-    } else {
-        StoreError::Fatal(error.to_string())
     }
 }

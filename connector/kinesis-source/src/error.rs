@@ -28,8 +28,7 @@ pub enum SourceError {
     /// A shard does not exist any more.
     #[error(
         "shard `{shard}` of {target} is gone before it was read to its end: its unread events \
-         are lost to retention; to go on without them, move the checkpoint away (in a lease table: remove the \
-         shard's row)"
+         are lost to retention; to record them as a gap and go on behind them, set `on-loss: gap-and-continue`"
     )]
     ShardGone {
         /// The shard.
@@ -80,8 +79,7 @@ pub enum SourceError {
     /// Unread records may have been removed by retention.
     #[error(
         "shard `{shard}` of {target}: the checkpoint is older than the stream's retention of {retention_hours} h \
-         ({reason}), so events may be lost; to go on with what is left, move the checkpoint away (in a lease table: remove \
-         the shard's row)"
+         ({reason}), so events may be lost; to record that as a gap and go on with what is left, set `on-loss: gap-and-continue`"
     )]
     TooOld {
         /// The shard.

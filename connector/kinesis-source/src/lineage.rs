@@ -29,6 +29,9 @@ struct Entry {
     heard_in: u64,
     /// Set by a listing begun after that: what is unknown among the parents is gone for good.
     parents_settled: bool,
+    /// Known from a checkpoint or the first listing: parents that are gone were read, or are older than
+    /// where reading began.
+    is_given: bool,
 }
 
 /// Handed out when a listing begins; what it can tell depends on that moment.
@@ -45,6 +48,9 @@ pub struct ListingOutcome {
     pub vanished: Vec<ShardId>,
     /// Finished shards that have expired and were forgotten.
     pub forgotten: Vec<ShardId>,
+    /// Parents of shards that are new since the stream was first listed, which nobody ever heard of and
+    /// which are gone: closed and removed before they were read.
+    pub unseen: BTreeSet<ShardId>,
 }
 
 /// The shards of one stream.
@@ -52,14 +58,26 @@ pub struct ListingOutcome {
 pub struct Lineage {
     shards: BTreeMap<ShardId, Entry>,
     listings: u64,
+    /// It is known where reading began: what comes up from now on is new.
+    has_begun: bool,
 }
 
 impl Lineage {
     /// Takes up a shard from a checkpoint. `finished`: it was delivered to its end.
     pub fn resume(&mut self, shard: ShardInfo, finished: bool) {
-        self.hear_of(&shard);
+        self.recall(&shard);
         if finished && let Some(entry) = self.shards.get_mut(&shard.id) {
             entry.stage = Stage::Finished;
+        }
+    }
+
+    /// Takes up a shard that somebody has a row of.
+    pub fn recall(&mut self, shard: &ShardInfo) {
+        self.has_begun = true;
+        if self.hear_of(shard)
+            && let Some(entry) = self.shards.get_mut(&shard.id)
+        {
+            entry.is_given = true;
         }
     }
 
@@ -90,6 +108,9 @@ impl Lineage {
         for (id, entry) in &mut self.shards {
             let heard_before = entry.heard_in < ticket.0;
             if heard_before || (pages <= 1 && listed.contains(id)) {
+                if !entry.parents_settled && !entry.is_given {
+                    outcome.unseen.extend(entry.parents.iter().cloned());
+                }
                 entry.parents_settled = true;
             }
             if heard_before && !listed.contains(id) {
@@ -99,9 +120,12 @@ impl Lineage {
                 }
             }
         }
+        let is_known = |id: &ShardId| self.shards.contains_key(id) || listed.contains(id);
+        outcome.unseen.retain(|id| !is_known(id));
         for id in &outcome.forgotten {
             self.shards.remove(id);
         }
+        self.has_begun = true;
         outcome
     }
 
@@ -124,6 +148,7 @@ impl Lineage {
                     stage: Stage::Waiting,
                     heard_in: self.listings,
                     parents_settled: false,
+                    is_given: !self.has_begun,
                 },
             );
         }

@@ -5,14 +5,18 @@ use std::time::Instant;
 
 use millpond_connector::metrics::Metrics;
 use millpond_connector::mutation::{self, Mutation};
+use millpond_format::stream_gap::StreamGapKind;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::classify::Operation;
 use crate::client::{Continuation, ReadAnswer, ReadFrom, ShardIterator, StreamApi, StreamRecord};
 use crate::delivery::{AnswerEnd, ShardIndex};
 use crate::error::SourceError;
+use crate::loss::{FirstLeft, Lost, OnLoss};
 use crate::pacing::{AnswerSize, Pace, Pacer};
+use crate::retention::Retention;
 use crate::retry::{Retry, Step};
+use crate::session::losses::Noted;
 use crate::shard::{ShardId, ShardInfo};
 
 /// Milliseconds since the Unix epoch, as the source sees them.
@@ -27,6 +31,12 @@ pub(crate) enum FromReader {
         sequence: String,
         arrival_ms: Option<i64>,
         remembered: oneshot::Sender<()>,
+    },
+    /// Events were removed before they were read: to be recorded before anything behind them is sent.
+    Lost {
+        shard: ShardIndex,
+        lost: Lost,
+        noted: oneshot::Sender<Noted>,
     },
     /// An answer.
     Answer {
@@ -49,7 +59,10 @@ pub(crate) struct ShardReader {
     /// Every unread record arrived at this time or later.
     pub(crate) unread_since_ms: Option<i64>,
     /// How long the stream keeps records.
-    pub(crate) retention_ms: i64,
+    pub(crate) retention: Retention,
+    pub(crate) on_loss: OnLoss,
+    /// Unread records may be lost: to be said once it is known what is left.
+    pub(crate) in_doubt: bool,
     pub(crate) pace: Pace,
     pub(crate) clock: WallClock,
     pub(crate) metrics: Arc<Metrics>,
@@ -99,7 +112,7 @@ impl ShardReader {
     }
 
     /// Takes a new iterator at the position reached.
-    async fn open(&self) -> Result<ShardIterator, SourceError> {
+    async fn open(&mut self) -> Result<ShardIterator, SourceError> {
         self.check_age()?;
         let target = self.api.target();
         let mut retry = Retry::for_shard(Operation::ShardIterator, target, &self.shard);
@@ -113,12 +126,16 @@ impl ShardReader {
 
     /// Where unread records may be older than the stream keeps them, some may be lost. Kinesis
     /// itself does not say so: it reads on at the oldest record kept.
-    fn check_age(&self) -> Result<(), SourceError> {
+    fn check_age(&mut self) -> Result<(), SourceError> {
         let Some(unread_since_ms) = self.unread_since_ms else {
             return Ok(());
         };
         let age_ms = (self.clock)().saturating_sub(unread_since_ms);
-        if age_ms <= self.retention_ms {
+        if age_ms <= self.retention.ms() {
+            return Ok(());
+        }
+        if self.on_loss == OnLoss::GapAndContinue {
+            self.in_doubt = true;
             return Ok(());
         }
         Err(self.too_old(format!(
@@ -131,7 +148,7 @@ impl ShardReader {
         SourceError::TooOld {
             shard: self.shard.clone(),
             target: Box::new(self.api.target().clone()),
-            retention_hours: self.retention_ms / 3_600_000,
+            retention_hours: self.retention.ms() / 3_600_000,
             reason,
         }
     }
@@ -148,15 +165,15 @@ impl ShardReader {
             millis_behind_latest,
             continuation,
         } = answer;
-        if let Some(first) = records.first() {
-            if let ReadFrom::At(wanted) = &self.from
-                && *wanted != first.sequence
-            {
-                return Err(self.too_old(format!(
-                    "record `{wanted}` should be next, and `{}` was answered",
-                    first.sequence
-                )));
+        let caught_up = millis_behind_latest <= 0;
+        let is_told = caught_up || matches!(continuation, Continuation::End(_));
+        if let Some(kind) = self.missing(records.first(), is_told)? {
+            let left_ms = caught_up.then_some(began_ms);
+            if !self.note_loss(kind, records.first(), left_ms).await {
+                return Ok(None);
             }
+        }
+        if let Some(first) = records.first() {
             if self.unpinned && !self.remember_first(first).await {
                 return Ok(None);
             }
@@ -165,7 +182,6 @@ impl ShardReader {
             self.from = ReadFrom::After(last.sequence.clone());
             self.unread_since_ms = self.unread_since_ms.max(last.arrival_ms);
         }
-        let caught_up = millis_behind_latest <= 0;
         if caught_up {
             self.unread_since_ms = self.unread_since_ms.max(Some(began_ms));
         }
@@ -185,6 +201,71 @@ impl ShardReader {
         };
         let heard = self.out.send(message).await.is_ok();
         Ok(next.filter(|_| heard))
+    }
+
+    /// What kind of loss an answer shows that begins with `first`. An empty one shows something only when
+    /// it is told that nothing is left.
+    fn missing(
+        &mut self,
+        first: Option<&StreamRecord>,
+        is_told: bool,
+    ) -> Result<Option<StreamGapKind>, SourceError> {
+        if let (ReadFrom::At(wanted), Some(first)) = (&self.from, first) {
+            if *wanted == first.sequence {
+                // What should be next is still there, and so is everything behind it.
+                self.in_doubt = false;
+            } else if self.on_loss == OnLoss::GapAndContinue {
+                return Ok(Some(StreamGapKind::Missing));
+            } else {
+                return Err(self.too_old(format!(
+                    "record `{wanted}` should be next, and `{}` was answered",
+                    first.sequence
+                )));
+            }
+        }
+        let is_shown = self.in_doubt && (first.is_some() || is_told);
+        Ok(is_shown.then_some(StreamGapKind::Expired))
+    }
+
+    /// Has a loss recorded, and waits until reading may go on behind it. False when nobody listens.
+    async fn note_loss(
+        &mut self,
+        kind: StreamGapKind,
+        first: Option<&StreamRecord>,
+        left_ms: Option<i64>,
+    ) -> bool {
+        let arrival_ms = first.and_then(|first| first.arrival_ms);
+        let horizon_ms = (self.clock)().saturating_sub(self.retention.ms());
+        let from_ms = self.unread_since_ms;
+        let to_ms = arrival_ms.unwrap_or(horizon_ms);
+        self.unread_since_ms = arrival_ms.or(left_ms).or(Some(horizon_ms)).max(from_ms);
+        let (noted, answer) = oneshot::channel();
+        let message = FromReader::Lost {
+            shard: self.index,
+            lost: Lost {
+                kind,
+                from_ms,
+                to_ms,
+                first: first.map(|first| FirstLeft {
+                    sequence: first.sequence.clone(),
+                    arrival_ms: first.arrival_ms,
+                }),
+                unread_since_ms: self.unread_since_ms,
+            },
+            noted,
+        };
+        if self.out.send(message).await.is_err() {
+            return false;
+        }
+        let Ok(Noted { index, saved }) = answer.await else {
+            return false;
+        };
+        self.index = index;
+        self.in_doubt = false;
+        // A first record that was to be read again is given up with what is lost.
+        let was_begun = matches!(self.from, ReadFrom::At(_));
+        self.unpinned = first.is_none() && (self.unpinned || was_begun);
+        saved.await.is_ok()
     }
 
     async fn remember_first(&mut self, first: &StreamRecord) -> bool {

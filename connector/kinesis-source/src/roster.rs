@@ -18,6 +18,7 @@ use crate::client::{ReadFrom, ShardScope};
 use crate::delivery::Durable;
 use crate::limits::READ_THROUGH_GRANULARITY_MS;
 use crate::lineage::{Lineage, ListingTicket, Stage};
+use crate::loss::Lost;
 use crate::shard::{HashKeyRange, ShardId, ShardInfo};
 
 /// How to begin with a shard.
@@ -53,6 +54,7 @@ pub struct Roster {
     entered: BTreeSet<ShardId>,
     changed: BTreeSet<ShardId>,
     forgotten: BTreeSet<ShardId>,
+    unseen: BTreeSet<ShardId>,
     dirty: bool,
 }
 
@@ -115,6 +117,7 @@ impl Roster {
             entered: BTreeSet::new(),
             changed,
             forgotten: BTreeSet::new(),
+            unseen: BTreeSet::new(),
             dirty: true,
         }
     }
@@ -169,6 +172,8 @@ impl Roster {
         for id in &outcome.added {
             self.enter(id);
         }
+        self.doubt_children_of(&outcome.unseen);
+        self.unseen.extend(outcome.unseen);
         for id in &outcome.forgotten {
             self.checkpoint.shards.remove(id);
             self.hash_keys.remove(id);
@@ -181,10 +186,72 @@ impl Roster {
         outcome.vanished
     }
 
+    /// Shards that were closed and removed before anybody heard of them, since the last call.
+    pub fn take_unseen(&mut self) -> Vec<ShardId> {
+        std::mem::take(&mut self.unseen).into_iter().collect()
+    }
+
+    /// The hash keys whose records the shard takes, where that is known.
+    #[must_use]
+    pub fn hash_keys(&self, id: &ShardId) -> Option<HashKeyRange> {
+        self.hash_keys.get(id).copied()
+    }
+
+    /// Goes on behind a loss, under a new numbering. Must be saved before anything is sent under it.
+    pub fn renumber(&mut self, id: &ShardId, lost: &Lost, now_ms: i64) -> ChainState {
+        let entry = self.checkpoint.shards.get_mut(id);
+        let before = entry.as_ref().and_then(|entry| entry.progress.chain());
+        let epoch = before.map_or(0, |chain| chain.epoch + 1);
+        let new = new_chain(now_ms, epoch, self.partition_count);
+        let Some(entry) = entry else {
+            return new;
+        };
+        entry.progress = match (&lost.first, &entry.progress) {
+            (Some(first), _) => Progress::Begun {
+                first: first.sequence.clone(),
+                chain: new.clone(),
+            },
+            (
+                None,
+                Progress::Delivered {
+                    sequence,
+                    sub_sequence,
+                    ..
+                },
+            ) => Progress::Delivered {
+                sequence: sequence.clone(),
+                sub_sequence: *sub_sequence,
+                partial: false,
+                chain: new.clone(),
+            },
+            // What was to be sent again from its first record on is lost with it.
+            (None, Progress::NotBegun | Progress::Begun { .. } | Progress::Finished) => {
+                Progress::NotBegun
+            }
+        };
+        entry.unread_since_ms = entry.unread_since_ms.max(lost.unread_since_ms);
+        self.touch(id);
+        new
+    }
+
     fn learn(&mut self, shards: &[ShardInfo]) {
         for shard in shards {
             if let Some(range) = shard.hash_keys {
                 self.hash_keys.insert(shard.id.clone(), range);
+            }
+        }
+    }
+
+    /// Of shards that come after one that nobody heard of, events may have expired as well: nothing is known of
+    /// them since the oldest that is known of any.
+    fn doubt_children_of(&mut self, unseen: &BTreeSet<ShardId>) {
+        let unfinished = |entry: &&ShardCheckpoint| !entry.is_finished();
+        let known = self.checkpoint.shards.values().filter(unfinished);
+        let since_ms = known.filter_map(|entry| entry.unread_since_ms).min();
+        for entry in self.checkpoint.shards.values_mut() {
+            let follows = entry.parents.iter().any(|parent| unseen.contains(parent));
+            if follows && entry.progress == Progress::NotBegun {
+                entry.unread_since_ms = entry.unread_since_ms.or(since_ms);
             }
         }
     }

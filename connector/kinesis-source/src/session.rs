@@ -5,6 +5,7 @@
 //! processes, [`sharing`] says which of them are read here.
 
 mod intake;
+pub(crate) mod losses;
 mod outcomes;
 pub(crate) mod sharing;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::{Offset, PartitionId, Topic, TopicError};
+use millpond_format::stream_gap::StreamGap;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
@@ -31,12 +33,15 @@ use crate::limits::{
 };
 use crate::lineage::ListingTicket;
 use crate::listing::{Listing, list_all};
+use crate::loss::OnLoss;
 use crate::pacing::Pace;
 use crate::progress::Progress;
 use crate::reader::{FromReader, ShardReader, WallClock};
+use crate::retention::Retention;
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
 use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
+use losses::Losses;
 use outcomes::append;
 use sharing::Shared;
 
@@ -52,7 +57,8 @@ pub(crate) struct Parts {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: WallClock,
     pub(crate) pace: Pace,
-    pub(crate) retention_ms: i64,
+    pub(crate) retention: Retention,
+    pub(crate) on_loss: OnLoss,
 }
 
 /// What a task of the session reports.
@@ -61,6 +67,8 @@ enum Done {
     AppendAgain(PartitionId),
     Listed(ListingTicket, Result<Listing, SourceError>),
     Saved(Result<Vec<ShardId>, CheckpointError>),
+    LossTold(ShardId, ShardIndex, Result<StreamGap, TopicError>),
+    UnseenTold(Result<StreamGap, TopicError>),
     Claimed(ShardId, u64, Result<Option<ShardRow>, CheckpointError>),
 }
 
@@ -106,6 +114,7 @@ pub(crate) struct Session {
     to_session: mpsc::Sender<FromReader>,
     append_backoffs: BTreeMap<PartitionId, Backoff>,
     endings: Endings,
+    losses: Losses,
     listing: bool,
     last_listing: Instant,
     listing_wanted: bool,
@@ -151,6 +160,7 @@ impl Session {
             to_session,
             append_backoffs: BTreeMap::new(),
             endings: Endings::default(),
+            losses: Losses::default(),
             listing: false,
             last_listing: now,
             listing_wanted: false,
@@ -247,12 +257,14 @@ impl Session {
             self.delivery.seal_all();
         }
         self.start_appends();
+        self.tell_losses();
         if self.recount {
             self.count_shards();
         }
         let urgent = self.urgent || !self.pins.is_empty() || self.drain_until.is_some();
         let due = now >= self.next_save || (urgent && self.save_backoff.attempts() == 0);
-        if self.roster.is_dirty() && self.saving.is_none() && due {
+        let may_save = self.saving.is_none() && !self.losses.hold_saves();
+        if self.roster.is_dirty() && may_save && due {
             self.start_save(now);
         }
         if self.drain_until.is_none() {
@@ -298,10 +310,12 @@ impl Session {
                 from: order.from,
                 unpinned: order.unpinned,
                 unread_since_ms: order.unread_since_ms,
-                retention_ms: self.parts.retention_ms,
+                retention: self.parts.retention.clone(),
+                on_loss: self.parts.on_loss,
                 pace: self.parts.pace,
                 clock: self.parts.clock.clone(),
                 metrics: self.parts.metrics.clone(),
+                in_doubt: false,
                 out: self.to_session.clone(),
             };
             let name = id.clone();
@@ -325,6 +339,7 @@ impl Session {
         self.listing = true;
         self.listing_wanted = false;
         self.last_listing = now;
+        self.losses.listing_begins();
         self.endings.in_listing.append(&mut self.endings.unlisted);
         let ticket = self.roster.begin_listing();
         let scope = self.roster.scope();

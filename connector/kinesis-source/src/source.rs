@@ -5,6 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use millpond_connector::connector::{ConnectorContext, Source};
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::Topic;
 
 use crate::checkpoint::{CheckpointStore, PinnedStart, StreamCheckpoint};
 use crate::classify::Operation;
@@ -13,9 +15,12 @@ use crate::config::{SourceConfig, Start};
 use crate::delivery::Delivery;
 use crate::error::SourceError;
 use crate::listing::list_all;
+use crate::loss::{OnLoss, tell};
 use crate::reader::WallClock;
+use crate::retention::Retention;
 use crate::retry::{Phase, Retry};
 use crate::roster::Roster;
+use crate::session::losses::unseen_gap;
 use crate::session::sharing::{Shared, Worker};
 use crate::session::{Parts, Session};
 use crate::shard_table::{Alone, ShardTable, StreamHead};
@@ -75,7 +80,11 @@ impl KinesisSource {
     }
 
     /// Looks at stream and checkpoint; answers the roster with a first listing, saved.
-    async fn prepare(&self, partition_count: u32) -> Result<(Roster, StreamSummary), SourceError> {
+    async fn prepare(
+        &self,
+        topic: &Arc<dyn Topic>,
+        metrics: &Metrics,
+    ) -> Result<(Roster, StreamSummary), SourceError> {
         let summary = self.wait_for_stream().await?;
         let target = self.api.target();
         let stream = &target.stream;
@@ -105,6 +114,7 @@ impl KinesisSource {
             aggregated: numbered_as.unwrap_or(aggregated),
             shards: shards.map(|(id, row)| (id, row.checkpoint)).collect(),
         };
+        let partition_count = topic.partition_count();
         let mut roster = Roster::resume(checkpoint, aggregated, partition_count, (self.clock)());
         let ticket = roster.begin_listing();
         let listing = list_all(self.api.as_ref(), roster.scope()).await?;
@@ -117,13 +127,17 @@ impl KinesisSource {
         let holds = self.table.begin(head).await?;
         self.check_stream(&holds, &summary)?;
         roster.set_start(holds.start);
-        let vanished = roster.listed(ticket, &listing.shards, listing.pages);
-        if let Some(shard) = vanished.into_iter().next() {
-            return Err(SourceError::ShardGone {
-                shard,
-                target: Box::new(target.clone()),
-            });
+        // A listing may be stale: whether a shard is gone its reader finds out.
+        let _ = roster.listed(ticket, &listing.shards, listing.pages);
+        if roster.needs_listing() {
+            // Several pages are no picture of one moment. What they leave open is settled before
+            // anything is saved.
+            let ticket = roster.begin_listing();
+            let listing = list_all(self.api.as_ref(), roster.scope()).await?;
+            let _ = roster.listed(ticket, &listing.shards, listing.pages);
         }
+        self.tell_unseen(&mut roster, topic, metrics, summary.retention_ms)
+            .await?;
         // Where reading began, and numberings begun anew, must outlive a crash before any event is sent.
         let epoch = self.worker.is_none().then_some(0);
         self.table.save(&roster.take_writes(|_| epoch)).await?;
@@ -138,6 +152,32 @@ impl KinesisSource {
             "source started"
         );
         Ok((roster, summary))
+    }
+
+    /// Shards that nobody heard of were closed and removed: said before their children are saved, which would be
+    /// all that is left of them.
+    async fn tell_unseen(
+        &self,
+        roster: &mut Roster,
+        topic: &Arc<dyn Topic>,
+        metrics: &Metrics,
+        retention_ms: i64,
+    ) -> Result<(), SourceError> {
+        let target = self.api.target();
+        for shard in roster.take_unseen() {
+            if self.config.on_loss == OnLoss::Fail {
+                return Err(SourceError::ShardGone {
+                    shard,
+                    target: Box::new(target.clone()),
+                });
+            }
+            let now_ms = (self.clock)();
+            let gap = unseen_gap(&target.stream, &shard, now_ms - retention_ms);
+            tell(topic.clone(), gap.clone(), now_ms).await?;
+            tracing::error!(%gap, "recorded as a gap");
+            metrics.stream_gaps.add(1);
+        }
+        Ok(())
     }
 
     fn check_stream(&self, head: &StreamHead, summary: &StreamSummary) -> Result<(), SourceError> {
@@ -207,7 +247,7 @@ impl Source for KinesisSource {
         let partition_count = context.topic.partition_count();
         let (roster, summary) = tokio::select! {
             biased;
-            prepared = self.prepare(partition_count) => prepared?,
+            prepared = self.prepare(&context.topic, &context.metrics) => prepared?,
             // Nothing was read yet: there is nothing to bring to safety.
             () = context.drain.cancelled() => return Ok(()),
         };
@@ -225,7 +265,8 @@ impl Source for KinesisSource {
             metrics: context.metrics,
             clock: self.clock,
             pace: self.config.pace,
-            retention_ms: summary.retention_ms,
+            retention: Retention::new(summary.retention_ms),
+            on_loss: self.config.on_loss,
         };
         let shared = self.worker.as_ref().and_then(|worker| {
             let sharing = self.table.sharing()?;

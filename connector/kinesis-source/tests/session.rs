@@ -440,7 +440,8 @@ async fn a_shard_that_expired_unread_is_named() {
         .failed()
         .await;
     assert!(
-        error.contains("shard `shardId-000000000000`") && error.contains("lost to retention"),
+        error.contains("shard `shardId-000000000000`")
+            && error.contains("set `on-loss: gap-and-continue`"),
         "{error}"
     );
 }

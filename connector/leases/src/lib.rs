@@ -64,6 +64,8 @@ pub use driver::{LeaseDriver, LeaseEvent, LeaseEvents, LeaseHandle};
 pub use row::{Beat, Change, LeaseId, LeaseRow, View, WorkerId};
 pub use settings::{Settings, SettingsError};
 #[cfg(feature = "dynamodb")]
+pub use store::call::{CallError, applied};
+#[cfg(feature = "dynamodb")]
 pub use store::dynamodb::DynamoStore;
 pub use store::memory::MemoryStore;
 pub use store::{LeaseStore, Outcome, StoreError};

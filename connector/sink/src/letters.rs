@@ -5,9 +5,21 @@ use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::header::Reject;
 use millpond_format::limits::MAX_GROUP_BYTES;
 use millpond_format::origin::{Origin, OriginError};
+use millpond_format::stream_gap::StreamGap;
 
 use crate::contiguity::{Envelope, PlainRecord};
 use crate::dead_letters::{DeadLetter, Payload};
+
+/// Reason of a dead letter that no event stands behind: the source's word that the stream removed
+/// events before they were read.
+pub const STREAM_GAP: &str = "stream-gap";
+
+/// Reason and detail of a record by which a source says so.
+fn stream_gap(key: Option<&[u8]>) -> Option<(&'static str, String)> {
+    let gap = StreamGap::parse(key?)?;
+    tracing::error!(%gap, "the source says that events are lost");
+    Some((STREAM_GAP, gap.to_string()))
+}
 
 /// Whose letters these are.
 #[derive(Debug, Clone, Copy)]
@@ -36,12 +48,16 @@ impl Letters<'_> {
     #[must_use]
     pub fn rejected(&self, envelope: &Envelope, reject: &Reject, index: u32) -> DeadLetter {
         let header = &envelope.header;
+        let (reason, detail) = match stream_gap(reject.record_key.as_deref()) {
+            Some(gap) => gap,
+            None => (reject.reason.name(), reject.detail.clone()),
+        };
         DeadLetter {
             id: self.id(header.base_offset, index),
             offset: header.base_offset,
             time_ms: header.first_time_ms(),
-            reason: reject.reason.name().to_owned(),
-            detail: reject.detail.clone(),
+            reason: reason.to_owned(),
+            detail,
             group: (!header.group.is_empty()).then(|| header.group.clone()),
             record_key: reject.record_key.clone().map(Bytes::from),
             payload: Payload::Frames {
@@ -54,12 +70,16 @@ impl Letters<'_> {
     /// A plain record whose key is no origin: it has no group and no place in a chain.
     #[must_use]
     pub fn without_origin(&self, record: &PlainRecord, error: OriginError) -> DeadLetter {
+        let (reason, detail) = match stream_gap(record.key.as_deref()) {
+            Some(gap) => gap,
+            None => ("origin-invalid", error.to_string()),
+        };
         DeadLetter {
             id: self.id(record.offset, 0),
             offset: record.offset,
             time_ms: 0,
-            reason: "origin-invalid".into(),
-            detail: error.to_string(),
+            reason: reason.to_owned(),
+            detail,
             group: None,
             record_key: record.key.clone(),
             payload: Payload::Raw(record.value.clone()),
@@ -96,5 +116,36 @@ impl Letters<'_> {
         }
         let detail = format!("group of {bytes} bytes, allowed are 1 to {MAX_GROUP_BYTES}");
         Some(self.plain(record, origin, "group-too-long", detail))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use millpond_format::origin::Origin;
+
+    #[test]
+    fn what_a_source_says_of_lost_events_is_named_so() {
+        let key = "mp1/events/shardId-000000000003/gap/4959/4970/1763880000000/-/missing";
+        let error = Origin::parse(key.as_bytes()).expect_err("no origin");
+        let letters = Letters {
+            pipeline: "p",
+            topic: "t",
+            partition: 2,
+        };
+        let record = |key: &'static str| PlainRecord {
+            offset: 9,
+            key: Some(Bytes::from_static(key.as_bytes())),
+            value: Bytes::from_static(b"{}"),
+        };
+        let letter = letters.without_origin(&record(key), error);
+        assert_eq!(letter.reason, STREAM_GAP);
+        assert!(
+            letter.detail.contains("after record 4959"),
+            "{}",
+            letter.detail
+        );
+        let letter = letters.without_origin(&record("mp1/other"), error);
+        assert_eq!(letter.reason, "origin-invalid");
     }
 }

@@ -16,6 +16,7 @@ use millpond_connector::topic::{ConsumedRecord, Offset, PartitionId, Transform};
 use millpond_format::header::{Header, MAGIC};
 use millpond_format::origin::{ChainLink, Origin};
 use millpond_format::sequence::SequenceNumber;
+use millpond_format::stream_gap::StreamGap;
 
 /// Shard of an origin that is a topic offset, before the number of the topic partition.
 const TOPIC_SHARD: &str = "partition-";
@@ -101,7 +102,9 @@ pub fn locate(
             continue;
         }
         let key = record.key.as_ref();
-        if origin(key).is_none() {
+        // What a source says of events that it could not read has a place, and no origin.
+        let is_gap = |key: &Bytes| StreamGap::parse(key).is_some();
+        if origin(key).is_none() && !key.is_some_and(is_gap) {
             return Err(PlacementError::NoOrigin {
                 key: key.map_or("no key".to_owned(), |key| format!("key `{}`", shown(key))),
             });

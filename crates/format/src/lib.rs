@@ -17,4 +17,5 @@ pub mod record;
 pub mod scan;
 pub mod sequence;
 pub mod sizing;
+pub mod stream_gap;
 mod varint;

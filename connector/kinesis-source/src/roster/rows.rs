@@ -110,7 +110,7 @@ impl Roster {
     }
 
     pub(super) fn know(&mut self, id: &ShardId, row: &ShardRow) {
-        self.lineage.children(&[row.checkpoint.info(id)]);
+        self.lineage.recall(&row.checkpoint.info(id));
         if let Some(range) = row.hash_keys {
             self.hash_keys.insert(id.clone(), range);
         }

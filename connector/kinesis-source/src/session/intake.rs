@@ -12,7 +12,7 @@ use crate::shard::{ShardId, ShardInfo};
 
 impl Session {
     /// True for a shard that was not let go since.
-    fn is_active(&self, index: ShardIndex) -> bool {
+    pub(super) fn is_active(&self, index: ShardIndex) -> bool {
         let active = self.active.get(self.delivery.shard_id(index));
         active.is_some_and(|active| active.index == index)
     }
@@ -26,7 +26,9 @@ impl Session {
 
     pub(super) fn take_message(&mut self, message: FromReader) {
         match message {
-            FromReader::First { shard, .. } | FromReader::Answer { shard, .. }
+            FromReader::First { shard, .. }
+            | FromReader::Answer { shard, .. }
+            | FromReader::Lost { shard, .. }
                 if !self.is_read(shard) => {}
             FromReader::First {
                 shard,
@@ -39,6 +41,7 @@ impl Session {
                 self.roster.first_read(&id, sequence, arrival_ms, chain);
                 self.pins.push((id, remembered));
             }
+            FromReader::Lost { shard, lost, noted } => self.lost(shard, lost, noted),
             FromReader::Answer {
                 shard,
                 records,

@@ -31,6 +31,8 @@ impl Session {
             Ok(Done::AppendAgain(partition)) => self.delivery.append_failed(partition),
             Ok(Done::Listed(ticket, listing)) => self.listed(ticket, listing),
             Ok(Done::Saved(result)) => self.saved(result),
+            Ok(Done::LossTold(id, index, told)) => self.loss_told(id, index, told),
+            Ok(Done::UnseenTold(told)) => self.unseen_told(told),
             Ok(Done::Claimed(id, epoch, row)) => self.claimed(id, epoch, row),
             Err(error) if error.is_cancelled() => {}
             Err(error) => self.fail(SourceError::Task(error.to_string())),
@@ -75,6 +77,9 @@ impl Session {
                     // Its reader finds out whether anything is missing.
                     tracing::debug!(shard = %id, "shard is no longer listed");
                 }
+                let unseen = self.roster.take_unseen();
+                self.tell_unseen(unseen);
+                self.judge_suspected(&listing);
                 for index in std::mem::take(&mut self.endings.in_listing) {
                     self.finish(index, &[]);
                 }
@@ -125,6 +130,7 @@ impl Session {
     ) {
         match done {
             Ok((_, Ok(()))) => {}
+            Ok((id, Err(SourceError::ShardGone { .. }))) => self.suspect(id),
             Ok((_, Err(error))) => self.fail(error),
             Err(error) if error.is_cancelled() => {}
             Err(error) => self.fail(SourceError::Task(error.to_string())),

@@ -403,11 +403,12 @@ impl Session {
         self.forget(id);
     }
 
-    fn forget(&mut self, id: &ShardId) {
+    pub(super) fn forget(&mut self, id: &ShardId) {
         if let Some(active) = self.active.remove(id) {
             active.reader.abort();
             self.endings.forget(active.index);
         }
+        self.losses.forget(id);
         self.pins.retain(|(pinned, _)| pinned != id);
         self.caught_up.remove(id);
         self.roster.let_go(id);

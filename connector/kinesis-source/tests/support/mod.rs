@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use millpond_connector::connector::{ConnectorContext, Source};
 use millpond_connector::metrics::Metrics;
 use millpond_format::origin::Origin;
+use millpond_format::stream_gap::StreamGap;
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint::CheckpointStore;
 use millpond_kinesis_source::client::StreamApi;
@@ -117,6 +118,9 @@ pub fn check(
     }
     let mut repeated = 0;
     for (at, partition, key, value) in topic.records() {
+        if StreamGap::parse(key.as_bytes()).is_some() {
+            continue;
+        }
         let origin = Origin::parse(key.as_bytes()).expect("an origin");
         let sequence = origin.sequence.as_str().to_owned();
         let position = (origin.shard.to_owned(), sequence, origin.sub_sequence);

@@ -1,6 +1,7 @@
 //! A stream over the pure model of the stand-in, on the clock of the timers, with faults on demand.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -31,6 +32,8 @@ pub struct ModelStream {
     pub calls: Mutex<Vec<(Operation, Instant)>>,
     /// Children are not named by the last answer, as an emulator may do.
     pub silent_ends: bool,
+    /// So many pages of listings to come leave out the first shard.
+    pub stale_pages: AtomicU32,
 }
 
 pub fn service(code: &str, status: u16) -> Failure {
@@ -84,6 +87,7 @@ impl ModelStream {
             faults: Mutex::default(),
             calls: Mutex::default(),
             silent_ends: false,
+            stale_pages: AtomicU32::new(0),
         }
     }
 
@@ -240,8 +244,12 @@ impl StreamApi for ModelStream {
         let page = self
             .with_model(|model, now| model.list_shards(now, query, Some(3)))
             .map_err(refused)?;
+        let less = |left: u32| left.checked_sub(1);
+        let stale = &self.stale_pages;
+        let is_stale = stale.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let left_out = usize::from(is_stale.is_ok() && next.is_none());
         Ok(ShardPage {
-            shards: page.shards.iter().map(info).collect(),
+            shards: page.shards.iter().skip(left_out).map(info).collect(),
             next: page.next_token,
         })
     }

@@ -3,14 +3,12 @@
 //! share a table do not meet.
 
 use std::collections::HashMap;
-use std::error::Error;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::types::AttributeValue;
-use millpond_connector::aws::{FailureKind, describe, failure_kind};
 
+use super::call::{CallError, applied};
 use super::{LeaseStore, Outcome, StoreError};
 use crate::row::{Beat, Change, LeaseId, LeaseRow, View, WorkerId};
 
@@ -183,7 +181,7 @@ impl LeaseStore for DynamoStore {
                 .set_exclusive_start_key(from)
                 .send()
                 .await
-                .map_err(|error| failure(&error))?;
+                .map_err(CallError::from)?;
             for item in answer.items() {
                 self.read(item, &mut view)?;
             }
@@ -222,7 +220,7 @@ impl LeaseStore for DynamoStore {
                 .condition_expression(condition.expression)
                 .set_expression_attribute_names(Some(condition.names))
                 .set_expression_attribute_values(condition.values);
-            applied(call.send().await)
+            Ok(applied(call.send().await)?)
         } else {
             let call = self.client.delete_item().table_name(&self.table);
             let call = call
@@ -230,57 +228,7 @@ impl LeaseStore for DynamoStore {
                 .condition_expression(condition.expression)
                 .set_expression_attribute_names(Some(condition.names))
                 .set_expression_attribute_values(condition.values);
-            applied(call.send().await)
+            Ok(applied(call.send().await)?)
         }
-    }
-}
-
-fn applied<T, E, R>(answer: Result<T, SdkError<E, R>>) -> Result<Outcome, StoreError>
-where
-    E: Error + ProvideErrorMetadata + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    match answer {
-        Ok(_) => Ok(Outcome::Applied),
-        Err(error) if code(&error) == Some("ConditionalCheckFailedException") => {
-            Ok(Outcome::Refused)
-        }
-        Err(error) => Err(failure(&error)),
-    }
-}
-
-fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> Option<&str> {
-    error.as_service_error().and_then(|service| service.code())
-}
-
-/// DynamoDB developer guide, "Error handling with DynamoDB" (`Programming.Errors.html`, read
-/// 2026-11-23): these are the errors that a later try cannot mend. Expired credentials may be
-/// renewed meanwhile.
-fn failure<E, R>(error: &SdkError<E, R>) -> StoreError
-where
-    E: Error + ProvideErrorMetadata + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    let is_fatal = match failure_kind(error) {
-        FailureKind::Credentials | FailureKind::Request => true,
-        FailureKind::Unreachable | FailureKind::Timeout | FailureKind::Answer => false,
-        FailureKind::Service => matches!(
-            code(error).unwrap_or_default(),
-            "ResourceNotFoundException"
-                | "ValidationException"
-                | "AccessDeniedException"
-                | "UnrecognizedClientException"
-                | "InvalidSignatureException"
-                | "IncompleteSignature"
-                | "IncompleteSignatureException"
-                | "MissingAuthenticationToken"
-                | "MissingAuthenticationTokenException"
-        ),
-    };
-    let message = describe(error);
-    if is_fatal {
-        StoreError::Fatal(message)
-    } else {
-        StoreError::Transient(message)
     }
 }

@@ -1,6 +1,8 @@
 //! Where the rows are.
 
 #[cfg(feature = "dynamodb")]
+pub(crate) mod call;
+#[cfg(feature = "dynamodb")]
 pub(crate) mod dynamodb;
 pub(crate) mod memory;
 

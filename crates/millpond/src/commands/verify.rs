@@ -64,7 +64,9 @@ pub async fn run(args: VerifyArgs) -> Result<Exit> {
         return Err(error).context("cannot write to stdout");
     }
     let is_complete = match args.accept_gaps {
-        true => printer.others == 0 && report.findings == report.gaps.len() as u64,
+        true => {
+            printer.others == 0 && report.findings == report.gaps.len() as u64 + report.stream_gaps
+        }
         false => report.findings == 0,
     };
     Ok(match is_complete {
@@ -130,7 +132,7 @@ impl Printer {
             VerifyNote::Group(group) if self.json => group_json(group).to_string(),
             VerifyNote::Group(group) => group_line(group),
             VerifyNote::Finding(finding) => {
-                if !matches!(finding, Finding::Gap { .. }) {
+                if !matches!(finding, Finding::Gap { .. } | Finding::StreamGap { .. }) {
                     self.others += 1;
                 }
                 match self.json {
@@ -243,6 +245,7 @@ fn summary_json(report: &VerifyReport, in_stream: Option<InStream>) -> Value {
         "complete": report.findings == 0,
         "findings": report.findings,
         "gaps": report.gaps.len(),
+        "stream_gaps": report.stream_gaps,
         "groups": report.groups,
         "items": report.items,
         "open_items": report.open_items,

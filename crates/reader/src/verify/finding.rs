@@ -1,6 +1,7 @@
 //! What is wrong with a table, in words and as JSON.
 
 use millpond_format::gap::Gap;
+use millpond_format::stream_gap::StreamGap;
 use serde_json::{Value, json};
 
 use crate::damage::Check;
@@ -186,6 +187,14 @@ pub enum Finding {
         /// The gap.
         gap: Gap,
     },
+    /// Events that the stream removed before they were read, as the source recorded it.
+    #[error("the source recorded a gap, in topic partition {topic_partition}: {gap}")]
+    StreamGap {
+        /// Topic partition that the record of it is in.
+        topic_partition: u32,
+        /// The gap.
+        gap: StreamGap,
+    },
     /// A dead letter that cannot be read.
     #[error("a dead letter cannot be read: {which}")]
     DeadLetter {
@@ -233,6 +242,7 @@ impl Finding {
             Self::GapRow { .. } => "gap-row",
             Self::Orphan { .. } => "orphan",
             Self::Gap { .. } => "gap",
+            Self::StreamGap { .. } => "stream-gap",
             Self::DeadLetter { .. } => "dead-letter",
             Self::StreamCount { .. } => "stream-count",
             Self::StreamDiffers { .. } => "stream-differs",
@@ -265,6 +275,9 @@ impl Finding {
                 topic_partition, ..
             }
             | Self::Gap {
+                topic_partition, ..
+            }
+            | Self::StreamGap {
                 topic_partition, ..
             } => {
                 json!({"topic_partition": topic_partition})

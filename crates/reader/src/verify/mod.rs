@@ -92,6 +92,8 @@ pub struct VerifyReport {
     pub shards: Vec<ShardCount>,
     /// Recorded gaps with their topic partitions; each is a finding too.
     pub gaps: Vec<(u32, Gap)>,
+    /// Gaps of the stream that sources recorded; each is a finding too.
+    pub stream_gaps: u64,
     /// Groups.
     pub groups: u64,
     /// Items.
@@ -336,6 +338,14 @@ impl Verification {
         self.judge_beyond(tell).await?;
         let letters = std::mem::take(&mut self.letters);
         self.report.dead_letters = letters.count;
+        self.report.stream_gaps = letters.stream_gaps.len() as u64;
+        for (topic_partition, gap) in letters.stream_gaps.into_values() {
+            let finding = Finding::StreamGap {
+                topic_partition,
+                gap,
+            };
+            self.find(finding, tell);
+        }
         for finding in letters.findings {
             self.find(finding, tell);
         }

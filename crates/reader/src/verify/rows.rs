@@ -9,6 +9,7 @@ use millpond_format::header::Header;
 use millpond_format::keys;
 use millpond_format::marks::Marks;
 use millpond_format::origin::Origin;
+use millpond_format::stream_gap::StreamGap;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -190,6 +191,9 @@ pub(crate) struct Letters {
     pub(crate) count: u64,
     /// Hashes of their ids.
     known: HashSet<u64>,
+    /// What sources say that the stream removed before they read it, by key: a source that died may
+    /// have said it twice.
+    pub(crate) stream_gaps: BTreeMap<String, (u32, StreamGap)>,
 }
 
 /// A dead letter as it is counted.
@@ -244,6 +248,12 @@ impl Letters {
         };
         let is_ours = topic == Some(found) && letter.reason != "gap";
         if !is_ours || !self.known.insert(xxh3_64(letter.id.as_bytes())) {
+            return;
+        }
+        if let Some(origin) = letter.origin
+            && let Some(gap) = StreamGap::parse(origin.as_bytes())
+        {
+            self.stream_gaps.insert(origin.to_owned(), (partition, gap));
             return;
         }
         self.count += 1;
