@@ -182,6 +182,12 @@ pub trait Topic: Send + Sync {
         consumer: &str,
         offset: Offset,
     ) -> Result<(), TopicError>;
+
+    /// For each partition the offset below which every consumer has everything in safety: the lowest that
+    /// was said by [`Topic::release`] under any name. `None` where nobody said so yet.
+    async fn released(&self) -> Result<Vec<Option<Offset>>, TopicError> {
+        Ok(vec![None; self.partition_count() as usize])
+    }
 }
 
 /// Reads one partition in order.

@@ -372,4 +372,17 @@ impl Topic for EmbeddedTopic {
         self.shared.work.notify_one();
         Ok(())
     }
+
+    async fn released(&self) -> Result<Vec<Option<Offset>>, TopicError> {
+        let state = self.open_state()?;
+        let of = |partition: usize| {
+            let consumers = state.consumers.values();
+            consumers
+                .filter_map(|released| released.get(partition))
+                .min()
+                .copied()
+        };
+        let partitions = 0..self.shared.config.partition_count as usize;
+        Ok(partitions.map(of).collect())
+    }
 }

@@ -278,4 +278,18 @@ impl Topic for FluvioTopic {
         self.shared.known(partition)?;
         self.releases.store(partition, consumer, offset).await
     }
+
+    /// From Fluvio's consumer offsets of this topic, whoever stored them.
+    async fn released(&self) -> Result<Vec<Option<Offset>>, TopicError> {
+        let name = &self.shared.name;
+        let stored = self.shared.cluster.consumer_offsets().await;
+        let stored = stored.map_err(|error| error.on_topic(name))?;
+        let of = |partition: u32| {
+            let here = stored
+                .iter()
+                .filter(|one| one.topic == *name && one.partition == partition);
+            here.map(|one| one.offset).min()
+        };
+        Ok((0..self.shared.partitions).map(of).collect())
+    }
 }

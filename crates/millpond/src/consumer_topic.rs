@@ -86,6 +86,10 @@ impl Topic for ConsumerTopic {
     ) -> Result<(), TopicError> {
         self.topic.release(partition, &self.consumer, offset).await
     }
+
+    async fn released(&self) -> Result<Vec<Option<Offset>>, TopicError> {
+        self.topic.released().await
+    }
 }
 
 #[cfg(test)]
