@@ -15,11 +15,10 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
-use aws_smithy_http_client::tls::Provider;
-use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
+use crate::aws_http;
 use crate::problem::Problems;
 use crate::section::Section;
 
@@ -55,6 +54,16 @@ pub struct AwsSettings {
     pub endpoint: Option<String>,
     /// Profile of the shared AWS configuration files; wins over `AWS_PROFILE`.
     pub profile: Option<String>,
+}
+
+/// Which of the region's endpoints are spoken to. Without a word the AWS environment decides
+/// (`AWS_USE_FIPS_ENDPOINT`, `AWS_USE_DUALSTACK_ENDPOINT`, or the profile).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AwsSwitches {
+    /// Those validated by FIPS 140.
+    pub fips: Option<bool>,
+    /// Those that speak IPv6 as well.
+    pub dual_stack: Option<bool>,
 }
 
 /// Why AWS access could not be configured.
@@ -129,9 +138,16 @@ impl AwsSettings {
     /// # Errors
     /// [`AwsError::NoRegion`], with every setting that was looked at.
     pub async fn load(&self) -> Result<SdkConfig, AwsError> {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        self.load_with(AwsSwitches::default()).await
+    }
+
+    /// As [`AwsSettings::load`], and says which of the region's endpoints are spoken to.
+    ///
+    /// # Errors
+    /// [`AwsError::NoRegion`], with every setting that was looked at.
+    pub async fn load_with(&self, switches: AwsSwitches) -> Result<SdkConfig, AwsError> {
+        let is_local = |url: &String| aws_http::is_loopback(url);
+        let http = aws_http::client(self.endpoint.as_ref().is_some_and(is_local));
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
@@ -150,6 +166,12 @@ impl AwsSettings {
         }
         if let Some(profile) = &self.profile {
             loader = loader.profile_name(profile);
+        }
+        if let Some(fips) = switches.fips {
+            loader = loader.use_fips(fips);
+        }
+        if let Some(dual_stack) = switches.dual_stack {
+            loader = loader.use_dual_stack(dual_stack);
         }
         let config = loader.load().await;
         if config.region().is_none() {

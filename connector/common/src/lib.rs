@@ -7,6 +7,7 @@
 
 pub mod arguments;
 pub mod aws;
+pub mod aws_http;
 pub mod backoff;
 pub mod catalog;
 pub mod connector;
@@ -27,6 +28,7 @@ pub mod registry;
 mod schema;
 pub mod secret;
 pub mod section;
+pub mod stream_clock;
 pub mod testing;
 pub mod topic;
 mod transforms;

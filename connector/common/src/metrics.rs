@@ -1,7 +1,9 @@
 //! Counters of a running pipeline: written by the connectors, read by whoever shows them.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::stream_clock::StreamClock;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -51,6 +53,10 @@ pub struct Metrics {
     pub source_throttles: Counter,
     /// Losses of the stream that were recorded as gaps: events removed before they were read.
     pub stream_gaps: Counter,
+    /// Changes of the stream's retention period that a source made.
+    pub retention_changes: Counter,
+    /// Changes of the stream's number of shards that a source made.
+    pub shard_count_changes: Counter,
     /// Shards that are read to the newest record (or to their end), of those known.
     pub shards_caught_up: AtomicU64,
     /// Shards known to the source.
@@ -87,6 +93,7 @@ pub struct Metrics {
     pub partitions_halted: Counter,
     /// Topic partitions that a sink holds now, halted ones among them.
     pub partitions_held: AtomicU64,
+    stream_clock: Mutex<Option<Arc<StreamClock>>>,
     written_hook: Mutex<Option<WrittenHook>>,
 }
 
@@ -96,6 +103,19 @@ impl Metrics {
         if let Ok(mut slot) = self.written_hook.lock() {
             *slot = Some(hook);
         }
+    }
+
+    /// A source read its clocks on data loss.
+    pub fn set_stream_clock(&self, clock: StreamClock) {
+        if let Ok(mut slot) = self.stream_clock.lock() {
+            *slot = Some(Arc::new(clock));
+        }
+    }
+
+    /// The clocks as they were read last; `None` before that, and of a sink.
+    #[must_use]
+    pub fn stream_clock(&self) -> Option<Arc<StreamClock>> {
+        self.stream_clock.lock().ok()?.clone()
     }
 
     /// Tells the hook, if there is one.

@@ -1,6 +1,6 @@
 //! Section `kinesis` of `Connector.yaml`: raw form, checks, and the config that cannot be wrong.
 
-use millpond_connector::aws::AwsSettings;
+use millpond_connector::aws::{AwsSettings, AwsSwitches};
 use millpond_connector::document::ConnectorDocument;
 use millpond_connector::problem::Problems;
 use millpond_connector::section::Section;
@@ -14,6 +14,9 @@ use crate::dynamo_table::companion_name;
 use crate::limits::{READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND};
 use crate::loss::OnLoss;
 use crate::pacing::Pace;
+use crate::retention_guard::GuardSettings;
+use crate::shard_scaling::{ScalingMode, ScalingSettings};
+use crate::watch_config::{self, GuardMode};
 
 /// Time between two reads of a shard that is read to its newest record. It adds half of itself to the
 /// mean time until an event is readable, and at most itself; two reads a second leave
@@ -47,6 +50,12 @@ pub struct RawKinesis {
     pub endpoint: Option<String>,
     /// Profile of the AWS configuration files. Default: `AWS_PROFILE`, else `default`.
     pub profile: Option<String>,
+    /// Speaks to the endpoints that are validated by FIPS 140, of Kinesis and of DynamoDB. Default: the AWS environment
+    /// (`AWS_USE_FIPS_ENDPOINT`) or the profile, else false.
+    pub fips: Option<bool>,
+    /// Speaks to the endpoints that have IPv6 addresses as well. Default: the AWS environment
+    /// (`AWS_USE_DUALSTACK_ENDPOINT`) or the profile, else false.
+    pub dual_stack: Option<bool>,
     /// Where to begin when no checkpoint exists: `trim-horizon` (default; the oldest record kept),
     /// `latest` (records that arrive after the first start), or `{at-timestamp: RFC3339}`.
     pub start: Option<RawStart>,
@@ -73,6 +82,29 @@ pub struct RawKinesis {
     /// Bytes a second and shard, 64 KiB to 4 GiB. Default: 2 MiB, which is all that a shard of Kinesis
     /// gives to its polling consumers together.
     pub read_bytes_per_second: Option<ByteSize>,
+    /// What the checkpoint follows: `topic` (default; what is durable in the topic), or `table` (what the topic's sinks have
+    /// committed, so that a lost topic costs a replay and no event).
+    pub checkpoint_after: Option<CheckpointAfter>,
+    /// What to do when unread events near the end of the stream's retention period: `warn` (default), or `extend` (makes
+    /// the period longer, up to `retention-max`).
+    pub retention_guard: Option<GuardMode>,
+    /// Longest retention period that `retention-guard: extend` sets, 24 h to 365 days, whole hours. Needed with it.
+    pub retention_max: Option<HumanDuration>,
+    /// To what `retention-guard: extend` shortens the period once everything was read for an hour, 24 h to 365 days, whole
+    /// hours. Default: it gives nothing back. What other consumers have not read by then is lost to them.
+    pub retention_give_back: Option<HumanDuration>,
+    /// Whether the number of shards follows the load: `off` (default), `advise` (log and metrics say what should be
+    /// done), or `auto` (it is done, within `min-shards` and `max-shards`).
+    pub shard_scaling: Option<ScalingMode>,
+    /// Fewest shards for `shard-scaling`, 1 to 10,000. Default: 1.
+    pub min_shards: Option<u32>,
+    /// Most shards for `shard-scaling`, 1 to 10,000. Needed with it.
+    pub max_shards: Option<u32>,
+    /// Percentage of what the shards take below which there are too many, 1 to 100. Default: 30. At most half of
+    /// `utilisation-high`.
+    pub utilisation_low: Option<u32>,
+    /// Percentage of what the shards take above which there are too few, 1 to 100. Default: 75.
+    pub utilisation_high: Option<u32>,
     /// DynamoDB table of leases and checkpoints, in the layout of the Kinesis Client Library: sources with the same
     /// table share the shards. A second table, `<name>-millpond`, goes with it. Default: none; this
     /// process reads every shard and keeps its checkpoint in its data directory.
@@ -85,6 +117,17 @@ pub struct RawKinesis {
     /// URL to speak to in place of the region's own DynamoDB endpoint. Default: the AWS environment
     /// (`AWS_ENDPOINT_URL_DYNAMODB`, `AWS_ENDPOINT_URL`), else AWS itself.
     pub lease_table_endpoint: Option<String>,
+}
+
+/// What the checkpoint follows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckpointAfter {
+    /// What is durable in the topic.
+    #[default]
+    Topic,
+    /// What every sink of the topic has committed.
+    Table,
 }
 
 /// Where to begin when no checkpoint exists.
@@ -117,6 +160,12 @@ pub struct SourceConfig {
     pub start: Start,
     /// What to do about events that the stream removed before they were read.
     pub on_loss: OnLoss,
+    /// What the checkpoint follows.
+    pub checkpoint_after: CheckpointAfter,
+    /// What is done about the retention period when unread events near its end.
+    pub guard: GuardSettings,
+    /// How the number of shards follows the load.
+    pub scaling: ScalingSettings,
     /// What is made of aggregated records.
     pub aggregated: Aggregated,
     /// How batches are made.
@@ -130,6 +179,9 @@ impl Default for SourceConfig {
         Self {
             start: Start::TrimHorizon,
             on_loss: OnLoss::Fail,
+            checkpoint_after: CheckpointAfter::Topic,
+            guard: GuardSettings::default(),
+            scaling: ScalingSettings::default(),
             aggregated: Aggregated::Auto,
             batching: Batching {
                 batch_bytes: 1 << 20,
@@ -144,6 +196,14 @@ impl Default for SourceConfig {
                 idle_interval: DEFAULT_IDLE_INTERVAL.get(),
             },
         }
+    }
+}
+
+impl SourceConfig {
+    /// True when the source may change its stream, or say how it should be changed.
+    #[must_use]
+    pub fn changes_stream(&self) -> bool {
+        self.guard.max_hours.is_some() || self.scaling.mode != ScalingMode::Off
     }
 }
 
@@ -167,6 +227,8 @@ pub struct KinesisConfig {
     pub stream: String,
     /// Access to AWS.
     pub aws: AwsSettings,
+    /// Which of the region's endpoints, of both services.
+    pub switches: AwsSwitches,
     /// Partitions of the topic, where `millpond run` creates it.
     pub topic_partitions: u32,
     /// How the source reads and batches.
@@ -185,6 +247,8 @@ impl KinesisConfig {
         let before = problems.errors();
         let raw: RawKinesis = section.read(problems)?;
         let leases = LeaseConfig::validate(section, problems, &raw);
+        let guard = watch_config::guard(section, problems, &raw);
+        let scaling = watch_config::scaling(section, problems, &raw);
         let stream = section.require(problems, "stream", raw.stream);
         if stream.as_deref().is_some_and(|name| !is_stream_name(name)) {
             problems.push(
@@ -192,6 +256,27 @@ impl KinesisConfig {
                     .problem("stream", "is no stream name")
                     .allowed("1 to 128 of `A-Z a-z 0-9 . _ -`"),
             );
+        }
+        let switches = AwsSwitches {
+            fips: raw.fips,
+            dual_stack: raw.dual_stack,
+        };
+        for (name, is_on, endpoint) in [
+            ("fips", raw.fips, &raw.endpoint),
+            ("dual-stack", raw.dual_stack, &raw.endpoint),
+            ("fips", raw.fips, &raw.lease_table_endpoint),
+            ("dual-stack", raw.dual_stack, &raw.lease_table_endpoint),
+        ] {
+            if is_on == Some(true) && endpoint.is_some() {
+                problems.push(
+                    section
+                        .problem(
+                            name,
+                            "chooses among the region's endpoints, and an endpoint is given",
+                        )
+                        .help("leave one of them out"),
+                );
+            }
         }
         let on_aws = raw.endpoint.is_none();
         let aws = AwsSettings::validate(section, problems, raw.region, raw.endpoint, raw.profile);
@@ -259,6 +344,7 @@ impl KinesisConfig {
         Some(Self {
             stream: stream?,
             aws,
+            switches,
             topic_partitions: topic_partitions?,
             source: SourceConfig {
                 start: match raw.start {
@@ -267,6 +353,9 @@ impl KinesisConfig {
                     Some(RawStart::AtTimestamp(moment)) => Start::AtTimestamp(moment.as_millis()),
                 },
                 on_loss: raw.on_loss.unwrap_or_default(),
+                checkpoint_after: raw.checkpoint_after.unwrap_or_default(),
+                guard,
+                scaling,
                 aggregated: raw.aggregated.unwrap_or(defaults.aggregated),
                 batching: Batching {
                     batch_bytes: usize::try_from(batch_bytes).ok()?,

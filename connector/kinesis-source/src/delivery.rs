@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use millpond_connector::mutation::{self, Mutation};
-use millpond_connector::topic::{PartitionId, StoredBatch};
+use millpond_connector::topic::{Offset, PartitionId, StoredBatch};
 use millpond_format::origin::{ChainLink, Origin};
 use millpond_format::record::BatchBuilder;
 use millpond_format::sequence::{Position, SequenceNumber};
@@ -108,6 +108,7 @@ struct Shard {
     hash_keys: Option<HashKeyRange>,
     epoch: u64,
     next_ordinals: Vec<u64>,
+    appended_ordinals: Vec<u64>,
     durable_ordinals: Vec<u64>,
     marks: VecDeque<Mark>,
     durable: Durable,
@@ -145,6 +146,8 @@ struct Partition {
     opened_at: Option<Instant>,
     sealed: VecDeque<Sealed>,
     in_flight: bool,
+    /// Appended and not released by the topic's consumers: end offset, and how far shards are up to there.
+    awaiting: VecDeque<(Offset, Vec<Run>)>,
 }
 
 /// The delivery of one stream into one topic.
@@ -159,6 +162,8 @@ pub struct Delivery {
     open_bytes: usize,
     key: String,
     changed: Vec<ShardIndex>,
+    /// What is appended counts as durable only once the topic's consumers have released it.
+    awaits_release: bool,
 }
 
 /// The topic partition of a Kinesis partition key (see `FORMAT.md`).
@@ -190,6 +195,16 @@ impl Delivery {
             open_bytes: 0,
             key: String::new(),
             changed: Vec::new(),
+            awaits_release: false,
+        }
+    }
+
+    /// Takes for durable only what the topic's consumers have released, as [`Delivery::released`] says.
+    #[must_use]
+    pub fn awaiting_release(self) -> Self {
+        Self {
+            awaits_release: true,
+            ..self
         }
     }
 
@@ -210,6 +225,7 @@ impl Delivery {
             hash_keys,
             epoch: chain.epoch,
             next_ordinals: chain.next_ordinals.clone(),
+            appended_ordinals: chain.next_ordinals.clone(),
             durable_ordinals: chain.next_ordinals.clone(),
             marks: VecDeque::new(),
             durable: Durable {
@@ -229,10 +245,17 @@ impl Delivery {
         self.shards[index.0].skip = Some(position);
     }
 
-    /// True when everything taken in of the shard is durable.
+    /// The first record of a shard was read: whatever is unread arrived then or later.
+    pub fn begins_at(&mut self, index: ShardIndex, arrival_ms: Option<i64>) {
+        let since_ms = &mut self.shards[index.0].durable.unread_since_ms;
+        *since_ms = arrival_ms.max(*since_ms);
+    }
+
+    /// True when everything taken in of the shard is in the topic.
     #[must_use]
     pub fn is_settled(&self, index: ShardIndex) -> bool {
-        self.shards[index.0].marks.is_empty()
+        let shard = &self.shards[index.0];
+        shard.appended_ordinals == shard.next_ordinals
     }
 
     /// Takes in one answer of a shard, in order.
@@ -425,6 +448,8 @@ impl Delivery {
     }
 }
 
+#[cfg(test)]
+mod release_tests;
 #[cfg(test)]
 #[path = "delivery_tests.rs"]
 mod tests;

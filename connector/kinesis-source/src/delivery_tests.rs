@@ -96,7 +96,7 @@ fn an_event_reaches_its_partition_with_its_origin() {
         ]
     );
     assert_eq!(delivery.durable(shard).position, None);
-    assert_eq!(delivery.appended(partition), 2);
+    assert_eq!(delivery.appended(partition, 0), 2);
     let durable = delivery.durable(shard);
     assert_eq!(
         durable.position.as_ref().map(|p| p.sequence.as_ref()),
@@ -143,7 +143,7 @@ fn batches_stay_below_their_size_and_a_large_event_has_its_own() {
                 .map(|(_, size)| size)
                 .collect::<Vec<_>>(),
         );
-        delivery.appended(partition);
+        delivery.appended(partition, 0);
     }
     assert_eq!(
         batches,
@@ -162,7 +162,7 @@ fn a_failed_append_is_offered_again_before_what_follows() {
     delivery.append_failed(partition);
     let (_, again) = delivery.next_append().expect("again");
     assert_eq!(again.raw, first.raw);
-    delivery.appended(partition);
+    delivery.appended(partition, 0);
     let (_, second) = delivery.next_append().expect("the next");
     assert!(unpack(&second)[0].0.contains(".1/k"));
 }
@@ -184,7 +184,7 @@ fn an_answer_without_records_moves_what_it_says_only() {
     assert!(!delivery.durable(shard).finished);
     delivery.seal_all();
     let (partition, _) = delivery.next_append().expect("a batch");
-    delivery.appended(partition);
+    delivery.appended(partition, 0);
     let durable = delivery.durable(shard);
     assert!(durable.caught_up && durable.finished);
     assert_eq!(durable.unread_since_ms, Some(5_000));
@@ -221,7 +221,7 @@ fn a_bad_sequence_number_is_named_and_not_passed() {
     );
     delivery.seal_all();
     let (partition, _) = delivery.next_append().expect("the good one");
-    delivery.appended(partition);
+    delivery.appended(partition, 0);
     assert_eq!(delivery.durable(shard).position, None);
 }
 
@@ -242,7 +242,7 @@ fn fullness_counts_open_and_sealed_bytes() {
     let mut raw = 0;
     while let Some((partition, batch)) = delivery.next_append() {
         raw += batch.raw.len();
-        delivery.appended(partition);
+        delivery.appended(partition, 0);
     }
     assert_eq!(delivery.buffered_bytes(), 0);
     // Sealed batches also count their record count, four bytes each.
@@ -394,7 +394,7 @@ impl World {
             self.delivery.seal_all();
             self.append();
             if let Some(partition) = self.store(0) {
-                self.delivery.appended(partition);
+                self.delivery.appended(partition, 0);
             } else if self.delivery.is_empty() {
                 break;
             }
@@ -436,7 +436,7 @@ proptest! {
                 Step::Append => world.append(),
                 Step::Acknowledge(pick) => {
                     if let Some(partition) = world.store(pick) {
-                        world.delivery.appended(partition);
+                        world.delivery.appended(partition, 0);
                     }
                 }
                 // A failed append may have been stored all the same, or not.

@@ -135,6 +135,21 @@ pub enum SourceError {
     /// The topic failed for good.
     #[error("cannot append to the topic: {0}")]
     Topic(#[from] TopicError),
+    /// The topic ends before what its consumers say that they have of it.
+    #[error(
+        "topic `{topic}` partition {partition} ends at offset {end}, and its consumers have released it up to {released}: it was made \
+         anew or lost records. Its sinks refuse it, too; see \"When the topic is lost\" in the README of `kinesis-source`"
+    )]
+    TopicAnew {
+        /// The topic.
+        topic: String,
+        /// Partition.
+        partition: u32,
+        /// One past the last record.
+        end: u64,
+        /// What was released.
+        released: u64,
+    },
     /// Another process with the same worker id takes part in sharing the shards.
     #[error(
         "another source with this worker's id is running: each needs a data directory of its own \

@@ -15,6 +15,7 @@ use crate::checkpoint_file::FileCheckpoints;
 use crate::config::{KinesisConfig, LeaseConfig, RawKinesis, Start};
 use crate::dynamo_table::{DynamoTable, TableSettings};
 use crate::sdk::SdkStream;
+use crate::sdk_admin::SdkAdmin;
 use crate::session::sharing::Worker;
 use crate::source::{KinesisSource, system_clock};
 
@@ -63,10 +64,10 @@ impl ValidConnector for KinesisConfig {
     }
 
     async fn build(self: Box<Self>) -> anyhow::Result<BuiltConnector> {
-        let sdk = self.aws.load().await?;
+        let sdk = self.aws.load_with(self.switches).await?;
         self.aws.check_credentials(&sdk).await?;
         let lease_sdk = match &self.leases {
-            Some(leases) => Some(leases.aws.load().await?),
+            Some(leases) => Some(leases.aws.load_with(self.switches).await?),
             None => None,
         };
         Ok(BuiltConnector::Source(Box::new(ConfiguredSource {
@@ -128,6 +129,13 @@ impl Source for ConfiguredSource {
                 };
                 KinesisSource::shared(api, self.config.source, Arc::new(table), worker)
             }
+        };
+        let source = match self.config.source.changes_stream() {
+            true => {
+                let admin = SdkAdmin::new(&self.sdk, &self.config.stream);
+                source.with_admin(Arc::new(admin))
+            }
+            false => source,
         };
         Box::new(source).run(context).await
     }

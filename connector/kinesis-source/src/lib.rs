@@ -14,12 +14,14 @@
 //! [`shard_table`] puts leases beside the checkpoints, so that many sources share the shards:
 //! [`dynamo_table`] in DynamoDB, with the rows of the Kinesis Client Library ([`kcl_row`]).
 
+pub mod admin;
 pub mod aggregate;
 pub mod checkpoint;
 pub mod checkpoint_file;
 pub mod checkpoint_memory;
 pub mod classify;
 pub mod client;
+pub mod clock;
 pub mod config;
 pub mod delivery;
 mod dynamo_call;
@@ -33,17 +35,22 @@ pub mod lineage;
 mod listing;
 pub mod loss;
 pub mod memory_table;
+pub mod operations;
 pub mod pacing;
 mod progress;
 mod reader;
 pub mod retention;
+pub mod retention_guard;
 mod retry;
 pub mod roster;
 pub mod sdk;
+pub mod sdk_admin;
 mod session;
 pub mod shard;
+pub mod shard_scaling;
 pub mod shard_table;
 pub mod source;
+pub mod watch_config;
 
 pub use kind::{KinesisKind, kind};
 pub use reader::WallClock;

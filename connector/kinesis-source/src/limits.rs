@@ -10,6 +10,23 @@ pub const SHARD_READS_PER_SECOND: u32 = 5;
 /// (Kinesis API reference, `GetRecords`, read 2026-11-23: 2 MiB).
 pub const SHARD_READ_BYTES_PER_SECOND: u64 = 2 << 20;
 
+/// Bytes a second that one shard takes in (Kinesis developer guide, "Quotas and limits", read 2026-11-23: 1 MB).
+pub const SHARD_WRITE_BYTES_PER_SECOND: u64 = 1_000_000;
+
+/// Time between two readings of the clocks on data loss.
+pub const CLOCK_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two looks at the stream's retention period and shards; an account may make 20 calls of
+/// `DescribeStreamSummary` a second (Kinesis API reference, read 2026-11-26).
+pub const DESCRIBE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// A warning that still holds is said again after so long.
+pub const WARNING_INTERVAL: Duration = Duration::from_secs(600);
+
+/// Shortest and longest retention period, hours (Kinesis API reference, `IncreaseStreamRetentionPeriod`, read
+/// 2026-11-26).
+pub const RETENTION_HOURS: std::ops::RangeInclusive<u32> = 24..=8_760;
+
 /// Largest `Limit` of one `GetRecords` call (Kinesis API reference, `GetRecords`, read 2026-11-23).
 pub const MAX_RECORDS_PER_READ: u32 = 10_000;
 
@@ -78,6 +95,13 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 
 /// Most records in one stored batch, whatever their size.
 pub const MAX_RECORDS_PER_BATCH: u32 = 100_000;
+
+/// Batches of a topic partition, and answers of a shard, that wait to be released by the topic's consumers before they
+/// are known less finely.
+pub const MAX_AWAITING: usize = 512;
+
+/// Time between two questions how far the topic's consumers are.
+pub const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Largest checkpoint file that is read: about 200 bytes a shard and 20 a topic partition.
 pub const MAX_CHECKPOINT_BYTES: u64 = 64 << 20;

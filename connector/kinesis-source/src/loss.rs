@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::random;
-use millpond_connector::topic::{StoredBatch, Topic, TopicError};
+use millpond_connector::topic::{Offset, PartitionId, StoredBatch, Topic, TopicError};
 use millpond_format::record::BatchBuilder;
 use millpond_format::stream_gap::{StreamGap, StreamGapKind};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::delivery::topic_partition;
+use crate::limits::RELEASE_INTERVAL;
 
 /// Waits between tries to tell the topic of a loss.
 const TELLING: BackoffPolicy =
@@ -80,15 +81,24 @@ pub fn marker(gap: &StreamGap, now_ms: i64) -> StoredBatch {
     }
 }
 
-/// Tells the topic of a gap, and answers when that is durable. The topic partition follows from the shard.
+/// Tells the topic of a gap, and answers when that is durable: in the topic, or with `awaits_release` where its
+/// consumers put it. The topic partition follows from the shard.
 ///
 /// # Errors
 /// [`TopicError`] when waiting cannot help.
-pub async fn tell(topic: Arc<dyn Topic>, gap: StreamGap, now_ms: i64) -> Result<(), TopicError> {
+pub async fn tell(
+    topic: Arc<dyn Topic>,
+    gap: StreamGap,
+    now_ms: i64,
+    awaits_release: bool,
+) -> Result<(), TopicError> {
     let partition = topic_partition(&gap.shard, topic.partition_count());
     let mut backoff = Backoff::new(TELLING);
     loop {
         match topic.append(partition, marker(&gap, now_ms)).await {
+            Ok(offsets) if awaits_release => {
+                return released(topic.as_ref(), partition, offsets.end).await;
+            }
             Ok(_) => return Ok(()),
             Err(
                 error @ TopicError::Storage {
@@ -101,5 +111,27 @@ pub async fn tell(topic: Arc<dyn Topic>, gap: StreamGap, now_ms: i64) -> Result<
             }
             Err(error) => return Err(error),
         }
+    }
+}
+
+/// Waits until every consumer has what lies before an offset in safety.
+async fn released(
+    topic: &dyn Topic,
+    partition: PartitionId,
+    end: Offset,
+) -> Result<(), TopicError> {
+    loop {
+        match topic.released().await {
+            Ok(released) => {
+                let found = released.get(partition as usize).copied().flatten();
+                if found >= Some(end) {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the topic does not say how far its consumers are, it will be asked again");
+            }
+        }
+        tokio::time::sleep(RELEASE_INTERVAL).await;
     }
 }

@@ -44,6 +44,7 @@ pub(crate) enum FromReader {
         records: Vec<StreamRecord>,
         end: AnswerEnd,
         children: Vec<ShardInfo>,
+        millis_behind_latest: i64,
     },
 }
 
@@ -173,10 +174,11 @@ impl ShardReader {
                 return Ok(None);
             }
         }
-        if let Some(first) = records.first() {
-            if self.unpinned && !self.remember_first(first).await {
-                return Ok(None);
-            }
+        if let Some(first) = records.first()
+            && self.unpinned
+            && !self.remember_first(first).await
+        {
+            return Ok(None);
         }
         if let Some(last) = records.last() {
             self.from = ReadFrom::After(last.sequence.clone());
@@ -198,6 +200,7 @@ impl ShardReader {
                 closed: next.is_none(),
             },
             children,
+            millis_behind_latest,
         };
         let heard = self.out.send(message).await.is_ok();
         Ok(next.filter(|_| heard))

@@ -191,6 +191,37 @@ impl Roster {
         std::mem::take(&mut self.unseen).into_iter().collect()
     }
 
+    /// Shards that are not read to their end.
+    #[must_use]
+    pub fn unfinished(&self) -> u32 {
+        let shards = self.lineage.shards();
+        let count = shards
+            .filter(|(_, stage)| *stage != Stage::Finished)
+            .count();
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Shards that others read: not read to their end, and begun.
+    pub fn read_elsewhere(
+        &self,
+        is_here: impl Fn(&ShardId) -> bool,
+    ) -> impl Iterator<Item = &ShardId> {
+        let begun = |entry: &ShardCheckpoint| entry.progress.chain().is_some();
+        let shards = self.checkpoint.shards.iter();
+        shards
+            .filter(move |(id, entry)| begun(entry) && !is_here(id))
+            .map(|(id, _)| id)
+    }
+
+    /// Since when something may be unread, of all shards that are not read to their end, milliseconds since the
+    /// Unix epoch.
+    #[must_use]
+    pub fn oldest_unread_ms(&self) -> Option<i64> {
+        let shards = self.checkpoint.shards.values();
+        let unfinished = shards.filter(|entry| !entry.is_finished());
+        unfinished.filter_map(|entry| entry.unread_since_ms).min()
+    }
+
     /// The hash keys whose records the shard takes, where that is known.
     #[must_use]
     pub fn hash_keys(&self, id: &ShardId) -> Option<HashKeyRange> {

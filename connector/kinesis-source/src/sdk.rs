@@ -227,7 +227,7 @@ fn millis(time: &DateTime) -> Option<i64> {
     i64::try_from((time.as_nanos() + 500_000).div_euclid(1_000_000)).ok()
 }
 
-fn unreadable(what: &str) -> Failure {
+pub(crate) fn unreadable(what: &str) -> Failure {
     Failure {
         step: FailedStep::Answer,
         code: None,
@@ -237,7 +237,7 @@ fn unreadable(what: &str) -> Failure {
     }
 }
 
-fn failure<E>(error: SdkError<E, HttpResponse>) -> Failure
+pub(crate) fn failure<E>(error: SdkError<E, HttpResponse>) -> Failure
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {

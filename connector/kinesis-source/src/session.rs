@@ -7,7 +7,9 @@
 mod intake;
 pub(crate) mod losses;
 mod outcomes;
+mod releases;
 pub(crate) mod sharing;
+pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -43,7 +45,9 @@ use crate::shard::{ShardId, ShardInfo};
 use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
 use losses::Losses;
 use outcomes::append;
+use releases::Releases;
 use sharing::Shared;
+use watch::{Changed, Look, Watch, WatchSettings};
 
 /// Waits between tries of an append or a save: the disk may have room again.
 const LOCAL: BackoffPolicy =
@@ -59,6 +63,9 @@ pub(crate) struct Parts {
     pub(crate) pace: Pace,
     pub(crate) retention: Retention,
     pub(crate) on_loss: OnLoss,
+    pub(crate) watch: WatchSettings,
+    /// The checkpoint follows what the topic's consumers have released.
+    pub(crate) awaits_release: bool,
 }
 
 /// What a task of the session reports.
@@ -69,6 +76,9 @@ enum Done {
     Saved(Result<Vec<ShardId>, CheckpointError>),
     LossTold(ShardId, ShardIndex, Result<StreamGap, TopicError>),
     UnseenTold(Result<StreamGap, TopicError>),
+    Looked(Look),
+    Released(Result<Vec<Option<Offset>>, TopicError>),
+    Changed(Changed),
     Claimed(ShardId, u64, Result<Option<ShardRow>, CheckpointError>),
 }
 
@@ -115,6 +125,8 @@ pub(crate) struct Session {
     append_backoffs: BTreeMap<PartitionId, Backoff>,
     endings: Endings,
     losses: Losses,
+    watch: Watch,
+    releases: Releases,
     listing: bool,
     last_listing: Instant,
     listing_wanted: bool,
@@ -145,6 +157,8 @@ impl Session {
     ) -> Self {
         let (to_session, messages) = mpsc::channel(1);
         let now = Instant::now();
+        let watch = Watch::new(parts.watch.clone(), now);
+        let releases = Releases::new(parts.awaits_release, now);
         let started_ms = (parts.clock)();
         Self {
             started_ms,
@@ -161,6 +175,8 @@ impl Session {
             append_backoffs: BTreeMap::new(),
             endings: Endings::default(),
             losses: Losses::default(),
+            watch,
+            releases,
             listing: false,
             last_listing: now,
             listing_wanted: false,
@@ -223,15 +239,27 @@ impl Session {
 
     fn next_wake(&self) -> Instant {
         let linger = self.delivery.next_due().map(Instant::from_std);
-        let save = (self.roster.is_dirty() && self.saving.is_none()).then_some(self.next_save);
+        let may_save = self.saving.is_none() && !self.losses.hold_saves();
+        let save = (self.roster.is_dirty() && may_save).then_some(self.next_save);
         let listing = (!self.listing && self.drain_until.is_none()).then(|| self.next_listing());
         let shared = self.shared.as_ref().filter(|_| self.drain_until.is_none());
         let stall = shared.and_then(|shared| self.next_stall(shared));
-        [linger, save, listing, stall, self.drain_until]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or_else(|| Instant::now() + LISTING_INTERVAL)
+        let watch = self.drain_until.is_none().then(|| self.watch.next());
+        let awaits = self.delivery.awaits();
+        let release = self.releases.next().filter(|_| awaits);
+        [
+            linger,
+            save,
+            listing,
+            stall,
+            watch,
+            release,
+            self.drain_until,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .unwrap_or_else(|| Instant::now() + LISTING_INTERVAL)
     }
 
     fn next_listing(&self) -> Instant {
@@ -258,6 +286,7 @@ impl Session {
         }
         self.start_appends();
         self.tell_losses();
+        self.ask_released(now);
         if self.recount {
             self.count_shards();
         }
@@ -268,6 +297,7 @@ impl Session {
             self.start_save(now);
         }
         if self.drain_until.is_none() {
+            self.keep_watch(now);
             self.give_up_stalled(now.into_std());
             self.refresh_wanted();
             self.finish_leaving();

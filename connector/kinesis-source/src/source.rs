@@ -8,10 +8,11 @@ use millpond_connector::connector::{ConnectorContext, Source};
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Topic;
 
+use crate::admin::StreamAdmin;
 use crate::checkpoint::{CheckpointStore, PinnedStart, StreamCheckpoint};
 use crate::classify::Operation;
 use crate::client::{StreamApi, StreamState, StreamSummary};
-use crate::config::{SourceConfig, Start};
+use crate::config::{CheckpointAfter, SourceConfig, Start};
 use crate::delivery::Delivery;
 use crate::error::SourceError;
 use crate::listing::list_all;
@@ -22,6 +23,7 @@ use crate::retry::{Phase, Retry};
 use crate::roster::Roster;
 use crate::session::losses::unseen_gap;
 use crate::session::sharing::{Shared, Worker};
+use crate::session::watch::WatchSettings;
 use crate::session::{Parts, Session};
 use crate::shard_table::{Alone, ShardTable, StreamHead};
 
@@ -35,6 +37,7 @@ pub struct KinesisSource {
     table: Arc<dyn ShardTable>,
     /// Who this process is among those that share the shards.
     worker: Option<Worker>,
+    admin: Option<Arc<dyn StreamAdmin>>,
     clock: WallClock,
 }
 
@@ -51,6 +54,7 @@ impl KinesisSource {
             config,
             table: Arc::new(Alone::new(checkpoints)),
             worker: None,
+            admin: None,
             clock: Arc::new(system_clock),
         }
     }
@@ -68,6 +72,7 @@ impl KinesisSource {
             config,
             table,
             worker: Some(worker),
+            admin: None,
             clock: Arc::new(system_clock),
         }
     }
@@ -77,6 +82,17 @@ impl KinesisSource {
     pub fn with_clock(mut self, clock: WallClock) -> Self {
         self.clock = clock;
         self
+    }
+
+    /// Lets the source change its stream, as its settings say.
+    #[must_use]
+    pub fn with_admin(mut self, admin: Arc<dyn StreamAdmin>) -> Self {
+        self.admin = Some(admin);
+        self
+    }
+
+    fn awaits_release(&self) -> bool {
+        self.config.checkpoint_after == CheckpointAfter::Table
     }
 
     /// Looks at stream and checkpoint; answers the roster with a first listing, saved.
@@ -173,7 +189,8 @@ impl KinesisSource {
             }
             let now_ms = (self.clock)();
             let gap = unseen_gap(&target.stream, &shard, now_ms - retention_ms);
-            tell(topic.clone(), gap.clone(), now_ms).await?;
+            // Before anything is read there is nothing else to do: the sinks bring it to safety meanwhile.
+            tell(topic.clone(), gap.clone(), now_ms, self.awaits_release()).await?;
             tracing::error!(%gap, "recorded as a gap");
             metrics.stream_gaps.add(1);
         }
@@ -234,6 +251,23 @@ impl KinesisSource {
     }
 }
 
+/// What consumers released of an earlier topic of the same name says nothing of this one.
+async fn check_topic(topic: &dyn Topic) -> Result<(), SourceError> {
+    let released = topic.released().await?;
+    for (partition, released) in (0..).zip(released) {
+        let end = topic.bounds(partition).await?.end;
+        if let Some(released) = released.filter(|released| *released > end) {
+            return Err(SourceError::TopicAnew {
+                topic: topic.name().to_owned(),
+                partition,
+                end,
+                released,
+            });
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn system_clock() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| {
@@ -252,12 +286,20 @@ impl Source for KinesisSource {
             () = context.drain.cancelled() => return Ok(()),
         };
         let stream = self.api.target().stream.clone();
+        let awaits_release = self.awaits_release();
+        if awaits_release {
+            check_topic(context.topic.as_ref()).await?;
+        }
         let delivery = Delivery::new(
             &stream,
             partition_count,
             self.config.batching,
             self.config.aggregated,
         );
+        let delivery = match awaits_release {
+            true => delivery.awaiting_release(),
+            false => delivery,
+        };
         let parts = Parts {
             api: self.api,
             table: self.table.clone(),
@@ -267,6 +309,12 @@ impl Source for KinesisSource {
             pace: self.config.pace,
             retention: Retention::new(summary.retention_ms),
             on_loss: self.config.on_loss,
+            awaits_release,
+            watch: WatchSettings {
+                guard: self.config.guard,
+                scaling: self.config.scaling,
+                admin: self.admin,
+            },
         };
         let shared = self.worker.as_ref().and_then(|worker| {
             let sharing = self.table.sharing()?;

@@ -24,6 +24,13 @@ fn the_least_and_the_most_are_accepted() {
             16,
         ),
         ("stream: events\nstart: latest", 4),
+        (
+            "stream: events\nfips: true\ndual-stack: true\non-loss: gap-and-continue\ncheckpoint-after: table\n\
+             retention-guard: extend\nretention-max: 168h\nretention-give-back: 24h\nshard-scaling: auto\n\
+             min-shards: 2\nmax-shards: 64\nutilisation-low: 20\nutilisation-high: 80",
+            4,
+        ),
+        ("stream: events\nshard-scaling: advise\nmax-shards: 8", 4),
         ("stream: events\nlease-table: leases", 4),
         (
             "stream: events\nlease-table: leases\ncreate-lease-table: true\nlease-duration: 300s\n\
@@ -115,7 +122,7 @@ fn the_sample_and_the_manifest_name_every_setting() {
     let sample = include_str!("../sample-config.yaml");
     let manifest = include_str!("../Connector.toml");
     let readme = include_str!("../README.md");
-    assert_eq!(properties.len(), 15);
+    assert_eq!(properties.len(), 27);
     for name in properties.keys() {
         assert!(
             sample.contains(&format!("{name}:")),
@@ -129,5 +136,59 @@ fn the_sample_and_the_manifest_name_every_setting() {
             readme.contains(&format!("`{name}`")),
             "README lacks `{name}`"
         );
+    }
+}
+
+#[test]
+fn what_a_source_may_do_to_its_stream_is_stated_whole() {
+    for (section, mistakes) in [
+        (
+            "on-loss: skip\ncheckpoint-after: disk",
+            &["skip", "disk"][..],
+        ),
+        (
+            "retention-max: 48h\nretention-give-back: 24h",
+            &[
+                "retention-max",
+                "does nothing without `retention-guard: extend`",
+            ],
+        ),
+        ("retention-guard: extend", &["set `retention-max`"]),
+        (
+            "retention-guard: extend\nretention-max: 90m\nretention-give-back: 9000h",
+            &[
+                "is no retention period",
+                "is not shorter than `retention-max`",
+            ],
+        ),
+        (
+            "min-shards: 2\nutilisation-low: 9",
+            &["does nothing without `shard-scaling`", "utilisation-low"],
+        ),
+        ("shard-scaling: auto", &["max-shards"]),
+        (
+            "shard-scaling: auto\nmin-shards: 0\nmax-shards: 20000\nutilisation-high: 101",
+            &["min-shards", "max-shards", "utilisation-high"],
+        ),
+        (
+            "shard-scaling: auto\nmin-shards: 9\nmax-shards: 8\nutilisation-low: 40",
+            &[
+                "is below `min-shards`",
+                "is more than half of `utilisation-high`",
+            ],
+        ),
+        (
+            "fips: true\nendpoint: http://127.0.0.1:4567",
+            &["an endpoint is given"],
+        ),
+        (
+            "dual-stack: true\nlease-table: t\nlease-table-endpoint: http://127.0.0.1:8000",
+            &["an endpoint is given"],
+        ),
+    ] {
+        let said = said(&format!("stream: events\n{section}"));
+        for mistake in mistakes {
+            assert!(said.contains(mistake), "`{mistake}` is not said: {said}");
+        }
     }
 }

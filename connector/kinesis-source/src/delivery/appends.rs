@@ -1,14 +1,16 @@
 //! From open batches to appends, and from acknowledged appends to durable positions.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use bytes::Bytes;
 use millpond_connector::mutation::{self, Mutation};
-use millpond_connector::topic::{PartitionId, StoredBatch};
+use millpond_connector::topic::{Offset, PartitionId, StoredBatch};
 use millpond_format::record::BatchBuilder;
 use millpond_format::sequence::Position;
 
-use super::{AnswerEnd, Delivery, Mark, Partition, Sealed, ShardIndex};
+use super::{AnswerEnd, Delivery, Mark, Partition, Run, Sealed, ShardIndex};
+use crate::limits::MAX_AWAITING;
 
 impl Delivery {
     pub(super) fn mark(&mut self, index: ShardIndex, position: Option<Position>, end: AnswerEnd) {
@@ -26,6 +28,12 @@ impl Delivery {
                 ordinals: shard.next_ordinals.clone(),
                 end,
             }),
+        }
+        if self.awaits_release {
+            thin_out(&mut shard.marks, |earlier, later| {
+                later.position = later.position.take().or(earlier.position);
+                later.end.caught_up |= earlier.end.caught_up;
+            });
         }
         self.advance(index);
     }
@@ -88,8 +96,9 @@ impl Delivery {
         Some((partition_id as PartitionId, batch))
     }
 
-    /// The append in flight on this partition is durable. Answers its number of events.
-    pub fn appended(&mut self, partition: PartitionId) -> u32 {
+    /// The append in flight on this partition is durable, and ends before offset `end`. Answers its number of
+    /// events.
+    pub fn appended(&mut self, partition: PartitionId, end: Offset) -> u32 {
         let Some(partition_state) = self.partitions.get_mut(partition as usize) else {
             return 0;
         };
@@ -98,11 +107,55 @@ impl Delivery {
             return 0;
         };
         self.sealed_bytes -= sealed.batch.raw.len();
-        for run in sealed.runs {
-            self.shards[run.shard.0].durable_ordinals[partition as usize] = run.next_ordinal;
-            self.advance(run.shard);
+        for run in &sealed.runs {
+            self.shards[run.shard.0].appended_ordinals[partition as usize] = run.next_ordinal;
+        }
+        if self.awaits_release {
+            let awaiting = &mut self.partitions[partition as usize].awaiting;
+            awaiting.push_back((end, sealed.runs));
+            thin_out(awaiting, |(_, earlier), (_, later)| {
+                let known = later.len();
+                let missing = |run: &Run| {
+                    later[..known]
+                        .iter()
+                        .all(|run_of| run_of.shard != run.shard)
+                };
+                let missing: Vec<Run> = earlier.into_iter().filter(missing).collect();
+                later.extend(missing);
+            });
+        } else {
+            self.reached(partition, &sealed.runs);
         }
         sealed.batch.record_count
+    }
+
+    /// Every consumer of the topic has what lies before offset `end` of this partition in safety.
+    pub fn released(&mut self, partition: PartitionId, end: Offset) {
+        loop {
+            let Some(state) = self.partitions.get_mut(partition as usize) else {
+                return;
+            };
+            let is_released = |(last, _): &mut (Offset, Vec<Run>)| *last <= end;
+            let Some((_, runs)) = state.awaiting.pop_front_if(is_released) else {
+                return;
+            };
+            self.reached(partition, &runs);
+        }
+    }
+
+    /// True while something is in the topic that its consumers have not released.
+    #[must_use]
+    pub fn awaits(&self) -> bool {
+        let mut partitions = self.partitions.iter();
+        partitions.any(|partition| !partition.awaiting.is_empty())
+    }
+
+    fn reached(&mut self, partition: PartitionId, runs: &[Run]) {
+        for run in runs {
+            let durable = &mut self.shards[run.shard.0].durable_ordinals[partition as usize];
+            *durable = run.next_ordinal.max(*durable);
+            self.advance(run.shard);
+        }
     }
 
     /// The append in flight on this partition failed: the same batch is offered again, first.
@@ -139,6 +192,23 @@ impl Delivery {
         }
         if moved && !self.changed.contains(&index) {
             self.changed.push(index);
+        }
+    }
+}
+
+/// Above the limit every second one is merged into the one behind it: what waits for long is known less finely.
+fn thin_out<T>(queue: &mut VecDeque<T>, merge: impl Fn(T, &mut T)) {
+    if queue.len() <= MAX_AWAITING {
+        return;
+    }
+    let mut rest = std::mem::take(queue).into_iter();
+    while let Some(earlier) = rest.next() {
+        match rest.next() {
+            Some(mut later) => {
+                merge(earlier, &mut later);
+                queue.push_back(later);
+            }
+            None => queue.push_back(earlier),
         }
     }
 }

@@ -36,6 +36,7 @@ impl Session {
                 arrival_ms,
                 remembered,
             } => {
+                self.delivery.begins_at(shard, arrival_ms);
                 let id = self.delivery.shard_id(shard).clone();
                 let chain = self.delivery.durable(shard).chain.clone();
                 self.roster.first_read(&id, sequence, arrival_ms, chain);
@@ -47,6 +48,7 @@ impl Session {
                 records,
                 end,
                 children,
+                millis_behind_latest,
             } => {
                 if end.closed {
                     self.endings.named.insert(shard, children);
@@ -54,6 +56,9 @@ impl Session {
                 let now = Instant::now().into_std();
                 match self.delivery.accept(shard, &records, end, now) {
                     Ok(accepted) => {
+                        let id = self.delivery.shard_id(shard);
+                        let (bytes, count) = (accepted.bytes, records.len() as u64);
+                        self.watch.answered(id, millis_behind_latest, bytes, count);
                         self.moved(shard, accepted.bytes);
                         self.count(shard, accepted);
                     }
@@ -105,6 +110,7 @@ impl Session {
     pub(super) fn note_progress(&mut self) {
         let now = Instant::now().into_std();
         for index in self.delivery.take_changed() {
+            self.clock_moved(index);
             let durable = self.delivery.durable(index);
             let id = self.delivery.shard_id(index);
             if !self.is_active(index) {
@@ -138,6 +144,7 @@ impl Session {
         self.roster.finished(&id, children, durable);
         self.caught_up.remove(&id);
         self.active.remove(&id);
+        self.watch.forget(&id);
         self.recount = true;
         // Others may wait for the children.
         self.urgent |= self.shared.is_some();

@@ -91,6 +91,8 @@ impl Session {
                 self.listing_wanted = true;
             } else if listing.shards.iter().any(|shard| shard.id == id) {
                 tracing::warn!(shard = %id, "shard was not found and is listed: tried again");
+                // Its events may be numbered from the checkpoint again: not in a batch with those on their way.
+                self.delivery.seal_all();
                 self.forget(&id);
             } else {
                 self.gone(id);
@@ -153,9 +155,9 @@ impl Session {
                 kind: open.lost.kind,
             };
             let topic = self.parts.topic.clone();
-            let (id, index) = (id.clone(), open.index);
+            let (id, index, awaits) = (id.clone(), open.index, self.parts.awaits_release);
             self.tasks.spawn(async move {
-                let told = tell(topic, gap.clone(), now_ms).await;
+                let told = tell(topic, gap.clone(), now_ms, awaits).await;
                 Done::LossTold(id, index, told.map(|()| gap))
             });
         }
@@ -214,9 +216,9 @@ impl Session {
             }
             self.losses.unseen += 1;
             let gap = unseen_gap(&self.parts.api.target().stream, &id, self.horizon_ms());
-            let topic = self.parts.topic.clone();
+            let (topic, awaits) = (self.parts.topic.clone(), self.parts.awaits_release);
             self.tasks.spawn(async move {
-                let told = tell(topic, gap.clone(), now_ms).await;
+                let told = tell(topic, gap.clone(), now_ms, awaits).await;
                 Done::UnseenTold(told.map(|()| gap))
             });
         }

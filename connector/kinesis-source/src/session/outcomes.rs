@@ -20,9 +20,9 @@ use crate::shard_table::WriteIf;
 impl Session {
     pub(super) fn task_done(&mut self, done: Result<Done, JoinError>) {
         match done {
-            Ok(Done::Appended(partition, Ok(_))) => {
+            Ok(Done::Appended(partition, Ok(offsets))) => {
                 self.append_backoffs.remove(&partition);
-                let events = self.delivery.appended(partition);
+                let events = self.delivery.appended(partition, offsets.end);
                 self.parts.metrics.topic_events.add(u64::from(events));
                 self.topic_moved();
                 self.note_progress();
@@ -33,6 +33,9 @@ impl Session {
             Ok(Done::Saved(result)) => self.saved(result),
             Ok(Done::LossTold(id, index, told)) => self.loss_told(id, index, told),
             Ok(Done::UnseenTold(told)) => self.unseen_told(told),
+            Ok(Done::Released(released)) => self.released(released),
+            Ok(Done::Looked(look)) => self.looked(look),
+            Ok(Done::Changed(changed)) => self.changed(changed),
             Ok(Done::Claimed(id, epoch, row)) => self.claimed(id, epoch, row),
             Err(error) if error.is_cancelled() => {}
             Err(error) => self.fail(SourceError::Task(error.to_string())),

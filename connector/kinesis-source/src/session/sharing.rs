@@ -254,6 +254,8 @@ impl Session {
             .active
             .iter()
             .filter(|(id, active)| shared.is_ready(id) && active.progress.is_stalled(now))
+            // Read to its end, it waits for the topic's consumers: another owner could do no more.
+            .filter(|(_, active)| !self.endings.named.contains_key(&active.index))
             .map(|(id, _)| id.clone())
             .collect();
         for id in stalled {
@@ -274,7 +276,9 @@ impl Session {
 
     /// When something about stalled shards is to be done.
     pub(super) fn next_stall(&self, shared: &Shared) -> Option<Instant> {
-        let read_here = self.active.iter().filter(|(id, _)| shared.is_ready(id));
+        let read_here = self.active.iter().filter(|(id, active)| {
+            shared.is_ready(id) && !self.endings.named.contains_key(&active.index)
+        });
         let stalls = read_here.map(|(_, active)| Instant::from_std(active.progress.stalls_at()));
         stalls.chain(shared.resting.values().copied()).min()
     }
@@ -409,6 +413,7 @@ impl Session {
             self.endings.forget(active.index);
         }
         self.losses.forget(id);
+        self.watch.forget(id);
         self.pins.retain(|(pinned, _)| pinned != id);
         self.caught_up.remove(id);
         self.roster.let_go(id);

@@ -1,5 +1,6 @@
 //! A topic in memory whose appends can be slow, refused, or held.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -27,6 +28,10 @@ pub struct MemoryTopic {
     appends: AtomicU64,
     pub largest_in_flight: AtomicU32,
     in_flight: Mutex<Vec<u32>>,
+    /// Held for so long that it is looked at seldom whether it still is.
+    pub held_for_hours: AtomicBool,
+    /// What consumers have released, by partition.
+    pub released: Mutex<BTreeMap<PartitionId, Offset>>,
 }
 
 impl MemoryTopic {
@@ -82,6 +87,17 @@ impl MemoryTopic {
         base..end
     }
 
+    pub fn end(&self, partition: PartitionId) -> Offset {
+        let batches = self.batches(partition).into_iter();
+        batches.map(|batch| u64::from(batch.record_count)).sum()
+    }
+
+    /// A consumer has everything that is stored now.
+    pub fn release_all(&self) {
+        let ends = (0..self.partitions).map(|id| (id, self.end(id)));
+        *self.released.lock().expect("not poisoned") = ends.collect();
+    }
+
     fn failed(&self, retryable: bool) -> TopicError {
         TopicError::Storage {
             topic: "events".to_owned(),
@@ -120,7 +136,9 @@ impl Topic for MemoryTopic {
             tokio::time::sleep(Duration::from_millis(turn * 7_919 % delay)).await;
         }
         while self.held.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            let coarse = self.held_for_hours.load(Ordering::Relaxed);
+            let wait = if coarse { 10_000 } else { 10 };
+            tokio::time::sleep(Duration::from_millis(wait)).await;
         }
         self.count(partition, -1);
         if self.broken.load(Ordering::Relaxed) {
@@ -153,11 +171,17 @@ impl Topic for MemoryTopic {
         })
     }
 
-    async fn bounds(&self, _: PartitionId) -> Result<OffsetBounds, TopicError> {
+    async fn bounds(&self, partition: PartitionId) -> Result<OffsetBounds, TopicError> {
         Ok(OffsetBounds {
             earliest: 0,
-            end: 0,
+            end: self.end(partition),
         })
+    }
+
+    async fn released(&self) -> Result<Vec<Option<Offset>>, TopicError> {
+        let released = self.released.lock().expect("not poisoned");
+        let partitions = 0..self.partitions;
+        Ok(partitions.map(|id| released.get(&id).copied()).collect())
     }
 
     async fn release(&self, _: PartitionId, _: &str, _: Offset) -> Result<(), TopicError> {

@@ -1,0 +1,64 @@
+//! The one HTTP client that AWS is spoken to with: its TLS, and the proxy that the environment names.
+
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_http_client::{Builder, Connector};
+use aws_smithy_runtime_api::client::http::SharedHttpClient;
+
+/// A client that goes through `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`, but for the hosts of `NO_PROXY`; or
+/// `direct`, whatever the environment says.
+#[must_use]
+pub fn client(direct: bool) -> SharedHttpClient {
+    Builder::new().build_with_connector_fn(move |settings, components| {
+        let proxy = match direct {
+            true => ProxyConfig::disabled(),
+            false => ProxyConfig::from_env(),
+        };
+        let mut builder = Connector::builder()
+            .proxy_config(proxy)
+            .tls_provider(Provider::Rustls(CryptoMode::Ring));
+        builder.set_connector_settings(settings.cloned());
+        if let Some(components) = components {
+            builder.set_sleep_impl(components.sleep_impl());
+        }
+        builder.build()
+    })
+}
+
+/// True for a URL of this machine, which no proxy could reach.
+#[must_use]
+pub fn is_loopback(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = match authority.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => authority.split(':').next().unwrap_or_default(),
+    };
+    let is_local = |address: std::net::IpAddr| address.is_loopback();
+    host == "localhost" || host.parse().is_ok_and(is_local)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_is_known_by_its_names() {
+        for url in [
+            "http://127.0.0.1:4567",
+            "http://127.9.9.9/",
+            "http://localhost:1",
+            "https://[::1]:8000/x",
+        ] {
+            assert!(is_loopback(url), "{url}");
+        }
+        for url in [
+            "http://10.0.0.1",
+            "https://kinesis.local:1",
+            "http://localhost.example",
+        ] {
+            assert!(!is_loopback(url), "{url}");
+        }
+    }
+}
