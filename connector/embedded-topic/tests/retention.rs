@@ -75,6 +75,7 @@ async fn without_a_consumer_or_with_a_slow_one_nothing_is_removed() {
     let topic = open(dir.path(), Retention::default());
     append(&topic, 10).await;
     assert_eq!(earliest(&topic).await, 0, "no consumer yet");
+    assert_eq!(topic.released().await.expect("open")[0], None);
 
     topic.register_consumer("slow").expect("open");
     topic.release(0, "fast", 20).await.expect("released");
@@ -84,9 +85,13 @@ async fn without_a_consumer_or_with_a_slow_one_nothing_is_removed() {
     assert_eq!(earliest(&topic).await, 0, "`slow` has released nothing");
     let names: Vec<_> = topic.consumers(0).into_iter().map(|c| c.0).collect();
     assert_eq!(names, ["fast", "slow"], "both survive restarts");
+    let released = topic.released().await.expect("open");
+    assert_eq!(released[0], Some(0), "the slowest counts");
 
     topic.forget_consumer("slow").expect("open");
     until_earliest(&topic, 20).await;
+    let released = topic.released().await.expect("open");
+    assert_eq!(released[0], Some(20));
 }
 
 #[tokio::test]
