@@ -49,6 +49,16 @@ pub struct Metrics {
     pub topic_events: Counter,
     /// Reads that the stream throttled.
     pub source_throttles: Counter,
+    /// Reads that the stream answered, by polling.
+    pub source_reads: Counter,
+    /// Positions in a shard that had expired, and were taken anew.
+    pub source_iterators_refreshed: Counter,
+    /// Subscriptions to shards that the stream accepted, by fan-out.
+    pub subscriptions: Counter,
+    /// Those that ended before their time, or fell silent.
+    pub subscriptions_broken: Counter,
+    /// Times that a shard was polled because subscriptions to it did not work.
+    pub source_fallbacks: Counter,
     /// Shards that are read to the newest record (or to their end), of those known.
     pub shards_caught_up: AtomicU64,
     /// Shards known to the source.

@@ -1,6 +1,7 @@
 //! A topic in memory, a stream over the pure model, and what both must agree on.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod fan_out;
 pub mod stream;
 pub mod topic;
 
