@@ -41,8 +41,10 @@ pub struct Metrics {
     pub source_events: Counter,
     /// Bytes of those events.
     pub source_bytes: Counter,
-    /// Records that begin like aggregated ones and are none.
+    /// Records that begin like aggregated ones and are none: dead letters.
     pub aggregates_broken: Counter,
+    /// Compressed payloads that could not be opened: dead letters.
+    pub payloads_unopened: Counter,
     /// Events of aggregated records that were dropped because they belong to another shard.
     pub aggregates_stray: Counter,
     /// Events durable in the topic.

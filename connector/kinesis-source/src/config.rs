@@ -15,6 +15,7 @@ use crate::fan_out::FallBack;
 use crate::limits::{
     MAX_CONSUMER_NAME_BYTES, READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND,
 };
+use crate::numbering::{Decompress, Numbering};
 use crate::pacing::Pace;
 
 /// Time between two reads of a shard that is read to its newest record. It adds half of itself to the
@@ -56,6 +57,9 @@ pub struct RawKinesis {
     /// one event, those of other shards are dropped as by the Kinesis Client Library), `keep-stray`
     /// (the same, without dropping any), or `off` (the record is one event, as it is).
     pub aggregated: Option<Aggregated>,
+    /// Which payloads are opened on their way in: `none` (default), `auto` (those that begin as gzip or zstd do), `gzip` or
+    /// `zstd` (all). One that cannot be opened is a dead letter, as it was; events are what was in them.
+    pub decompress: Option<Decompress>,
     /// Partitions of the topic that `millpond run` creates, 1 to 256. Default: 4. In a cluster the topic's
     /// own count holds.
     pub topic_partitions: Option<u32>,
@@ -147,10 +151,20 @@ pub struct SourceConfig {
     pub start: Start,
     /// What is made of aggregated records.
     pub aggregated: Aggregated,
+    /// Which payloads are opened.
+    pub decompress: Decompress,
     /// How batches are made.
     pub batching: Batching,
     /// How often and how much a shard is read.
     pub pace: Pace,
+}
+
+impl SourceConfig {
+    /// By which rules records become events.
+    #[must_use]
+    pub const fn numbering(&self) -> Numbering {
+        Numbering::new(self.aggregated, self.decompress)
+    }
 }
 
 impl Default for SourceConfig {
@@ -158,6 +172,7 @@ impl Default for SourceConfig {
         Self {
             start: Start::TrimHorizon,
             aggregated: Aggregated::Auto,
+            decompress: Decompress::None,
             batching: Batching {
                 batch_bytes: 1 << 20,
                 linger: std::time::Duration::from_millis(250),
@@ -297,6 +312,7 @@ impl KinesisConfig {
                     Some(RawStart::AtTimestamp(moment)) => Start::AtTimestamp(moment.as_millis()),
                 },
                 aggregated: raw.aggregated.unwrap_or(defaults.aggregated),
+                decompress: raw.decompress.unwrap_or(defaults.decompress),
                 batching: Batching {
                     batch_bytes: usize::try_from(batch_bytes).ok()?,
                     linger: document.meta.producer.linger,

@@ -264,7 +264,7 @@ fn rows() -> impl Strategy<Value = ShardRow> {
                     progress,
                     unread_since_ms,
                 },
-                aggregated: Aggregated::KeepStray,
+                aggregated: Aggregated::KeepStray.into(),
                 start,
                 hash_keys: range.map(|(first, last)| HashKeyRange { first, last }),
                 children,

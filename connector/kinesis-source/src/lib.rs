@@ -6,7 +6,7 @@
 //!
 //! The parts, from the inside out. Pure, with `now` as an argument:
 //! [`lineage`] (parents before children), [`pacing`] (when and how much to read),
-//! [`aggregate`] (records that hold many events), [`delivery`] (batches, chains, durable positions), [`roster`] (lineage and checkpoint in step),
+//! [`aggregate`] (records that hold many events), [`opening`] (compressed payloads), [`delivery`] (batches, chains, durable positions), [`roster`] (lineage and checkpoint in step),
 //! [`classify`] (what a failed call means). Adapters: [`client`] is the stream service as used here,
 //! [`fan_out`] the calls of enhanced fan-out, [`sdk`] and [`sdk_fan_out`] the AWS SDK behind them, [`checkpoint`] the store with its file in [`checkpoint_file`].
 //! Around them: one reader task for each shard, which has a feed (asked for, or pushed), and one session task that owns all decisions.
@@ -35,6 +35,8 @@ pub mod limits;
 pub mod lineage;
 mod listing;
 pub mod memory_table;
+pub mod numbering;
+pub mod opening;
 pub mod pacing;
 mod polling;
 mod progress;

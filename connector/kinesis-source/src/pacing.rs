@@ -16,6 +16,16 @@ const QUIET_AFTER: u32 = 20;
 /// Consecutive answers after which a shard that throttled is read more often again.
 const CALM_ANSWERS: u32 = 8;
 
+/// Time between two reads, at least, after a throttle: one of the shard's 2 MiB a second.
+const SHARED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whoever reads a backlog takes all that the shard gives, in a rhythm that leaves no room to others: they
+/// would be throttled for ever, and it never. So after this many answers
+const YIELD_AFTER: u32 = 8;
+
+/// it waits for this long. Alone that costs a sixteenth of its speed.
+const YIELD: Duration = Duration::from_millis(250);
+
 /// How often and how much one shard is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
@@ -57,6 +67,8 @@ pub struct Pacer {
     interval: Duration,
     /// Answers since the last throttle, or since the interval was last shortened.
     calm_answers: u32,
+    /// Answers since the newest record was read last.
+    busy_answers: u32,
     /// Reads of the last second: when each began, and its bytes.
     recent: VecDeque<(Instant, u64)>,
 }
@@ -72,6 +84,7 @@ impl Pacer {
             empty_answers: 0,
             interval: pace.read_interval(),
             calm_answers: 0,
+            busy_answers: 0,
             recent: VecDeque::new(),
         }
     }
@@ -115,7 +128,15 @@ impl Pacer {
         };
         let paid =
             Duration::from_secs_f64(answer.bytes as f64 / self.pace.bytes_per_second.max(1) as f64);
-        let earliest = began + pause.max(paid).max(self.interval);
+        let mut earliest = began + pause.max(paid).max(self.interval);
+        self.busy_answers = if answer.caught_up {
+            0
+        } else {
+            self.busy_answers.wrapping_add(1)
+        };
+        if self.busy_answers > 0 && self.busy_answers.is_multiple_of(YIELD_AFTER) {
+            earliest += YIELD;
+        }
         self.recent.push_back((began, answer.bytes));
         self.next_read = Some(self.window_has_room(earliest));
     }
@@ -156,9 +177,11 @@ impl Pacer {
     /// service asks for; `jitter` from 0 to 1 keeps those who were throttled together from coming back together.
     pub fn throttled(&mut self, now: Instant, asked: Duration, jitter: f64) {
         let longest = LONGEST_THROTTLED_INTERVAL.max(self.pace.read_interval());
-        self.interval = (self.interval * 2).min(longest);
+        self.interval = (self.interval * 2).clamp(SHARED_INTERVAL, longest);
         self.calm_answers = 0;
-        let wait = self.interval.mul_f64(0.5 + jitter.clamp(0.0, 1.0));
+        self.busy_answers = 0;
+        // From a quarter to three quarters of it: who waits for room must look often enough to find some.
+        let wait = self.interval.mul_f64(0.25 + jitter.clamp(0.0, 1.0) / 2.0);
         self.next_read = Some(now + wait.max(asked));
     }
 

@@ -9,6 +9,8 @@ use crate::client::{ReadFrom, StreamRecord, StreamTarget};
 use crate::delivery::{AnswerEnd, ShardIndex};
 use crate::error::SourceError;
 use crate::feed::{FeedAnswer, ShardFeed};
+use crate::numbering::Decompress;
+use crate::opening;
 use crate::shard::{ShardId, ShardInfo};
 
 /// Milliseconds since the Unix epoch, as the source sees them.
@@ -48,6 +50,8 @@ pub(crate) struct ShardReader {
     pub(crate) unread_since_ms: Option<i64>,
     /// How long the stream keeps records.
     pub(crate) retention_ms: i64,
+    /// Which payloads will be opened.
+    pub(crate) decompress: Decompress,
     pub(crate) clock: WallClock,
     pub(crate) out: mpsc::Sender<FromReader>,
 }
@@ -103,6 +107,39 @@ impl ShardReader {
 
     /// Gives an answer to the source, and waits until there is room for it. False when nothing follows.
     async fn hand_over(&mut self, answer: FeedAnswer) -> Result<bool, SourceError> {
+        let FeedAnswer {
+            mut records,
+            caught_up,
+            since_ms,
+            end,
+        } = answer;
+        // An answer whose records grow when they are opened is handed over in pieces.
+        loop {
+            let sizes = records.iter().map(|record| record.data.as_ref().len());
+            let rest = records.split_off(opening::piece(self.decompress, sizes));
+            if rest.is_empty() {
+                break;
+            }
+            let piece = FeedAnswer {
+                records: std::mem::replace(&mut records, rest),
+                caught_up: false,
+                since_ms,
+                end: None,
+            };
+            if !self.hand_over_piece(piece).await? {
+                return Ok(false);
+            }
+        }
+        let last = FeedAnswer {
+            records,
+            caught_up,
+            since_ms,
+            end,
+        };
+        self.hand_over_piece(last).await
+    }
+
+    async fn hand_over_piece(&mut self, answer: FeedAnswer) -> Result<bool, SourceError> {
         let FeedAnswer {
             records,
             caught_up,

@@ -34,6 +34,7 @@ use crate::limits::{
 };
 use crate::lineage::{ListingTicket, Stage};
 use crate::listing::{Listing, list_all};
+use crate::numbering::Decompress;
 use crate::pacing::Pace;
 use crate::polling::PollingFeed;
 use crate::progress::Progress;
@@ -57,6 +58,7 @@ pub(crate) struct Parts {
     pub(crate) clock: WallClock,
     pub(crate) pace: Pace,
     pub(crate) retention_ms: i64,
+    pub(crate) decompress: Decompress,
     /// Where shards are read by fan-out.
     pub(crate) consumer: Option<Arc<Consumer>>,
 }
@@ -323,6 +325,7 @@ impl Session {
                 unpinned: order.unpinned,
                 unread_since_ms: order.unread_since_ms,
                 retention_ms: self.parts.retention_ms,
+                decompress: self.parts.decompress,
                 clock: self.parts.clock.clone(),
                 out: self.to_session.clone(),
             };
@@ -456,8 +459,14 @@ impl Session {
                 %shard,
                 sequence,
                 %error,
-                "a record begins like an aggregated one and is none, it is taken as it is"
+                "a record begins like an aggregated one and is none, it is a dead letter"
             );
+        }
+        metrics
+            .payloads_unopened
+            .add(accepted.unopened.len() as u64);
+        for (sequence, error) in accepted.unopened {
+            tracing::warn!(%shard, sequence, %error, "a payload cannot be opened, it is a dead letter");
         }
         if accepted.stray > 0 {
             tracing::debug!(%shard, events = accepted.stray, "events of other shards dropped");

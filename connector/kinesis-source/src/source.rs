@@ -112,7 +112,7 @@ impl KinesisSource {
             },
         };
         self.check_stream(&head, &summary)?;
-        let aggregated = self.config.aggregated;
+        let aggregated = self.config.numbering();
         let numbered_as = match &self.worker {
             // One choice holds for all shards; where they are shared, each is looked at when it is taken.
             None => found.shards.values().next().map(|row| row.aggregated),
@@ -241,7 +241,7 @@ impl Source for KinesisSource {
             &stream,
             partition_count,
             self.config.batching,
-            self.config.aggregated,
+            self.config.numbering(),
         );
         let parts = Parts {
             api: self.api,
@@ -251,6 +251,7 @@ impl Source for KinesisSource {
             clock: self.clock,
             pace: self.config.pace,
             retention_ms: summary.retention_ms,
+            decompress: self.config.decompress,
             consumer: consumer.clone(),
         };
         let shared = self.worker.as_ref().and_then(|worker| {
