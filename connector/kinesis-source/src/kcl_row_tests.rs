@@ -1,4 +1,5 @@
 use super::*;
+use crate::checkpoint::Aggregated;
 use proptest::prelude::*;
 
 const MEANING: Meaning = Meaning {

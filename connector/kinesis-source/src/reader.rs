@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use millpond_connector::mutation::{self, Mutation};
+use millpond_format::sequence::SequenceNumber;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::client::{ReadFrom, StreamRecord, StreamTarget};
@@ -113,6 +114,7 @@ impl ShardReader {
             since_ms,
             end,
         } = answer;
+        self.leave_out_read(&mut records);
         // An answer whose records grow when they are opened is handed over in pieces.
         loop {
             let sizes = records.iter().map(|record| record.data.as_ref().len());
@@ -137,6 +139,28 @@ impl ShardReader {
             end,
         };
         self.hand_over_piece(last).await
+    }
+
+    /// A service that begins before the position it was given would repeat events under other ordinals (I2).
+    /// Kinesis does not; an emulator was seen to.
+    fn leave_out_read(&self, records: &mut Vec<StreamRecord>) {
+        let (position, is_read) = match &self.from {
+            ReadFrom::After(position) => (position, true),
+            ReadFrom::At(position) => (position, false),
+            ReadFrom::TrimHorizon | ReadFrom::Timestamp(_) => return,
+        };
+        let Some(position) = SequenceNumber::parse(position) else {
+            return;
+        };
+        let is_old = |record: &&StreamRecord| {
+            SequenceNumber::parse(&record.sequence)
+                .is_some_and(|sequence| sequence < position || (is_read && sequence == position))
+        };
+        let old = records.iter().take_while(is_old).count();
+        if old > 0 {
+            tracing::warn!(shard = %self.shard, records = old, "answered from before the position that was asked for");
+            records.drain(..old);
+        }
     }
 
     async fn hand_over_piece(&mut self, answer: FeedAnswer) -> Result<bool, SourceError> {
