@@ -56,6 +56,9 @@ impl Budget {
     }
 }
 
+/// Bytes of a plain item beside its event: names, keys, times and an origin of usual length.
+const PLAIN_ITEM_OVERHEAD: u64 = 250;
+
 /// A row that the table refuses for what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RejectedRow {
@@ -322,6 +325,8 @@ impl TableWriter {
             self.metrics.write_units_items.add(item.units);
             self.metrics.sink_events.add(item.events);
             self.metrics.sink_event_bytes.add(item.event_bytes);
+            let one_by_one = units_one_by_one(item.events, item.event_bytes);
+            self.metrics.write_units_per_event.add(one_by_one);
             self.metrics.item_written(&WrittenItem {
                 pk: item.row.key.pk.clone(),
                 sk: item.row.key.sk.clone(),
@@ -460,6 +465,14 @@ async fn wait(backoff: &mut Backoff) {
     if let Some(wait) = backoff.next_wait(random::unit()) {
         sleep(wait).await;
     }
+}
+
+/// Write units of so many events of so many bytes together, one item each: of their mean size, with what a plain
+/// item holds beside its event.
+fn units_one_by_one(events: u64, event_bytes: u64) -> u64 {
+    let events = events.max(1);
+    let each = event_bytes / events + PLAIN_ITEM_OVERHEAD;
+    events * each.div_ceil(1_024)
 }
 
 /// Milliseconds since the Unix epoch.

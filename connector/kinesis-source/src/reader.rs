@@ -6,6 +6,7 @@ use std::time::Instant;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::mutation::{self, Mutation};
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument as _, debug_span};
 
 use crate::classify::Operation;
 use crate::client::{Continuation, ReadAnswer, ReadFrom, ShardIterator, StreamApi, StreamRecord};
@@ -70,7 +71,11 @@ impl ShardReader {
             tokio::time::sleep_until(pacer.next_read(now()).into()).await;
             let began = now();
             let began_ms = (self.clock)();
-            match self.api.read(&current, pacer.limit()).await {
+            let read = self.api.read(&current, pacer.limit());
+            match read
+                .instrument(debug_span!("read", shard = %self.shard))
+                .await
+            {
                 Ok(answer) => {
                     retry.succeeded();
                     pacer.answered(began, size(&answer));

@@ -14,7 +14,7 @@ use millpond_connector::topic::{
 };
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{Instrument as _, debug_span, info, warn};
 
 use crate::contiguity::{ContiguityError, Entry};
 use crate::error::SinkError;
@@ -159,8 +159,10 @@ pub async fn run_for(
     partition: PartitionId,
     tenure: Tenure,
 ) -> Result<(), SinkError> {
+    let claim = Core::claim(shared.clone(), partition);
+    let claim = claim.instrument(debug_span!("take over", partition));
     let core = tokio::select! {
-        core = Core::claim(shared.clone(), partition) => core?,
+        core = claim => core?,
         // A plan that is being written again is written again by the next owner.
         () = tenure.hand_over.cancelled() => return Ok(()),
     };
@@ -169,6 +171,8 @@ pub async fn run_for(
     let mut reading = Reading::new(shared.clone(), partition, core.next_offset());
     reading.on_gap = shared.on_gap;
     let mut buffer = Buffer::new(core.next_offset());
+    let standing = &shared.metrics.partitions;
+    standing.update(partition, |at| at.written = core.next_offset());
     let mut open_since = Instant::now();
     let mut idle = Some(core);
     let mut flight: Option<Flight> = None;
@@ -195,10 +199,12 @@ pub async fn run_for(
                 }
                 Next::Flush => {
                     let input = buffer.take();
-                    flight = Some(Box::pin(async move {
+                    let span = debug_span!("flush", partition, from = input.from, to = input.to);
+                    let flush = async move {
                         let result = core.flush(input, false).await;
                         (core, result)
-                    }));
+                    };
+                    flight = Some(Box::pin(flush.instrument(span)));
                 }
                 Next::Commit => {
                     flight = Some(Box::pin(async move {
@@ -228,6 +234,7 @@ pub async fn run_for(
             () = tenure.hand_over.cancelled(), if !is_leaving => is_leaving = true,
             (core, result) = landed(&mut flight) => {
                 result?;
+                standing.update(partition, |at| at.written = core.next_offset());
                 flight = None;
                 open_since = Instant::now();
                 idle = Some(core);

@@ -174,6 +174,7 @@ impl Sharer {
         let event = match event {
             Some(LeaseEvent::Taken { lease, epoch }) => {
                 self.refusal = None;
+                self.shared.metrics.leases_taken.add(1);
                 partition_of(&lease).map(|partition| Event::Taken(partition, epoch))
             }
             Some(LeaseEvent::HandOver { lease, epoch }) => {
@@ -185,6 +186,7 @@ impl Sharer {
                 reason,
             }) => {
                 warn!(%lease, ?reason, "lease is lost, its topic partition stops here");
+                self.shared.metrics.leases_lost.add(1);
                 partition_of(&lease).map(|partition| Event::Lost(partition, epoch))
             }
             Some(LeaseEvent::StoreFailed(StoreError::Transient(reason))) => {
@@ -225,8 +227,9 @@ impl Sharer {
             }
             Err(failure) if failure.is_of_the_records() => {
                 error!(partition, error = %failure, "topic partition halts");
-                self.shared.metrics.partitions_halted.add(1);
-                Ending::Halted(failure.to_string())
+                let why = failure.to_string();
+                self.shared.metrics.halted(partition, why.clone());
+                Ending::Halted(why)
             }
             Err(failure) => return Err(failure),
         };
@@ -249,6 +252,7 @@ impl Sharer {
                     }
                 }
                 Act::GiveBack(partition, epoch) => {
+                    self.shared.metrics.leases_handed_over.add(1);
                     self.handle.handed_over(&lease_id(partition), epoch);
                 }
                 Act::Want(partitions) => {

@@ -236,8 +236,9 @@ async fn run_all(
             Ok(()) => {}
             Err(failure) if failure.is_of_the_records() || failure.is_fenced() => {
                 error!(partition, error = %failure, "topic partition halts");
-                shared.metrics.partitions_halted.add(1);
-                halted.insert(partition, failure.to_string());
+                let why = failure.to_string();
+                shared.metrics.halted(partition, why.clone());
+                halted.insert(partition, why);
             }
             // Ledgers say where each partition stands; dropping the set stops the others.
             Err(failure) => return Err(failure),

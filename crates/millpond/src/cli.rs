@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use millpond_connector::logging::LogFormat;
+
 use crate::workload::DEFAULT_EVENTS;
 
 /// Moves events from Kinesis Data Streams to DynamoDB as few, large, compressed items.
@@ -129,6 +131,17 @@ pub struct RunArgs {
     /// File of NAME=value lines for the secrets of the file [default: environment variables]
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
+    /// Serve /metrics, /healthz, /readyz, /status and a page for people here
+    #[arg(long, value_name = "HOST:PORT", env = "MILLPOND_HTTP")]
+    pub http: Option<String>,
+    /// How log lines look: text or json
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "MILLPOND_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
 }
 
 /// Which Fluvio cluster; without either, the current profile of Fluvio's own configuration.

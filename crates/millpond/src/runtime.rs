@@ -12,6 +12,7 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::registry::{BuiltConnector, Direction};
 use millpond_connector::topic::{PartitionId, Topic};
 use millpond_embedded_topic::{EmbeddedTopic, Retention, TopicConfig};
+use millpond_observe::{Connector, LocalTopic, Process};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ const CAUGHT_UP_CHECK: Duration = Duration::from_millis(100);
 pub struct Watched {
     /// `meta.name`.
     pub name: String,
+    /// `meta.type`.
+    pub type_name: String,
     /// Source or sink.
     pub direction: Direction,
     /// Its counters.
@@ -50,6 +53,14 @@ impl Watched {
         match &self.reads {
             Some((partitions, opened)) => opened.has_all(partitions.iter().copied()),
             None => self.is_caught_up(),
+        }
+    }
+
+    /// True once a source has found its shards, or a sink is ready.
+    fn is_at_work(&self) -> bool {
+        match self.direction {
+            Direction::Source => self.metrics.shards_known.load(Ordering::Relaxed) > 0,
+            Direction::Sink => self.is_ready(),
         }
     }
 
@@ -155,12 +166,41 @@ impl Runtime {
             }
             runtime.watched.push(Watched {
                 name: meta.name,
+                type_name: meta.type_name,
                 direction,
                 metrics,
                 reads,
             });
         }
         Ok(runtime)
+    }
+
+    /// Puts the connectors and topics into what the process shows.
+    pub fn show_in(&self, process: &Process) {
+        let connectors = self.sources.iter().map(|(context, _)| context);
+        let connectors: Vec<_> = connectors
+            .chain(self.sinks.iter().map(|(context, _)| context))
+            .collect();
+        for watched in &self.watched {
+            let Some(context) = connectors.iter().find(|c| c.name == watched.name) else {
+                continue;
+            };
+            let seen = watched.clone();
+            process.add_connector(Connector {
+                name: watched.name.clone(),
+                type_name: watched.type_name.clone(),
+                direction: watched.direction,
+                metrics: Arc::clone(&watched.metrics),
+                topic: Arc::clone(&context.topic),
+                is_ready: Box::new(move || seen.is_at_work()),
+            });
+        }
+        for topic in &self.topics {
+            process.add_topic(LocalTopic {
+                name: topic.name().to_owned(),
+                metrics: topic.metrics(),
+            });
+        }
     }
 
     /// The connectors' counters, in the order of the file.

@@ -14,6 +14,7 @@ mod s3_server;
 mod scripted_cluster;
 mod sharing;
 mod sharing_sources;
+mod status;
 mod verify;
 
 /// The command line tool.
