@@ -20,8 +20,8 @@ use crate::letter_queue::DeadLetters;
 use crate::limits::{REREAD_WAIT, REREADS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
-use crate::partition::{Input, Reading};
 use crate::placement::is_packer;
+use crate::reading::{Input, Reading};
 use crate::store::{PlanInput, PlanWriter, Store};
 
 /// What the topic partitions of a sink share.
