@@ -76,6 +76,7 @@ pub async fn run_for(
     tenure: Tenure,
 ) -> Result<(), SinkError> {
     let core = tokio::select! {
+        biased;
         core = Core::claim(shared.clone(), partition) => core?,
         // A plan that is being written again is written again by the next owner.
         () = tenure.hand_over.cancelled() => return Ok(()),

@@ -347,6 +347,13 @@ impl Items {
         }
     }
 
+    pub(crate) fn is_committed(&self, oracle: &Oracle, partition: PartitionId) -> bool {
+        let end = oracle.log[partition as usize].len() as u64;
+        let ledger = self.ledgers.get(&partition);
+        // A partition that nothing was ever put into need not have been taken.
+        ledger.map_or(end == 0, |row| row.committed == end && row.intent.is_none())
+    }
+
     /// Everything is there, in order, as it was put.
     pub(crate) fn complete(&self, oracle: &Oracle) -> Result<(), Violation> {
         for (index, event) in oracle.events.iter().enumerate() {
@@ -401,11 +408,8 @@ impl Items {
                 }
             }
         }
-        for (partition, log) in oracle.log.iter().enumerate() {
-            let ledger = self.ledgers.get(&(partition as PartitionId));
-            let at_end =
-                ledger.is_some_and(|row| row.committed == log.len() as u64 && row.intent.is_none());
-            if !at_end {
+        for partition in 0..oracle.log.len() as PartitionId {
+            if !self.is_committed(oracle, partition) {
                 return broken(
                     "I6",
                     format!("the ledger of partition {partition} does not end with the topic"),

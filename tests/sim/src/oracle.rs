@@ -306,6 +306,12 @@ impl Oracle {
         self.events.iter().all(|event| event.durable)
     }
 
+    /// True when the ledger stands at the end of every topic partition, and no plan is open.
+    #[must_use]
+    pub fn all_committed(&self) -> bool {
+        (0..self.partitions).all(|partition| self.items.is_committed(self, partition))
+    }
+
     /// At the end: every event once, in its place, as it was put.
     ///
     /// # Errors

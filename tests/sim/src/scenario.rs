@@ -84,6 +84,9 @@ faults! {
     Rival "rival",
     /// The clock of a process is wrong.
     Skew "skew",
+    /// To one that shares, all others seem to stand still for a while: it takes them for dead, and two
+    /// believe that they hold a lease.
+    TwoOwners "two-owners",
 }
 
 /// What groups events.
@@ -130,6 +133,12 @@ pub struct Scenario {
     pub max_age: Duration,
     /// Write units a second.
     pub budget: Option<u64>,
+    /// So many sources share the shards by leases; `None` is one after the other that has them all.
+    pub sharing_sources: Option<u32>,
+    /// So many sinks share the topic partitions by leases; `None` are sinks that take them all.
+    pub sharing_sinks: Option<u32>,
+    /// Of all leases.
+    pub lease_duration: Duration,
     /// What is in the topic is compared with the truth; off where a test puts its own records there.
     pub checks_events: bool,
     /// Nothing takes time; for tests that compare the fakes with the real thing.
@@ -198,6 +207,13 @@ impl Scenario {
             max_buffered: dice.pick("buffered", &[4_000, 16_000, 64_000]),
             max_age: Duration::from_millis(dice.pick("age", &[100, 300, 1_000, 2_500])),
             budget: dice.pick("budget", &[None, None, None, Some(8), Some(40)]),
+            sharing_sources: dice
+                .chance("sources share", 300)
+                .then(|| dice.between("sources", 2, 3) as u32),
+            sharing_sinks: dice
+                .chance("sinks share", 300)
+                .then(|| dice.between("sinks", 2, 3) as u32),
+            lease_duration: Duration::from_secs(dice.pick("lease", &[2, 3, 6])),
             checks_events: true,
             instant: false,
             rates,

@@ -39,6 +39,8 @@ pub struct Partition {
     /// Batches that are still there; those beyond `durable` are lost if the power goes.
     pub batches: Vec<Batch>,
     durable: usize,
+    /// Who appended the last batch.
+    writer: Option<Arc<Process>>,
     earliest: Offset,
     released: BTreeMap<String, Offset>,
 }
@@ -137,12 +139,16 @@ impl Log {
         self.news.notify_waiters();
     }
 
-    /// The process that appends is gone: some of what was not flushed is there, the rest is not.
+    /// A process that appends is gone: some of what was not flushed is there, the rest is not.
     pub fn writer_died(&self, world: &World) {
         for (number, partition) in self.partitions.iter().enumerate() {
             let waiting = {
                 let state = lock(partition);
-                state.batches.len() - state.durable
+                match &state.writer {
+                    // Another one will have it durable in a moment, with all that lies before it.
+                    Some(writer) if !writer.is_dead() => 0,
+                    _ => state.batches.len() - state.durable,
+                }
             };
             if waiting == 0 {
                 continue;
@@ -257,7 +263,11 @@ impl Topic for FakeTopic {
         if world.disk_is_full(&self.process.name) {
             return Err(storage("no space left on device"));
         }
-        let offsets = lock(state).push(batch);
+        let offsets = {
+            let mut state = lock(state);
+            state.writer = Some(self.process.clone());
+            state.push(batch)
+        };
         self.process.step().await;
         world.log.flush(world, partition, usize::MAX);
         self.process.step().await;

@@ -9,6 +9,8 @@ use millpond_kinesis_local::model::{
     CreateStream, Kinesis, KinesisError, ModelConfig, ShardDescription,
 };
 use millpond_kinesis_source::checkpoint::StreamCheckpoint;
+use millpond_kinesis_source::memory_table::MemoryTable as ShardRows;
+use millpond_leases::{MemoryStore, WorkerId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -56,6 +58,10 @@ pub struct World {
     pub letters: MemoryTable,
     /// The source's checkpoint, as it is on disk.
     pub checkpoint: Mutex<Option<StreamCheckpoint>>,
+    /// Leases and checkpoints of sources that share the shards.
+    pub shard_table: ShardRows,
+    /// Leases of sinks that share the topic partitions.
+    pub partition_leases: MemoryStore,
     /// Cancelled by the first violation.
     pub stop: CancellationToken,
     /// Cancelled when no more faults come.
@@ -115,6 +121,8 @@ impl World {
             table: MemoryTable::new(NAME),
             letters: MemoryTable::new("letters"),
             checkpoint: Mutex::default(),
+            shard_table: ShardRows::new(WorkerId::new("nobody")),
+            partition_leases: MemoryStore::default(),
             stop: CancellationToken::new(),
             calm: CancellationToken::new(),
             processes: Mutex::default(),
