@@ -252,6 +252,7 @@ impl Core {
         let partition = self.partition;
         let rereads = match self.shared.on_gap {
             OnGap::Halt => 1,
+            OnGap::Record if mutation::is(Mutation::GapAtFirstSight) => 0,
             OnGap::Record => REREADS,
         };
         for reread in 0..rereads {
@@ -312,6 +313,13 @@ impl Core {
             removed,
             gaps: lost,
         } = covered.map_err(|source| SinkError::Contiguity { partition, source })?;
+        // Where SmartModules remove records, which of the missing ordinals went with lost offsets cannot
+        // be told: they count with those that were removed, and the gap is that of the offsets.
+        let hidden = match jumps.filtered {
+            true => lost.iter().map(|hole| hole.end - hole.start).sum(),
+            false => 0,
+        };
+        let removed = removed + hidden;
         let mut tools = Workbench::default();
         let mut cutoffs = Cutoffs::new();
         let marks = self
@@ -373,7 +381,7 @@ impl Core {
 
     /// Counts and shows gaps, and makes them durable for good. They are in the intent already.
     async fn keep_gaps(&self, from: Offset, gaps: &[Gap]) -> Result<(), SinkError> {
-        if gaps.is_empty() {
+        if gaps.is_empty() || mutation::is(Mutation::GapNotRecorded) {
             return Ok(());
         }
         let partition = self.partition;

@@ -270,6 +270,7 @@ impl Reading {
         let hole = self.next..found;
         let rereads = match self.on_gap {
             OnGap::Halt => 1,
+            OnGap::Record if mutation::is(Mutation::GapAtFirstSight) => 0,
             OnGap::Record => REREADS,
         };
         if self.reopened < rereads {

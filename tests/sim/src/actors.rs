@@ -9,14 +9,14 @@ use millpond_connector::connector::{ConnectorContext, Sink, Source};
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
+use millpond_dynamodb_sink::client::TableApi;
 use millpond_dynamodb_sink::row::KeyNames;
-use millpond_dynamodb_sink::store::{LeasesOf, TableSettings};
+use millpond_dynamodb_sink::store::{LeasesOf, TableSettings, settings};
 use millpond_kinesis_source::checkpoint::Aggregated;
 use millpond_kinesis_source::config::{SourceConfig, Start};
 use millpond_kinesis_source::delivery::Batching;
 use millpond_kinesis_source::{KinesisSource, Worker};
 use millpond_leases::{LeaseStore, Settings, WorkerId};
-use millpond_sink::gaps::OnGap;
 use millpond_sink::sharing::{Share, Sharing};
 use millpond_sink::sink::{DeadLetterTarget, SinkSettings, StoreSink};
 use millpond_sink::store::Place;
@@ -26,20 +26,32 @@ use crate::checkpoints::FakeCheckpoints;
 use crate::items::PIPELINE;
 use crate::leases::FakeLeases;
 use crate::process::Process;
-use crate::scenario::{MAX_ITEM_BYTES, Mode, Scenario};
+use crate::scenario::{Config, Fault, MAX_ITEM_BYTES, Mode, Scenario};
 use crate::shard_table::FakeShardTable;
 use crate::stream::FakeStream;
 use crate::table::{FakeTable, Usage};
 use crate::topic::FakeTopic;
+use crate::topic_reader::FILTER;
+use crate::world::lock;
 
 /// Records that the source may hold beyond `max-buffered`, in answers of each shard: one in hand, one waiting.
 const ANSWERS_IN_HAND: u64 = 2;
 
+/// The name that a sink is given by mistake.
+const OTHER_PIPELINE: &str = "q";
+
 /// The steps of the sink's `transforms`.
 #[must_use]
-pub fn transforms(mode: Mode) -> Vec<Transform> {
-    let group_by = match mode {
-        Mode::Plain => return Vec::new(),
+pub fn transforms(config: Config) -> Vec<Transform> {
+    let mut steps = Vec::new();
+    if config.filter {
+        steps.push(Transform {
+            uses: FILTER.to_owned(),
+            with: BTreeMap::new(),
+        });
+    }
+    let group_by = match config.mode {
+        Mode::Plain => return steps,
         Mode::ByKey => "partition-key",
         Mode::ByJob => "/job",
         Mode::Constant => "constant:all",
@@ -48,11 +60,11 @@ pub fn transforms(mode: Mode) -> Vec<Transform> {
         ("group-by", group_by.to_owned()),
         ("max-item-bytes", MAX_ITEM_BYTES.to_string()),
     ];
-    let with: BTreeMap<String, String> = with.map(|(name, value)| (name.to_owned(), value)).into();
-    vec![Transform {
+    steps.push(Transform {
         uses: millpond_pack::NAME.to_owned(),
-        with,
-    }]
+        with: with.map(|(name, value)| (name.to_owned(), value)).into(),
+    });
+    steps
 }
 
 fn source_config(scenario: &Scenario) -> SourceConfig {
@@ -150,6 +162,12 @@ pub async fn sink(
     worker: Option<WorkerId>,
 ) -> anyhow::Result<()> {
     let world = process.world.clone();
+    if process.fault(Fault::Reconfigured) {
+        world.config.fetch_add(1, Ordering::Relaxed);
+    }
+    // A name that nothing is known of is taken for a new pipeline.
+    let is_registered = lock(&world.oracle).items.ledger(0).is_some();
+    let is_renamed = is_registered && process.fault(Fault::Renamed);
     let usage = Arc::new(Usage::default());
     let table = |table: &millpond_dynamodb_sink::client::memory::MemoryTable| {
         Arc::new(FakeTable::new(
@@ -158,16 +176,16 @@ pub async fn sink(
             usage.clone(),
         ))
     };
-    let settings = SinkSettings {
-        pipeline: PIPELINE.to_owned(),
+    let sink_settings = SinkSettings {
+        pipeline: if is_renamed { OTHER_PIPELINE } else { PIPELINE }.to_owned(),
         max_age: world.scenario.max_age,
         dead_letters: DeadLetterTarget::Store,
-        on_gap: OnGap::Halt,
+        on_gap: world.scenario.on_gap,
         beside: Vec::new(),
         partitions: PartitionChoice::All,
-        transforms: transforms(world.scenario.mode),
+        transforms: transforms(world.config()),
         digests: Vec::new(),
-        fingerprint: vec![MAX_ITEM_BYTES.to_string()],
+        fingerprint: settings(&KeyNames::default(), MAX_ITEM_BYTES),
     };
     let store = TableSettings {
         table: table(&world.table),
@@ -179,13 +197,16 @@ pub async fn sink(
                 Arc::new(FakeLeases::new(process, worker, rows)) as Arc<dyn LeaseStore>
             }) as LeasesOf
         }),
-        dead_letters: Some(table(&world.letters)),
+        dead_letters: world
+            .scenario
+            .letters_apart
+            .then(|| table(&world.letters) as Arc<dyn TableApi>),
         create: None,
         keys: KeyNames::default(),
         max_item_bytes: MAX_ITEM_BYTES,
         max_write_units_per_second: world.scenario.budget,
     };
-    let mut sink = StoreSink::new(settings, Box::new(store));
+    let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {
         let sharing = Sharing {
             share: Share::Always,
@@ -196,5 +217,9 @@ pub async fn sink(
     let topic = FakeTopic::new(process.clone());
     let mut context = context(&process, topic, drain);
     context.metrics = halted;
-    Box::new(sink).run(context).await
+    let ended = Box::new(sink).run(context).await;
+    if is_renamed && ended.is_ok() {
+        world.violate("I2", "a pipeline under another name was not refused");
+    }
+    ended
 }

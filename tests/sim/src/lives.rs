@@ -218,6 +218,13 @@ async fn one_sink(world: Arc<World>, name: String, drains: Arc<Notify>, worker: 
     }
 }
 
+/// True for the words in which a sink says that the topic has lost what it needs.
+pub(crate) fn is_told_gone(text: &str) -> bool {
+    text.contains("is not stored: it holds")
+        || text.contains(" are gone. Restore the topic's data")
+        || text.contains("gives something else for them now")
+}
+
 fn judge_sink(process: &Process, result: anyhow::Result<()>) {
     let world = &process.world;
     let Err(error) = result else {
@@ -232,6 +239,8 @@ fn judge_sink(process: &Process, result: anyhow::Result<()>) {
     let allowed = (text.contains("fenced: ") && can(Fault::Rival))
         || (text.contains("read twice with the same result") && trapped)
         || (text.contains("is not stored: it holds") && overlap && can(Fault::Trimmed))
+        || (is_told_gone(&text) && can(Fault::Lost))
+        || (text.contains("pipeline `q` is new") && can(Fault::Renamed))
         || is_locked_out(&text);
     if !allowed {
         world.violate("stopped", format!("{}: {text}", process.name));

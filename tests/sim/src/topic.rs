@@ -73,6 +73,22 @@ impl Partition {
         offsets
     }
 
+    /// Loses a batch or two that nobody has released; answers where it begins then, if there were any.
+    fn lose(&mut self, count: usize) -> Option<Offset> {
+        let released = self.released.values().min().copied()?;
+        let kept = self
+            .durable()
+            .partition_point(|batch| batch.end() <= released);
+        let gone = (kept + count).min(self.durable);
+        if gone == kept {
+            return None;
+        }
+        self.earliest = self.batches[gone - 1].end();
+        self.batches.drain(..gone);
+        self.durable -= gone;
+        Some(self.earliest)
+    }
+
     /// Removes whole batches that every consumer has released.
     fn trim(&mut self) {
         let Some(released) = self.released.values().min().copied() else {
@@ -323,6 +339,17 @@ impl Topic for FakeTopic {
         *released = offset.max(*released);
         if self.process.fault(Fault::Trimmed) {
             state.trim();
+        }
+        let world = &self.process.world;
+        let is_more = state.end() > offset.max(bounds.earliest);
+        if is_more && self.process.fault(Fault::Lost) {
+            let count = world.dice.between("batches lost", 1, 2) as usize;
+            if let Some(earliest) = state.lose(count) {
+                world.note(format!(
+                    "topic {partition}: everything before {earliest} is gone"
+                ));
+                lock(&world.oracle).lost(partition, earliest);
+            }
         }
         Ok(())
     }
