@@ -69,6 +69,12 @@ pub struct Metrics {
     pub write_units_items: Counter,
     /// Write units computed for ledger and directory rows.
     pub write_units_overhead: Counter,
+    /// Those of them that went into ledger updates and their snapshots of marks.
+    pub write_units_ledger: Counter,
+    /// Microseconds that plans took from their decision to the last write, commits alone included.
+    pub flush_micros: Counter,
+    /// Those of them that were spent in ledger updates.
+    pub ledger_micros: Counter,
     /// Requests that the table throttled.
     pub sink_throttles: Counter,
     /// Events put into the dead-letter queue.
