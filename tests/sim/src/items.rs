@@ -191,7 +191,7 @@ impl Items {
         if self.place.contains_key(index)
             || self.dead.contains_key(index)
             || may_be_removed
-            || self.gaps.has(partition, offset)
+            || self.is_in_a_gap(oracle, *index)
         {
             return Ok(());
         }
@@ -231,6 +231,13 @@ impl Items {
         }
         self.gaps.add(partition, gap);
         Ok(())
+    }
+
+    /// An event is said to be lost. A repetition of it that comes later does not bring it back: what
+    /// followed it is in the table already.
+    fn is_in_a_gap(&self, oracle: &Oracle, index: usize) -> bool {
+        let mut offsets = oracle.offsets_of(index);
+        offsets.any(|(partition, offset)| self.gaps.has(partition, offset))
     }
 
     fn item_put(&mut self, oracle: &Oracle, row: &Row) -> Result<(), Violation> {
@@ -435,9 +442,8 @@ impl Items {
             }
             // Said to be lost, or waiting for somebody who says so.
             let mut offsets = oracle.offsets_of(index);
-            if !offsets.any(|(partition, offset)| {
-                self.gaps.has(partition, offset) || oracle.is_stuck(partition)
-            }) {
+            let waits = offsets.any(|(partition, _)| oracle.is_stuck(partition));
+            if !waits && !self.is_in_a_gap(oracle, index) {
                 return broken("I1", format!("event {index} of key {} is lost", event.key));
             }
         }

@@ -1,8 +1,8 @@
 //! Leases and checkpoints of shards that several sources share.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use millpond_kinesis_source::checkpoint::{
@@ -14,13 +14,14 @@ use millpond_kinesis_source::shard_table::{
     Found, ShardRow, ShardTable, ShardWrite, Sharing, StreamHead, WriteIf,
 };
 use millpond_leases::{LeaseId, WorkerId};
+use tokio::time::sleep;
 
 use crate::checkpoints::failed;
 use crate::leases::FakeLeases;
 use crate::oracle::broken;
 use crate::process::Process;
 use crate::scenario::Fault;
-use crate::world::{NAME, Violation, lock};
+use crate::world::{NAME, Violation, World, lock};
 
 /// The table as one source uses it.
 pub struct FakeShardTable {
@@ -55,19 +56,53 @@ impl FakeShardTable {
             false => Ok(answer),
         }
     }
+}
+
+/// A save on its way to the table, whoever still waits for it.
+struct Save {
+    world: Arc<World>,
+    me: WorkerId,
+    table: MemoryTable,
+    writes: Vec<ShardWrite>,
+    /// It comes after its process was told that it failed: a newer one may have come before it. What is read
+    /// again then has the same numbers, so that is no harm.
+    is_late: bool,
+}
+
+impl Save {
+    async fn arrive(self) -> Result<Vec<ShardId>, CheckpointError> {
+        let before = self.table.load(NAME).await?;
+        let refused = self.table.save(&self.writes).await?;
+        let world = &self.world;
+        world.judge(self.check(&refused, &before));
+        let rows = self.table.snapshot().0.into_iter();
+        let checkpoint = StreamCheckpoint {
+            stream: NAME.to_owned(),
+            stream_created_ms: 0,
+            start: PinnedStart::TrimHorizon,
+            aggregated: Aggregated::Off,
+            shards: rows.map(|(id, row)| (id, row.checkpoint)).collect(),
+        };
+        let seen = lock(&world.oracle).checkpointed(&checkpoint);
+        world.judge(seen);
+        world.note(format!(
+            "{}: {} rows of shards are saved, {} refused, late: {}",
+            self.me,
+            self.writes.len(),
+            refused.len(),
+            self.is_late
+        ));
+        Ok(refused)
+    }
 
     /// Writes that took effect were allowed to, and took nothing back.
-    fn check(
-        &self,
-        writes: &[ShardWrite],
-        refused: &[ShardId],
-        before: &Found,
-    ) -> Result<(), Violation> {
+    fn check(&self, refused: &[ShardId], before: &Found) -> Result<(), Violation> {
         let (_, leases) = self.table.snapshot();
-        for write in writes
+        let made = self
+            .writes
             .iter()
-            .filter(|write| !refused.contains(&write.shard))
-        {
+            .filter(|write| !refused.contains(&write.shard));
+        for write in made {
             let WriteIf::Held { epoch } = write.condition else {
                 continue;
             };
@@ -78,14 +113,13 @@ impl FakeShardTable {
                     "I11",
                     format!(
                         "{} saved shard {shard} under epoch {epoch} of {lease:?}",
-                        self.me.as_str()
+                        self.me
                     ),
                 );
             }
             let old = before.shards.get(shard).map(|row| &row.checkpoint.progress);
-            if old
-                .is_some_and(|old| order(old, &write.row.checkpoint.progress) == Ordering::Greater)
-            {
+            let goes_back = |old| order(old, &write.row.checkpoint.progress) == Ordering::Greater;
+            if !self.is_late && old.is_some_and(goes_back) {
                 return broken("I5", format!("the checkpoint of shard {shard} went back"));
             }
         }
@@ -124,7 +158,6 @@ impl ShardTable for FakeShardTable {
     async fn save(&self, writes: &[ShardWrite]) -> Result<Vec<ShardId>, CheckpointError> {
         self.there().await?;
         let world = &self.process.world;
-        let before = self.table.load(NAME).await?;
         // Rows that must be new come first; of the rest any part may be made.
         let (new, mut made): (Vec<ShardWrite>, Vec<ShardWrite>) = writes
             .iter()
@@ -135,28 +168,24 @@ impl ShardTable for FakeShardTable {
             made.truncate(world.dice.below("rows written", made.len() as u64 + 1) as usize);
         }
         made.splice(0..0, new);
-        let refused = self.table.save(&made).await?;
-        world.judge(self.check(&made, &refused, &before));
-        let rows = self.table.snapshot().0;
-        let shards: BTreeMap<_, _> = rows
-            .into_iter()
-            .map(|(id, row)| (id, row.checkpoint))
-            .collect();
-        let checkpoint = StreamCheckpoint {
-            stream: NAME.to_owned(),
-            stream_created_ms: 0,
-            start: PinnedStart::TrimHorizon,
-            aggregated: Aggregated::Off,
-            shards,
+        let is_late = self.process.fault(Fault::LateEffect);
+        let save = Save {
+            world: world.clone(),
+            me: self.me.clone(),
+            table: self.table.clone(),
+            writes: made,
+            is_late,
         };
-        let seen = lock(&world.oracle).checkpointed(&checkpoint);
-        world.judge(seen);
-        world.note(format!(
-            "{} saves {} rows of shards, {} are refused",
-            self.process.name,
-            made.len(),
-            refused.len()
-        ));
+        if is_late {
+            let ms = world.dice.between("save after", 50, 20_000);
+            tokio::spawn(async move {
+                sleep(Duration::from_millis(ms)).await;
+                // Nobody waits for the answer.
+                let _ = save.arrive().await;
+            });
+            return Err(failed("reach", "no answer"));
+        }
+        let refused = save.arrive().await?;
         if is_cut {
             return Err(failed("reach", "no answer"));
         }
