@@ -145,6 +145,12 @@ counted! {
         write_units_items: Counter,
         /// Write units computed for ledger and directory rows.
         write_units_overhead: Counter,
+        /// Those of them that went into ledger updates and their snapshots of marks.
+        write_units_ledger: Counter,
+        /// Microseconds that plans took from their decision to the last write, commits alone included.
+        flush_micros: Counter,
+        /// Those of them that were spent in ledger updates.
+        ledger_micros: Counter,
         /// Requests that the table throttled.
         sink_throttles: Counter,
         /// Events put into the dead-letter queue.
@@ -210,8 +216,8 @@ counted! {
 pub struct PartitionStanding {
     /// First offset that is not in the store.
     pub written: Offset,
-    /// When the oldest event that was read and is not in the store was stored in the topic,
-    /// milliseconds since the Unix epoch; `None` when nothing waits.
+    /// Time of the oldest event that was read and is not in the store, milliseconds since the
+    /// Unix epoch; `None` when nothing waits.
     pub oldest_waiting_ms: Option<i64>,
     /// Why it cannot go on.
     pub halted: Option<String>,

@@ -118,6 +118,11 @@ impl TableStore {
         self.ledger.as_ref().unwrap_or(&self.table)
     }
 
+    fn count_ledger(&self, row: &Row) {
+        let units = row.size(self.ledger_table().keys()).write_units();
+        self.place.metrics.write_units_ledger.add(units);
+    }
+
     fn ledger_key(&self, partition: PartitionId) -> Key {
         Key {
             pk: keys::ledger_pk(&self.place.pipeline, &self.place.topic),
@@ -233,6 +238,7 @@ impl Store for TableStore {
         if split.is_new {
             let rows = split.after.rows(&self.marks_pk(), partition);
             let rows = rows.map_err(|error| row_error(key.clone(), &error))?;
+            rows.iter().for_each(|row| self.count_ledger(row));
             let written = self.ledger_table().write_rows(rows).await;
             written.map_err(DynamoError::from)?;
         }
@@ -245,6 +251,7 @@ impl Store for TableStore {
             Some(name) => stored.with(names::RESTING, Value::S(name.text())),
             None => stored,
         };
+        self.count_ledger(&stored);
         let put = self.ledger_table().put(&stored, &unchanged(seen)).await;
         let is_put = put.map_err(DynamoError::from)?;
         if is_put {

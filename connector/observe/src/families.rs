@@ -205,6 +205,21 @@ pub const FAMILIES: &[Family] = &[
         Values::Sink(|m| m.write_units_overhead as f64),
     ),
     counter(
+        "millpond_sink_write_units_ledger",
+        "Those of the overhead that went into the ledger and its snapshots of marks",
+        Values::Sink(|m| m.write_units_ledger as f64),
+    ),
+    counter(
+        "millpond_sink_flush_seconds",
+        "Time that plans took from their decision to the last write, over all topic partitions",
+        Values::Sink(|m| m.flush_micros as f64 / 1e6),
+    ),
+    counter(
+        "millpond_sink_ledger_seconds",
+        "Those of them that were spent in the ledger",
+        Values::Sink(|m| m.ledger_micros as f64 / 1e6),
+    ),
+    counter(
         "millpond_sink_write_units_per_event",
         "Write units that one item per event would have cost, by the mean size of the events of each item",
         Values::Sink(|m| m.write_units_per_event as f64),
@@ -266,7 +281,7 @@ pub const FAMILIES: &[Family] = &[
     ),
     gauge(
         "millpond_sink_oldest_waiting_seconds",
-        "Age of the oldest event that was read and is not in the store; 0 when none waits",
+        "Age, by event time, of the oldest event that was read and is not in the store; 0 when none waits",
         Values::Partition(|now, p| {
             Some(
                 p.standing

@@ -241,7 +241,9 @@ pub fn admit_past<'a>(
         duplicates: 0,
         gaps: Vec::new(),
     };
-    admission.marks.remove(removed);
+    if !mutation::is(Mutation::RemovedNotCounted) {
+        admission.marks.remove(removed);
+    }
     let rules = Rules {
         on_gap,
         whole,

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use millpond_connector::metrics::Metrics;
+use millpond_connector::metrics::{Counter, Metrics};
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds, PartitionId, Topic, Transform};
 use millpond_format::gap::{Gap, list_text};
 use millpond_format::limits::MAX_GAPS_BYTES;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 use tracing::{error, info, warn};
 
 use crate::configuration;
@@ -20,8 +20,8 @@ use crate::letter_queue::DeadLetters;
 use crate::limits::{REREAD_WAIT, REREADS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
-use crate::partition::{Input, Reading};
 use crate::placement::is_packer;
+use crate::reading::{Input, Reading};
 use crate::store::{PlanInput, PlanWriter, Store};
 
 /// What the topic partitions of a sink share.
@@ -194,6 +194,11 @@ impl Core {
     /// # Errors
     /// [`SinkError`] when the store or the ledger refuses.
     pub async fn commit(&mut self) -> Result<(), SinkError> {
+        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.flush_micros);
+        self.commit_done().await
+    }
+
+    async fn commit_done(&mut self) -> Result<(), SinkError> {
         if self.done.is_some() {
             let step = self.ledger.commit(self.done.as_ref());
             self.step(step).await?;
@@ -208,6 +213,7 @@ impl Core {
     /// # Errors
     /// [`SinkError`]; the ledger then says what to do again.
     pub async fn flush(&mut self, input: Input, replay: bool) -> Result<(), SinkError> {
+        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.flush_micros);
         let (from, to) = (input.from, input.to);
         let decided = match replay.then_some(self.ledger.intent.as_ref()).flatten() {
             Some(intent) => {
@@ -230,7 +236,7 @@ impl Core {
         if mutation::is(Mutation::CommitBeforeWrite) {
             let marks = decided.marks.clone();
             self.done = Some(Done { to, marks });
-            self.commit().await?;
+            self.commit_done().await?;
         }
         self.keep_gaps(from, &decided.gaps).await?;
         let written = self.writer.write().await;
@@ -252,6 +258,7 @@ impl Core {
         let partition = self.partition;
         let rereads = match self.shared.on_gap {
             OnGap::Halt => 1,
+            OnGap::Record if mutation::is(Mutation::GapAtFirstSight) => 0,
             OnGap::Record => REREADS,
         };
         for reread in 0..rereads {
@@ -312,6 +319,13 @@ impl Core {
             removed,
             gaps: lost,
         } = covered.map_err(|source| SinkError::Contiguity { partition, source })?;
+        // Where SmartModules remove records, which of the missing ordinals went with lost offsets cannot
+        // be told: they count with those that were removed, and the gap is that of the offsets.
+        let hidden = match jumps.filtered {
+            true => lost.iter().map(|hole| hole.end - hole.start).sum(),
+            false => 0,
+        };
+        let removed = removed + hidden;
         let mut tools = Workbench::default();
         let mut cutoffs = Cutoffs::new();
         let marks = self
@@ -373,7 +387,7 @@ impl Core {
 
     /// Counts and shows gaps, and makes them durable for good. They are in the intent already.
     async fn keep_gaps(&self, from: Offset, gaps: &[Gap]) -> Result<(), SinkError> {
-        if gaps.is_empty() {
+        if gaps.is_empty() || mutation::is(Mutation::GapNotRecorded) {
             return Ok(());
         }
         let partition = self.partition;
@@ -399,13 +413,18 @@ impl Core {
             return Ok(());
         };
         self.keep_gaps(from, &gaps).await?;
-        let marks = self.ledger.marks.clone();
+        let mut marks = self.ledger.marks.clone();
+        if may_remove(&self.shared.transforms, &[]) {
+            // Ordinals of the plan that are missing were removed, or went with it: see `decide`.
+            marks.remove(to - from);
+        }
         self.done = Some(Done { to, marks });
         Ok(())
     }
 
     async fn step(&mut self, step: Step) -> Result<(), SinkError> {
         let partition = self.partition;
+        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.ledger_micros);
         let ledger_error = |source| SinkError::Ledger { partition, source };
         let Shared { store, .. } = &*self.shared;
         let put = store.put_ledger(partition, &step.row, step.seen.as_ref());
@@ -474,6 +493,30 @@ impl Core {
         }
         input.holes = holes;
         Ok(input)
+    }
+}
+
+/// Adds the time until it is dropped to a counter.
+struct Timed {
+    metrics: Arc<Metrics>,
+    counter: fn(&Metrics) -> &Counter,
+    began: Instant,
+}
+
+impl Timed {
+    fn new(metrics: &Arc<Metrics>, counter: fn(&Metrics) -> &Counter) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            counter,
+            began: Instant::now(),
+        }
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        (self.counter)(&self.metrics).add(micros);
     }
 }
 

@@ -251,13 +251,18 @@ impl LedgerRow {
             Some(_) if mutation::is(Mutation::ReplaySkipped) => Ok(Resume::Read {
                 from: self.committed,
             }),
-            Some(intent) if intent.fingerprint != fingerprint => Err(LedgerError::Fingerprint {
-                from: intent.from,
-                to: intent.to,
-                recorded: intent.fingerprint.clone(),
-                ours: fingerprint.to_owned(),
-                why: "it was not recorded",
-            }),
+            Some(intent)
+                if intent.fingerprint != fingerprint
+                    && !mutation::is(Mutation::OldConfigurationIgnored) =>
+            {
+                Err(LedgerError::Fingerprint {
+                    from: intent.from,
+                    to: intent.to,
+                    recorded: intent.fingerprint.clone(),
+                    ours: fingerprint.to_owned(),
+                    why: "it was not recorded",
+                })
+            }
             Some(&Intent { from, to, .. }) => Ok(Resume::Replay { from, to }),
         }
     }

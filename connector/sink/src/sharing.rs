@@ -139,6 +139,8 @@ impl Sharer {
                 }
             };
             tokio::select! {
+                // In this order, so that a run can be repeated.
+                biased;
                 event = events.next() => self.hear(event)?,
                 Some(ended) = self.loops.join_next(), if !self.loops.is_empty() => {
                     self.ended(ended)?;
@@ -286,6 +288,7 @@ impl Sharer {
         tokio::pin!(leaving);
         loop {
             tokio::select! {
+                biased;
                 left = &mut leaving => {
                     if left.is_err() {
                         warn!("leases could not be given back, others take them once they expire");
@@ -314,8 +317,9 @@ async fn leased(
         sleep(HAND_OVER_LIMIT).await;
     };
     tokio::select! {
-        ended = partition::run_for(shared, partition, tenure.clone()) => ended,
+        biased;
         () = tenure.stop.cancelled() => Ok(()),
+        ended = partition::run_for(shared, partition, tenure.clone()) => ended,
         () = overdue => {
             warn!(partition, "is not finished in time, its plan is left to the next owner");
             Ok(())

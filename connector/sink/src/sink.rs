@@ -12,7 +12,7 @@ use millpond_connector::connector::{ConnectorContext, Sink};
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::random;
 use millpond_connector::topic::{PartitionId, Transform};
-use millpond_leases::LeaseStore;
+use millpond_leases::{LeaseStore, WorkerId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -72,6 +72,7 @@ pub struct StoreSink {
     settings: SinkSettings,
     store: Box<dyn OpenStore>,
     sharing: Sharing,
+    worker: Option<WorkerId>,
 }
 
 impl StoreSink {
@@ -82,7 +83,15 @@ impl StoreSink {
             settings,
             store,
             sharing: Sharing::default(),
+            worker: None,
         }
+    }
+
+    /// The same, leasing under this id and not under the one that its data directory keeps.
+    #[must_use]
+    pub fn as_worker(mut self, worker: WorkerId) -> Self {
+        self.worker = Some(worker);
+        self
     }
 
     /// The same, sharing topic partitions with other sinks of the pipeline as it says.
@@ -186,6 +195,7 @@ impl Sink for StoreSink {
         let choice = self.settings.partitions.clone();
         let partitions = chosen(&choice, context.topic.partition_count());
         let Sharing { share, timings } = self.sharing;
+        let known = self.worker.clone();
         let name = context.name.clone();
         let named = || format!("sink `{name}`");
         let shared = self.open(&context).await.with_context(named)?;
@@ -201,8 +211,13 @@ impl Sink for StoreSink {
         let ended = match leases {
             None => run_all(shared, partitions, drain).await,
             Some(leases) => {
-                let worker = sharing::worker(&context.data_dir).await;
-                let worker = worker.with_context(named)?;
+                let worker = match known {
+                    Some(worker) => worker,
+                    None => {
+                        let kept = sharing::worker(&context.data_dir).await;
+                        kept.with_context(named)?
+                    }
+                };
                 sharing::run(shared, leases, worker, timings, &partitions, drain).await
             }
         };

@@ -254,7 +254,7 @@ fn compare(world: &World, seen: &Seen, whole: bool) -> Result<(), Violation> {
     // Events without bytes, and the like, are told apart by their order alone.
     let mut expected: HashMap<(&str, &[u8]), Vec<usize>> = HashMap::new();
     for (index, event) in oracle.events.iter().enumerate().rev() {
-        if let Ok(group) = &event.group {
+        if let Some(group) = oracle.items.group_of(index) {
             let same = expected.entry((group, &event.value)).or_default();
             same.push(index);
         }

@@ -117,6 +117,8 @@ impl Shared {
 
     async fn next(&mut self) -> News {
         tokio::select! {
+            // In this order, so that a run can be repeated.
+            biased;
             event = self.events.next(), if !self.is_over => match event {
                 Some(event) => News::Lease(event),
                 None => {
