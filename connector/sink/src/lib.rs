@@ -23,6 +23,7 @@ pub mod limits;
 mod next_step;
 pub mod origins;
 pub mod partition;
+mod pieces;
 pub mod placement;
 pub mod reading;
 pub mod registration;

@@ -465,6 +465,9 @@ impl Items {
                         format!("{key:?} has the totals {totals:?}, these are {sum:?}"),
                     );
                 }
+            } else {
+                // Totals begin anew after items of plain mode.
+                sums.remove(key.pk.as_str());
             }
             for held in &item.held {
                 let event = &oracle.events[held.index];
