@@ -33,6 +33,7 @@ pub async fn run(args: ReadArgs) -> Result<Exit> {
             from_ms: args.from,
             to_ms: args.to,
             limit: args.limit,
+            page_token: args.page_token,
         })
         .await?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout());
