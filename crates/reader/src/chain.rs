@@ -73,6 +73,7 @@ pub(crate) struct Chain {
     prefetch: bool,
     /// Items from this topic offset on may be still being written.
     committed: Option<u64>,
+    committed_only: bool,
     next: Next,
     page: std::vec::IntoIter<Attributes>,
     item: Option<OpenItem>,
@@ -127,6 +128,7 @@ impl Chain {
             request,
             prefetch: false,
             committed: None,
+            committed_only: false,
             next: Next::After(None),
             page: Vec::new().into_iter(),
             item: None,
@@ -192,10 +194,20 @@ impl Chain {
         }
     }
 
-    /// Says from which topic offset on items may be still being written.
-    pub(crate) fn committed(mut self, offset: Option<u64>) -> Self {
+    /// Says from which topic offset on items may be still being written, and whether to stop there.
+    pub(crate) fn committed(mut self, offset: Option<u64>, stop: bool) -> Self {
         self.committed = offset;
+        self.committed_only = stop;
         self
+    }
+
+    /// True for an item that is behind the end of a read of committed items.
+    fn is_beyond(&self, item: &Attributes) -> bool {
+        let Some(committed) = self.committed.filter(|_| self.committed_only) else {
+            return false;
+        };
+        let sort_key = keys::SortKey::parse(&self.table.key_of(item).sk);
+        sort_key.is_some_and(|sort_key| sort_key.base_offset >= committed)
     }
 
     /// Starts the first page; `item_limit` bounds every page.
@@ -348,6 +360,11 @@ impl Chain {
         loop {
             if let Some(item) = self.page.next() {
                 stats.items += 1;
+                if self.is_beyond(&item) {
+                    self.page = Vec::new().into_iter();
+                    self.next = Next::End;
+                    return Ok(None);
+                }
                 if let Some(follow) = &mut self.follow
                     && !follow.passes(&item, &self.table.key_of(&item), &self.group)
                 {

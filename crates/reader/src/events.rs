@@ -39,6 +39,9 @@ pub struct ReadRequest {
     /// Token of an earlier read of the same group and times, to go on where it stopped: see
     /// [`Events::page_token`].
     pub page_token: Option<String>,
+    /// Only items that the ledger had committed when the read began. While the sink writes, a later item
+    /// of a chain may be there before an earlier one: pages of a read must not pass it.
+    pub committed_only: bool,
 }
 
 impl ReadRequest {
@@ -50,6 +53,7 @@ impl ReadRequest {
             to_ms: None,
             limit: None,
             page_token: None,
+            committed_only: false,
         }
     }
 }
@@ -150,7 +154,7 @@ impl Events {
                 row,
                 times,
             );
-            let mut chain = chain.committed(offset);
+            let mut chain = chain.committed(offset, request.committed_only);
             if let Some(position) = events.positions.get(&row.topic_partition) {
                 chain.resume(position);
             }
@@ -217,7 +221,8 @@ impl Events {
     ///
     /// It is opaque, has a version and a checksum, and is bound to pipeline, group and times; the limit
     /// may be another. It grows with the number of chains, by about 100 bytes each. After the last
-    /// event it gives what came since.
+    /// event it gives what came since; while the sink writes, all of that only with
+    /// [`ReadRequest::committed_only`].
     #[must_use]
     pub fn page_token(&self) -> String {
         let positions = self.positions.iter();
