@@ -135,7 +135,7 @@ impl Tail {
         }
     }
 
-    /// The next event, whenever it comes.
+    /// The next event, whenever it comes. A dropped future loses nothing.
     ///
     /// # Errors
     /// A [`ReadError`]; what was given out before it stays so, and following is over.
@@ -221,8 +221,9 @@ impl Tail {
         for (group, rows) in found {
             let group: Arc<str> = group.into();
             for row in rows {
-                if self.known.insert((Arc::clone(&group), row.topic_partition)) {
-                    new.push((Arc::clone(&group), row));
+                let chain = (Arc::clone(&group), row.topic_partition);
+                if !self.known.contains(&chain) {
+                    new.push((chain.0, row));
                 }
             }
         }
@@ -232,7 +233,12 @@ impl Tail {
             .buffer_unordered(self.table.parallel_queries)
             .try_collect()
             .await?;
-        self.followed.extend(begun);
+        // Together, at the end: a dropped future leaves no chain known that is not followed.
+        for followed in begun {
+            let partition = followed.chain.topic_partition;
+            self.known.insert((Arc::clone(&followed.group), partition));
+            self.followed.push(followed);
+        }
         Ok(())
     }
 
