@@ -168,13 +168,7 @@ mod tests {
                 },
                 "group `g#1/ü`",
             ),
-            (
-                Token {
-                    to_ms: 5,
-                    ..token.clone()
-                },
-                "range of times",
-            ),
+            (Token { to_ms: 5, ..token }, "range of times"),
         ] {
             let error = Token::parse(&text, &other).expect_err("another read");
             assert!(error.to_string().contains(said), "{error}");

@@ -69,8 +69,7 @@ async fn in_pages(
 
 #[tokio::test]
 async fn pages_are_the_whole_read_cut_anywhere() {
-    let seed = rand::rng().random_range(0..1_000_000u64);
-    println!("seed {seed}");
+    let seed = support::seed();
     let mut rng = SmallRng::seed_from_u64(seed);
     let local = Local::with_table().await;
     for round in 0..12 {
