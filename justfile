@@ -23,6 +23,10 @@ sim N="10000" *ARGS:
 sim-seed SEED *ARGS:
     cargo run -p millpond-sim -- seed {{SEED}} {{ARGS}}
 
+# Tests and types of the Python decoder (needs boto3, zstandard, mypy).
+python PYTHON="python3":
+    cd python && PYTHONPATH=src {{PYTHON}} -m unittest discover -s tests -t . && {{PYTHON}} -m mypy --cache-dir=../target/mypy
+
 fmt:
     cargo fmt --all
 

@@ -14,6 +14,7 @@ pub mod on_scripted;
 pub mod pipeline;
 pub mod process;
 pub mod profiles;
+pub mod python;
 pub mod scripted_cluster;
 pub mod seed;
 pub mod stand_ins;

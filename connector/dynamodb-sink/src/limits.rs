@@ -28,9 +28,9 @@ pub const MAX_CHAINS: usize = 20_000;
 /// [`millpond_sink::limits::PLAN_BYTES`] and a chunk, so this many items of one group cannot be reached by one intent.
 pub const MAX_TAIL_ITEMS: usize = 200_000;
 
-/// Least lateness bound of a chain: a smaller one would be raised again and again,
-/// and each raise is a write.
-pub const MIN_LATE_MS: i64 = 1 << 16;
+/// Least lateness bound of a chain. A smaller one would be raised again and again, and each raise is a write; a larger
+/// one makes every slice read so many milliseconds of items more. An item of the default `max-age` fits it.
+pub const MIN_LATE_MS: i64 = 1 << 13;
 
 /// Dead-letter bytes in one row of a dead-letter table; a longer entry takes several rows.
 pub const DEAD_LETTER_ROW_BYTES: usize = 350_000;

@@ -13,6 +13,7 @@ pub mod cpu;
 pub mod data_dir;
 pub mod emit_log;
 pub mod exit;
+pub mod export;
 pub mod logging;
 pub mod progress;
 pub mod put_records;
@@ -51,6 +52,8 @@ pub async fn run(command: Command) -> Result<Exit> {
         Command::Emit(args) => commands::emit::run(args).await,
         Command::Validate(args) => commands::validate::run(&args),
         Command::Read(args) => commands::read::run(args).await,
+        Command::Tail(args) => commands::tail::run(args).await,
+        Command::Export(args) => commands::export::run(args).await,
         Command::Groups(args) => commands::groups::run(args).await,
         Command::Inspect(args) => commands::inspect::run(args).await,
         Command::Verify(args) => commands::verify::run(args).await,

@@ -150,6 +150,15 @@ pub(crate) async fn chains_of(
     Ok(chains)
 }
 
+/// The error for a group without chains.
+pub(crate) fn no_such_group(table: &Table, pipeline: &Pipeline, group: &str) -> ReadError {
+    ReadError::NoSuchGroup {
+        table: table.name.clone(),
+        pipeline: pipeline.name.clone(),
+        group: group.to_owned(),
+    }
+}
+
 /// The table of the ledger, where that is another one.
 pub(crate) async fn ledger_table(
     table: &Table,

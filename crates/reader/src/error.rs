@@ -144,6 +144,12 @@ pub enum ReadError {
         /// What the service said.
         message: String,
     },
+    /// A page token does not resume this read.
+    #[error("the page token cannot be used: {problem}; begin again without it")]
+    PageToken {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The decoder could not be set up: out of memory.
     #[error("the decoder could not be set up: {0}")]
     Decoder(String),

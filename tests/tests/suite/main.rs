@@ -10,6 +10,7 @@ mod fire;
 mod kill;
 mod main_job;
 mod profiles;
+mod reading;
 mod s3_server;
 mod scripted_cluster;
 mod sharing;
