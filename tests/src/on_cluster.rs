@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use millpond::cluster::cdk::PROGRAM_DIR_VARIABLE;
@@ -24,6 +25,9 @@ pub const PACKAGES: [(&str, &str); 2] = [
         include_str!("../../connector/dynamodb-sink/Connector.toml"),
     ),
 ];
+
+/// Time between two looks at the table.
+pub const LOOK: Duration = Duration::from_millis(500);
 
 /// What Fluvio programs are needed beside its servers.
 pub const PROGRAMS: &[&str] = &["fluvio", "cdk"];
@@ -250,7 +254,12 @@ impl OnCluster {
     /// When they are not there before the deadline.
     pub async fn arrived(&self, events: u64) -> Result<()> {
         eventually("all events", async || {
-            Ok((self.events() >= events).then_some(()))
+            if self.events() >= events {
+                return Ok(Some(()));
+            }
+            // Each question is a process, which the connectors would wait for.
+            tokio::time::sleep(LOOK).await;
+            Ok(None)
         })
         .await
         .with_context(|| format!("{} of {events}\n{}", self.events(), self.logs()))

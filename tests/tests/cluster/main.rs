@@ -9,6 +9,7 @@ mod path;
 mod profiles;
 mod sharing;
 mod sharing_sources;
+mod topic;
 
 use millpond_tests::on_cluster::Binaries;
 
