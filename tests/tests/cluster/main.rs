@@ -5,6 +5,7 @@
 
 mod cdk;
 mod deploy;
+mod folder;
 mod path;
 mod profiles;
 mod sharing;
