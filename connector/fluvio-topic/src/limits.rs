@@ -46,7 +46,7 @@ pub const MODULE_QUIET: Duration = Duration::from_secs(5);
 
 /// Longest that other streams wait for one whose SmartModules an SPU compiles: when nothing is there to
 /// read, no answer says that it has.
-pub const COMPILING: Duration = Duration::from_secs(10);
+pub const COMPILING: Duration = Duration::from_secs(60);
 
 /// The same where an SPU turned out to need longer.
 pub const MODULE_QUIET_MAX: Duration = Duration::from_secs(60);

@@ -158,15 +158,20 @@ impl Stream {
                 Event::Broken(reason) => return End::Again(reason),
                 Event::Dropped => return End::Dropped,
                 Event::Quiet => {
-                    turn = turn.filter(|held| opened.elapsed() < held.takes.min(COMPILING));
                     let quiet = match terms.asks_at_once && *next == opened_at {
                         true => Duration::ZERO,
                         false => terms.quiet,
                     };
-                    match stream.quiet(plan, quiet).await {
-                        Ok(()) => continue,
-                        Err(end) => return end,
+                    if let Err(end) = stream.quiet(plan, quiet).await {
+                        return end;
                     }
+                    // Without anything to read there will be no answer.
+                    turn = turn.filter(|held| {
+                        let is_answered = stream.waiting.is_some();
+                        let takes = if is_answered { COMPILING } else { held.takes };
+                        opened.elapsed() < takes.min(COMPILING)
+                    });
+                    continue;
                 }
             };
             stream.heard = Instant::now();

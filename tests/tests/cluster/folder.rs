@@ -27,7 +27,7 @@ printf '%s\n' "$*" >> "$BUILDS"
 while [ $# -gt 0 ]; do
     case "$1" in
         --profile) profile=$2; shift;;
-        --package) package=$2; shift;;
+        -p) package=$2; shift;;
         --target) target=$2; shift;;
     esac
     shift
@@ -186,7 +186,7 @@ async fn cdk_works_in_the_folders_of_the_connectors() -> Result<()> {
         scene.succeed(connector, &["build"])?;
         let builds = std::fs::read_to_string(scene.dir().join("builds"))?;
         let last = builds.lines().last().unwrap_or_default();
-        let wanted = format!("build --profile release --package millpond-{connector} --target ");
+        let wanted = format!("build --profile release -p millpond-{connector} --target ");
         ensure!(last.starts_with(&wanted), "{builds}");
     }
     let (of_source, of_secrets) = (path(&source), path(&secrets));
