@@ -228,8 +228,11 @@ async fn cdk_works_in_the_folders_of_the_connectors() -> Result<()> {
         let arguments = ["test", "--config", &file, "--secrets", &of_secrets];
         let mut test = Running::start(&mut scene.cdk(connector, &arguments))?;
         test.stderr_line("connected")?;
-        let [pid] = of_config(document)[..] else {
-            anyhow::bail!("not one process of `{file}`");
+        let mut processes = of_config(document);
+        // cdk has the same argument.
+        processes.retain(|pid| *pid != test.id());
+        let [pid] = processes[..] else {
+            anyhow::bail!("not one connector of `{file}`: {processes:?}");
         };
         let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
         kill_process(pid.context("a process")?, Signal::INT)?;
