@@ -18,12 +18,13 @@ pub mod python;
 pub mod scripted_cluster;
 pub mod seed;
 pub mod stand_ins;
+pub mod topic_rules;
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 /// How long any one wait of a test may take; generous, because machines are slow and shared.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Asks until the answer is something, or the deadline has passed.
 ///
