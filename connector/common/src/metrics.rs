@@ -20,6 +20,40 @@ impl Counter {
     }
 }
 
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Replaces the value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Requests that a table throttled, by its reason.
+#[derive(Debug, Default)]
+pub struct Throttles {
+    /// Capacity of the table: provisioned, or the maximum set for on-demand.
+    pub table: Counter,
+    /// Capacity of an index.
+    pub index: Counter,
+    /// A range of keys: a hot partition key, or partitions that are too few.
+    pub key_range: Counter,
+    /// Quota of the account.
+    pub account: Counter,
+    /// No reason was given.
+    pub unnamed: Counter,
+    /// Batches of which the table left something unprocessed.
+    pub unprocessed: Counter,
+}
+
 /// One item that the table has acknowledged.
 #[derive(Debug, Clone)]
 pub struct WrittenItem {
@@ -69,8 +103,16 @@ pub struct Metrics {
     pub write_units_items: Counter,
     /// Write units computed for ledger and directory rows.
     pub write_units_overhead: Counter,
-    /// Requests that the table throttled.
+    /// Requests that the table throttled, in whole or in part.
     pub sink_throttles: Counter,
+    /// The same by what the table gave as its reason.
+    pub throttles: Throttles,
+    /// Write requests that were sent to the tables of the items and of the dead letters, each try.
+    pub sink_requests: Counter,
+    /// Thousandths of write units a second that a sink may spend now.
+    pub write_budget_milli: Gauge,
+    /// Times that a partition key was found to be held back by its own limit.
+    pub hot_keys: Counter,
     /// Events put into the dead-letter queue.
     pub dead_letters: Counter,
     /// Events dropped because they were delivered before.

@@ -4,57 +4,33 @@ use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::vec;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use millpond_connector::aws::CREDENTIALS_PATIENCE;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
-use millpond_connector::metrics::{Metrics, WrittenItem};
+use millpond_connector::metrics::{Counter, Metrics, WrittenItem};
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
 use millpond_sink::retry::{Next, until_answered};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::batch::{BatchLimits, cut};
+use crate::batch::{BatchLimits, Lanes, RowSize, lanes};
+use crate::budget::{Budget, Line, Reservation};
 use crate::client::classify::CREDENTIALS;
 use crate::client::{
     ApiFailure, BatchOutcome, Capacity, Condition, TableApi, TableDescription, TableError,
     TailPage, Throttle, Verdict,
 };
 use crate::limits::{
-    MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_REQUESTS,
+    CROWDED_KEY_UNITS, LOOK_LIMIT, MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_IN_FLIGHT_BYTES,
+    MAX_IN_FLIGHT_REQUESTS,
 };
-use crate::pacing::TokenBucket;
+use crate::pacing::KeyUse;
 use crate::plan::PlannedItem;
 use crate::row::{Key, KeyNames, Row};
-
-/// Write units a second that a sink may use, shared by its topic partitions.
-#[derive(Debug)]
-pub struct Budget {
-    bucket: Mutex<TokenBucket>,
-    /// Held by the request that starts next: they start in the order in which they ask.
-    turn: tokio::sync::Mutex<()>,
-    units_per_second: u64,
-    made: Instant,
-}
-
-impl Budget {
-    /// A full bucket.
-    #[must_use]
-    pub fn new(units_per_second: u64) -> Self {
-        Self {
-            bucket: Mutex::new(TokenBucket::new(units_per_second)),
-            turn: tokio::sync::Mutex::default(),
-            units_per_second,
-            made: Instant::now(),
-        }
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut TokenBucket) -> T) -> T {
-        act(&mut self.bucket.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// A row that the table refuses for what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,6 +48,15 @@ enum Count {
     Overhead,
 }
 
+/// Requests that wait to be written, by the indexes of their rows.
+type Queue = Mutex<vec::IntoIter<Vec<usize>>>;
+
+/// What the requests of one call share.
+struct Way {
+    slots: Semaphore,
+    line: Line,
+}
+
 /// Why a call ended without an answer.
 enum Ended {
     /// The request is refused for what is in it.
@@ -85,6 +70,8 @@ pub struct TableWriter {
     api: Arc<dyn TableApi>,
     keys: KeyNames,
     budget: Option<Arc<Budget>>,
+    /// The budget follows this table's capacity.
+    is_watching: bool,
     in_flight: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     /// A call succeeded, so the credentials were good.
@@ -104,10 +91,24 @@ impl TableWriter {
             api,
             keys,
             budget,
+            is_watching: false,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT_BYTES >> 10)),
             metrics,
             let_in: Arc::default(),
         }
+    }
+
+    /// The same; its budget follows the capacity of this table, which is asked for regularly while it is written to.
+    #[must_use]
+    pub fn watching(mut self) -> Self {
+        self.is_watching = true;
+        self
+    }
+
+    /// Its budget, if it has one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Arc<Budget>> {
+        self.budget.as_ref()
     }
 
     /// Table name.
@@ -127,7 +128,9 @@ impl TableWriter {
     /// # Errors
     /// [`TableError`] when no try can succeed.
     pub async fn describe(&self) -> Result<Option<TableDescription>, TableError> {
-        self.call("DescribeTable", || self.api.describe()).await
+        let found = self.call("DescribeTable", || self.api.describe()).await?;
+        self.looked(found.as_ref());
+        Ok(found)
     }
 
     /// Starts to create the table.
@@ -168,10 +171,13 @@ impl TableWriter {
     pub async fn put(&self, row: &Row, condition: &Condition) -> Result<bool, TableError> {
         let units = row.size(&self.keys).write_units();
         self.metrics.write_units_overhead.add(units);
+        let of = Reservation::new([(row.key.pk.as_str(), units)]);
+        let of = &of;
         let call = || async move {
-            self.pace(units).await;
+            let began = self.pace(of, &Line::default(), false).await;
             let outcome = self.api.put(row, condition).await;
-            self.settle(units, &outcome.as_ref().map(|outcome| outcome.units));
+            let consumed = outcome.as_ref().map(|outcome| outcome.units);
+            self.settle(of, &consumed, &[], began);
             outcome
         };
         Ok(self.call("PutItem", call).await?.applied)
@@ -212,28 +218,67 @@ impl TableWriter {
         items: &[PlannedItem],
         count: Count,
     ) -> Result<Vec<RejectedRow>, TableError> {
-        let limits = BatchLimits {
-            items: MAX_BATCH_ITEMS,
-            bytes: MAX_BATCH_BYTES,
-            units: self
-                .budget
-                .as_ref()
-                .map_or(u64::MAX, |budget| budget.units_per_second),
+        let rows: Vec<RowSize<'_>> = items.iter().map(row_size).collect();
+        let way = Way {
+            slots: Semaphore::new(MAX_IN_FLIGHT_REQUESTS),
+            line: Line::default(),
         };
-        let sizes: Vec<(usize, u64)> = items.iter().map(|item| (item.bytes, item.units)).collect();
-        let mut waiting = cut(&sizes, limits).into_iter();
+        let queues: Vec<Queue> = lanes(&rows, self.lanes())
+            .into_iter()
+            .map(|lane| Mutex::new(lane.into_iter()))
+            .collect();
         let mut under_way = FuturesUnordered::new();
+        for (number, queue) in queues.iter().enumerate() {
+            let at_once = if number == 0 {
+                MAX_IN_FLIGHT_REQUESTS
+            } else {
+                1
+            };
+            for _ in 0..at_once {
+                under_way.push(self.write_queue(items, queue, &way, count));
+            }
+        }
+        let mut rejected = Vec::new();
+        while let Some(refused) = under_way.next().await {
+            rejected.extend(refused?);
+        }
+        Ok(rejected)
+    }
+
+    fn lanes(&self) -> Lanes {
+        let (units, key_units) = match &self.budget {
+            Some(budget) => budget.request_units(),
+            None => (u64::MAX, u64::MAX),
+        };
+        Lanes {
+            limits: BatchLimits {
+                items: MAX_BATCH_ITEMS,
+                bytes: MAX_BATCH_BYTES,
+                units,
+            },
+            crowded_units: match &self.budget {
+                Some(_) => CROWDED_KEY_UNITS,
+                None => u64::MAX,
+            },
+            key_units,
+        }
+    }
+
+    /// Writes the requests of a queue, one after the other.
+    async fn write_queue(
+        &self,
+        items: &[PlannedItem],
+        queue: &Queue,
+        way: &Way,
+        count: Count,
+    ) -> Result<Vec<RejectedRow>, TableError> {
         let mut rejected = Vec::new();
         loop {
-            while under_way.len() < MAX_IN_FLIGHT_REQUESTS
-                && let Some(range) = waiting.next()
-            {
-                under_way.push(self.write_batch(items, range.collect(), count));
-            }
-            match under_way.next().await {
-                Some(refused) => rejected.extend(refused?),
-                None => return Ok(rejected),
-            }
+            let next = queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some(pending) = next else {
+                return Ok(rejected);
+            };
+            rejected.extend(self.write_batch(items, pending, way, count).await?);
         }
     }
 
@@ -242,18 +287,15 @@ impl TableWriter {
         &self,
         items: &[PlannedItem],
         pending: Vec<usize>,
+        way: &Way,
         count: Count,
     ) -> Result<Vec<RejectedRow>, TableError> {
-        let bytes: usize = pending.iter().map(|index| items[*index].bytes).sum();
-        let permits = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(u32::MAX);
-        let permits = permits.min((MAX_IN_FLIGHT_BYTES >> 10) as u32);
-        let _permit = self.in_flight.acquire_many(permits).await;
         let mut rejected = Vec::new();
         let mut stack = vec![pending];
         while let Some(mut pending) = stack.pop() {
             let mut backoff = Backoff::new(policy(Throttle::Table));
             while !pending.is_empty() {
-                let outcome = self.send(items, &pending).await;
+                let outcome = self.send(items, &pending, way).await;
                 let left = match outcome {
                     Ok(_) if mutation::is(Mutation::UnprocessedIgnored) => Vec::new(),
                     Ok(left) => left,
@@ -273,6 +315,7 @@ impl TableWriter {
                 self.acknowledged(written.map(|index| &items[*index]), count);
                 if !left.is_empty() {
                     self.metrics.sink_throttles.add(1);
+                    self.metrics.throttles.unprocessed.add(1);
                     if left.len() < pending.len() {
                         backoff.reset();
                     }
@@ -285,15 +328,33 @@ impl TableWriter {
     }
 
     /// One request, until it is answered; the indexes that were not processed.
-    async fn send(&self, items: &[PlannedItem], pending: &[usize]) -> Result<Vec<usize>, Ended> {
-        let rows: Vec<Arc<Row>> = pending
-            .iter()
-            .map(|index| items[*index].row.clone())
-            .collect();
-        let units = pending.iter().map(|index| items[*index].units).sum();
-        let rows = rows.as_slice();
+    async fn send(
+        &self,
+        items: &[PlannedItem],
+        pending: &[usize],
+        way: &Way,
+    ) -> Result<Vec<usize>, Ended> {
+        let pending_items = || pending.iter().map(|index| &items[*index]);
+        let rows: Vec<Arc<Row>> = pending_items().map(|item| item.row.clone()).collect();
+        let sizes = |rows: &[usize]| {
+            let rows = rows.iter().filter_map(|at| pending.get(*at));
+            let sizes = rows.map(|index| (items[*index].row.key.pk.as_str(), items[*index].units));
+            Reservation::new(sizes)
+        };
+        let of = sizes(&(0..pending.len()).collect::<Vec<_>>());
+        let bytes: usize = pending_items().map(|item| item.bytes).sum();
+        let permits = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(u32::MAX);
+        let permits = permits.min((MAX_IN_FLIGHT_BYTES >> 10) as u32);
+        let (rows, of, sizes) = (rows.as_slice(), &of, &sizes);
         let call = || async move {
-            self.pace(units).await;
+            // Whoever waits for a crowded key leaves the way to others.
+            let has_waited = match &self.budget {
+                Some(budget) => budget.keys(of).await,
+                None => false,
+            };
+            let _slot = way.slots.acquire().await;
+            let _permit = self.in_flight.acquire_many(permits).await;
+            let began = self.pace(of, &way.line, has_waited).await;
             let mut outcome = self.api.batch_write(rows).await;
             if mutation::is(Mutation::TimeoutIsSuccess)
                 && outcome
@@ -302,7 +363,12 @@ impl TableWriter {
             {
                 outcome = Ok(BatchOutcome::default());
             }
-            self.settle(units, &outcome.as_ref().map(|outcome| outcome.units));
+            let left = match &outcome {
+                Ok(outcome) => sizes(&outcome.unprocessed).keys,
+                Err(_) => Vec::new(),
+            };
+            let consumed = outcome.as_ref().map(|outcome| outcome.units);
+            self.settle(of, &consumed, &left, began);
             outcome
         };
         let outcome = self.retry("BatchWriteItem", call).await?;
@@ -330,34 +396,55 @@ impl TableWriter {
         }
     }
 
-    /// Waits until a request of so many units may start. What waits is nothing yet: after a pause
-    /// of the process it is asked anew how much may start.
-    async fn pace(&self, units: u64) {
-        let Some(budget) = &self.budget else { return };
-        let _turn = budget.turn.lock().await;
-        loop {
-            let wait = budget.with(|bucket| bucket.take(units, budget.made.elapsed()));
-            if wait.is_zero() || mutation::is(Mutation::BudgetIgnored) {
-                return;
+    /// Waits until the request may start; answers when that was, by the clock of the budget.
+    async fn pace(&self, of: &Reservation, line: &Line, has_waited: bool) -> Duration {
+        let Some(budget) = &self.budget else {
+            return Duration::ZERO;
+        };
+        if self.is_watching && budget.is_look_due() {
+            // Others go on meanwhile, and do not ask, too.
+            budget.looked(None);
+            if let Ok(Ok(found)) = timeout(LOOK_LIMIT, self.api.describe()).await {
+                self.looked(found.as_ref());
             }
-            sleep(wait).await;
+        }
+        let began = budget.start(of, line, has_waited).await;
+        self.metrics.sink_requests.add(1);
+        began
+    }
+
+    fn looked(&self, found: Option<&TableDescription>) {
+        if let Some(budget) = self.budget.as_ref().filter(|_| self.is_watching) {
+            budget.looked(found.map(|found| found.capacity));
         }
     }
 
-    /// Counts and believes what the service says it consumed. A request that was throttled
-    /// consumed nothing; one whose answer is lost may have consumed all of it.
-    fn settle(&self, reserved: u64, consumed: &Result<f64, &ApiFailure>) {
-        let consumed = match consumed {
+    /// Counts and believes what the service says it consumed, of which the units in `left` were not. A
+    /// request that was throttled consumed nothing; one whose answer is lost may have consumed all of it.
+    fn settle(
+        &self,
+        of: &Reservation,
+        consumed: &Result<f64, &ApiFailure>,
+        left: &[KeyUse],
+        began: Duration,
+    ) {
+        let (consumed, left, refused) = match consumed {
             Ok(units) => {
                 let milli = (units.max(0.0) * 1_000.0).round() as u64;
                 self.metrics.write_units_reported_milli.add(milli);
-                *units
+                let refused = (!left.is_empty()).then_some(Throttle::Unknown);
+                (*units, left, refused)
             }
-            Err(failure) if matches!(failure.verdict, Verdict::Throttled(_)) => 0.0,
-            Err(_) => return,
+            Err(failure) => match failure.verdict {
+                Verdict::Throttled(why) => (0.0, of.keys.as_slice(), Some(why)),
+                _ => return,
+            },
         };
         if let Some(budget) = &self.budget {
-            budget.with(|bucket| bucket.settle(reserved, consumed));
+            budget.settle(of, consumed, left);
+            if let Some(why) = refused {
+                budget.refused(why, of, left, began);
+            }
         }
     }
 
@@ -393,6 +480,7 @@ impl TableWriter {
         let judge = |failure: &ApiFailure| match failure.verdict {
             Verdict::Throttled(kind) => {
                 self.metrics.sink_throttles.add(1);
+                counter(&self.metrics, kind).add(1);
                 Next::Again(policy(kind))
             }
             Verdict::Expired | Verdict::Credentials(_) if is_patient() => {
@@ -446,10 +534,28 @@ impl From<TableError> for Ended {
     }
 }
 
+fn row_size(item: &PlannedItem) -> RowSize<'_> {
+    RowSize {
+        pk: &item.row.key.pk,
+        bytes: item.bytes,
+        units: item.units,
+    }
+}
+
+fn counter(metrics: &Metrics, kind: Throttle) -> &Counter {
+    match kind {
+        Throttle::Unknown => &metrics.throttles.unnamed,
+        Throttle::Table => &metrics.throttles.table,
+        Throttle::Index => &metrics.throttles.index,
+        Throttle::KeyRange => &metrics.throttles.key_range,
+        Throttle::Account => &metrics.throttles.account,
+    }
+}
+
 /// A narrow limit clears quickly, an account's does not.
 fn policy(kind: Throttle) -> BackoffPolicy {
     let (first, cap) = match kind {
-        Throttle::Unknown | Throttle::Table => (50, 5_000),
+        Throttle::Unknown | Throttle::Table | Throttle::Index => (50, 5_000),
         Throttle::KeyRange => (100, 5_000),
         Throttle::Account => (1_000, 10_000),
     };

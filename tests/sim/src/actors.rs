@@ -9,6 +9,7 @@ use millpond_connector::connector::{ConnectorContext, Sink, Source};
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableSettings;
 use millpond_kinesis_source::KinesisSource;
@@ -154,7 +155,10 @@ pub async fn sink(
         create: None,
         keys: KeyNames::default(),
         max_item_bytes: MAX_ITEM_BYTES,
-        max_write_units_per_second: world.scenario.budget,
+        pace: match world.scenario.budget {
+            Some(units) => PaceSettings::fixed(units),
+            None => PaceSettings::default(),
+        },
     };
     let sink = StoreSink::new(settings, Box::new(store));
     let topic = FakeTopic::new(process.clone());
