@@ -142,16 +142,14 @@ impl Budget {
         }
     }
 
-    /// Waits until the keys of the request owe nothing; answers whether they did. Others may go first meanwhile.
-    pub async fn keys(&self, of: &Reservation) -> bool {
-        let mut has_waited = false;
+    /// Waits until the keys of the request owe nothing. Others may go first meanwhile.
+    pub async fn keys(&self, of: &Reservation) {
         loop {
             let wait = self.with(|pacer, now| pacer.key_wait(&of.keys, now));
             self.tell_hot(of);
             if wait.is_zero() || mutation::is(Mutation::BudgetIgnored) {
-                return has_waited;
+                return;
             }
-            has_waited = true;
             sleep(wait).await;
         }
     }
@@ -159,15 +157,17 @@ impl Budget {
     /// Waits until the request may start, and starts it; answers when that was. What waits is nothing yet:
     /// after a pause of the process it is asked anew how much may start.
     ///
-    /// Of each line one request at a time waits for the table's budget, so that the lines share it evenly. One that
-    /// `has_waited` for its keys goes before them: what a key's limit gives is lost if it is not used, and
-    /// holds it back enough.
-    pub async fn start(&self, of: &Reservation, line: &Line, mut has_waited: bool) -> Duration {
+    /// Of each line one request at a time waits for the table's budget, so that the lines share it evenly. Requests
+    /// without a line, and those to pressed keys, do not wait behind the lines.
+    pub async fn start(&self, of: &Reservation, line: Option<&Line>) -> Duration {
         loop {
+            let is_pressed = self.with(|pacer, now| pacer.is_pressed(&of.keys, now));
             let of_keys = {
-                let _waits = match has_waited {
-                    true => None,
-                    false => Some((line.0.lock().await, self.lines.lock().await)),
+                let _waits = match line {
+                    Some(line) if !is_pressed => {
+                        Some((line.0.lock().await, self.lines.lock().await))
+                    }
+                    _ => None,
                 };
                 let _turn = self.turn.lock().await;
                 loop {
@@ -181,7 +181,6 @@ impl Budget {
                     }
                 }
             };
-            has_waited = true;
             self.tell_hot(of);
             sleep(of_keys).await;
         }

@@ -289,11 +289,12 @@ async fn partition(run: Run, number: usize, writer: TableWriter, course: Arc<Mut
         }
         counted = second.max(counted);
         let mut plan = Vec::new();
-        let mut left = PLAN_UNITS;
+        // A plan has of each group what its part of the topic has.
+        let total: f64 = waiting.iter().sum();
+        let part = (PLAN_UNITS as f64 / total.max(1.0)).min(1.0);
         for ((pk, _), waiting) in run.load[number].iter().zip(&mut waiting) {
-            let units = (*waiting as u64).min(left);
+            let units = (*waiting * part) as u64;
             *waiting -= units as f64;
-            left -= units;
             plan.extend(items(pk, units, &payload));
         }
         if plan.is_empty() {

@@ -30,6 +30,9 @@ const GAIN: f64 = 20.0;
 /// A key that makes its writers wait in so many seconds in a row is hot.
 const HOT_SECONDS: u32 = 5;
 
+/// One that made somebody wait is pressed for so many seconds.
+const PRESSED_SECONDS: u64 = 2;
+
 /// It is said again while it lasts, after so long.
 const SAID_FOR: Duration = Duration::from_secs(30);
 
@@ -95,6 +98,17 @@ impl Keys {
                 self.hot.extend(entry.say(of.key, now));
             }
         }
+    }
+
+    /// True when somebody had to wait for one of these keys lately.
+    #[must_use]
+    pub fn is_pressed(&self, keys: &[KeyUse], now: Duration) -> bool {
+        keys.iter().any(|of| {
+            let entry = self.entries.get(&of.key);
+            entry.is_some_and(|entry| {
+                entry.short_seconds > 0 && now.as_secs() <= entry.short_in + PRESSED_SECONDS
+            })
+        })
     }
 
     /// A request starts.

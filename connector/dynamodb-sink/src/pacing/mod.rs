@@ -49,7 +49,7 @@ const LOOK_AFTER_REFUSAL: Duration = Duration::from_secs(5);
 
 /// A table that has refused something is left alone for so long, so that there is something in it again for
 /// requests of uneven sizes.
-const BREATH: Duration = Duration::from_millis(500);
+const BREATH: Duration = Duration::from_secs(1);
 
 /// A key with this part of its limit used in the last second is why the key range was exceeded.
 const HOT_PART: f64 = 0.5;
@@ -259,6 +259,14 @@ impl Pacer {
             self.keys.short(keys, now);
         }
         wait
+    }
+
+    /// True when one of these keys is held back by its own limit, not by the table's. Its requests should not wait
+    /// for others besides: what a key's limit gives is lost if it is not used, and holds it back enough. Once
+    /// the table's budget is what they wait for, it is false again.
+    #[must_use]
+    pub fn is_pressed(&self, keys: &[KeyUse], now: Duration) -> bool {
+        self.keys.is_pressed(keys, now)
     }
 
     /// A request that had taken `taken` units was answered: so many were consumed, and of the keys'
