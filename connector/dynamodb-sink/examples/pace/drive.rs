@@ -267,7 +267,7 @@ fn items(pk: &str, mut units: u64, payload: &Bytes) -> Vec<PlannedItem> {
 }
 
 /// One topic partition: what has come since the last plan becomes the next one.
-async fn partition(run: Run, number: usize, writer: TableWriter, course: Arc<Mutex<Course>>) {
+async fn partition(run: Run, number: usize, writer: TableWriter) {
     let begun = Instant::now();
     let end = begun + Duration::from_secs(run.seconds as u64);
     let payload = Bytes::from(vec![0; ITEM_UNITS as usize * 1_024]);
@@ -282,9 +282,7 @@ async fn partition(run: Run, number: usize, writer: TableWriter, course: Arc<Mut
         let second = begun.elapsed().as_secs() as usize;
         for second in counted..second {
             for ((_, rate), waiting) in run.load[number].iter().zip(&mut waiting) {
-                let units = rate(second);
-                *waiting += units;
-                lock(&course).second(second).offered += units;
+                *waiting += rate(second);
             }
         }
         counted = second.max(counted);
@@ -343,12 +341,7 @@ pub fn drive(run: &Run) -> Course {
         let writer = TableWriter::new(table.clone(), keys, Some(budget), metrics).watching();
         let mut partitions = tokio::task::JoinSet::new();
         for number in 0..run.load.len() {
-            partitions.spawn(partition(
-                run.clone(),
-                number,
-                writer.clone(),
-                course.clone(),
-            ));
+            partitions.spawn(partition(run.clone(), number, writer.clone()));
         }
         let changes = tokio::spawn(changes(run.clone(), table));
         // A backlog may outlast the run.
@@ -358,6 +351,10 @@ pub fn drive(run: &Run) -> Course {
         std::mem::take(&mut *lock(&course))
     });
     course.seconds.resize(run.seconds, Second::default());
+    for (number, second) in course.seconds.iter_mut().enumerate() {
+        let groups = run.load.iter().flatten();
+        second.offered = groups.map(|(_, rate)| rate(number)).sum();
+    }
     course.limits = (0..run.seconds)
         .map(|second| run.limit_at(second))
         .collect();

@@ -105,7 +105,7 @@ fn limit(course: &Course) -> Vec<f64> {
 /// A round number that is not below.
 fn round_up(value: f64) -> f64 {
     let power = 10.0_f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 4.0, 6.0, 8.0, 10.0];
+    let steps = [1.0, 1.6, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0];
     let step = steps.into_iter().find(|step| step * power >= value);
     step.unwrap_or(10.0) * power
 }

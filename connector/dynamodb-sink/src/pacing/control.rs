@@ -41,6 +41,9 @@ const STEADY: Duration = Duration::from_secs(30);
 /// and then doubles each time that this has passed.
 const GAIN_DOUBLES: Duration = Duration::from_secs(5);
 
+/// until it is this part of the budget: what is beyond a limit may be credit, and is not to be spent at once.
+const MOST_GAIN: f64 = 0.04;
+
 /// An account that refuses is left alone for so long, then twice as long and so on.
 const BRAKE: Duration = Duration::from_secs(1);
 
@@ -163,7 +166,8 @@ impl Control {
             _ => {
                 let long = self.quiet.saturating_sub(STEADY).as_secs_f64();
                 let doublings = (long / GAIN_DOUBLES.as_secs_f64()).min(30.0);
-                self.whole + GAIN * step * doublings.exp2()
+                let most = GAIN.max(self.whole * MOST_GAIN);
+                self.whole + step * (GAIN * doublings.exp2()).min(most)
             }
         };
         // A budget that nobody has used proves nothing.

@@ -45,6 +45,8 @@ impl Throttling {
         let enforced = Arc::new(Enforced::new("events", "pk", Model::new(limits)));
         proxy.set_capacity(enforced.clone());
         let writer = TableWriter::new(api, keys, Some(budget), metrics.clone()).watching();
+        // As when a store is opened: its budget is known before it writes.
+        writer.describe().await.expect("described");
         Self {
             server,
             proxy,
@@ -136,23 +138,27 @@ async fn an_account_limit_and_a_hot_key_are_told_apart() {
     );
     at.stop().await;
 
-    // The sink believes that keys have no limit.
-    let settings = PaceSettings {
-        key_units: Some(1_000_000),
-        ..PaceSettings::default()
+    // The sink believes that keys may take much more than they do here.
+    let of_keys = |units: f64| Limits {
+        key_units: Some(units),
+        ..on_demand
     };
-    let at = Throttling::start(on_demand, settings).await;
-    at.write(8, 300, Some("hot")).await;
+    let at = Throttling::start(of_keys(5.0), PaceSettings::default()).await;
+    at.write(3, 5, Some("hot")).await;
     let throttles = &at.metrics.throttles;
     assert!(
         throttles.key_range.get() > 0 && throttles.table.get() == 0,
         "{throttles:?}"
     );
     at.stop().await;
-    // It knows that they have one.
-    let at = Throttling::start(on_demand, PaceSettings::default()).await;
-    let took = at.write(8, 300, Some("hot")).await;
+    // It knows what they may.
+    let settings = PaceSettings {
+        key_units: Some(20),
+        ..PaceSettings::default()
+    };
+    let at = Throttling::start(of_keys(20.0), settings).await;
+    let took = at.write(27, 10, Some("hot")).await;
     assert_eq!(at.seen().throttled, 0);
-    assert!(took > Duration::from_millis(1_500), "{took:?}");
+    assert!(took > Duration::from_secs(12), "{took:?}");
     at.stop().await;
 }
