@@ -25,6 +25,23 @@ impl Counter {
     }
 }
 
+/// A number that goes up and down.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// Replaces the value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// One item that the table has acknowledged.
 #[derive(Debug, Clone)]
 pub struct WrittenItem {
@@ -101,6 +118,12 @@ impl Readable for Counter {
     }
 }
 
+impl Readable for Gauge {
+    fn read(&self) -> u64 {
+        self.get()
+    }
+}
+
 impl Readable for AtomicU64 {
     fn read(&self) -> u64 {
         self.load(Ordering::Acquire)
@@ -151,8 +174,26 @@ counted! {
         flush_micros: Counter,
         /// Those of them that were spent in ledger updates.
         ledger_micros: Counter,
-        /// Requests that the table throttled.
+        /// Requests that the table throttled, in whole or in part.
         sink_throttles: Counter,
+        /// Of those: over the capacity of the table, provisioned, or the maximum set for on-demand.
+        throttles_table: Counter,
+        /// Of those: over the capacity of an index.
+        throttles_index: Counter,
+        /// Of those: over that of a range of keys, a hot partition key or partitions that are too few.
+        throttles_key_range: Counter,
+        /// Of those: over a quota of the account.
+        throttles_account: Counter,
+        /// Of those: no reason was given.
+        throttles_unnamed: Counter,
+        /// Of those: batches of which the table left something unprocessed.
+        throttles_unprocessed: Counter,
+        /// Write requests that were sent to the tables of the items and of the dead letters, each try.
+        sink_requests: Counter,
+        /// Thousandths of write units a second that a sink may spend now.
+        write_budget_milli: Gauge,
+        /// Times that a partition key was found to be held back by its own limit.
+        hot_keys: Counter,
         /// Events put into the dead-letter queue.
         dead_letters: Counter,
         /// Events dropped because they were delivered before.

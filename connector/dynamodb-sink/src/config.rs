@@ -27,6 +27,8 @@ use serde::Deserialize;
 
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
+use crate::pace_settings::{self, KeyLimit, WriteBudget};
+use crate::pacing::PaceSettings;
 use crate::row::{KeyNames, names};
 use crate::sharing::sharing;
 use crate::store::{self, LeasesOf, TableSettings, Tables};
@@ -68,9 +70,15 @@ struct RawDynamodb {
     /// Longest time that data waits to be joined with more before it is written:
     /// 100ms to 5m. Default: 5s.
     max_age: Option<HumanDuration>,
-    /// Write units a second that this sink may use, in bursts of at most one second:
-    /// 1 to 1000000000. Default: no limit.
-    max_write_units_per_second: Option<u64>,
+    /// Write units a second that all sinks of the pipeline may use together, 1 to 1000000000, or `auto`: what the
+    /// table says of its capacity, and learned where it says nothing. Default: `auto`.
+    max_write_units_per_second: Option<WriteBudget>,
+    /// Write units a second of one partition key, 1 to 1000000000, or `none`. Default: 1000, which is
+    /// DynamoDB's own limit.
+    max_write_units_per_key: Option<KeyLimit>,
+    /// Of how much time a budget that is set or provisioned may be spent later when it was not used, at most twice
+    /// the budget at a time: 0s to 5m. Default: 0s.
+    burst_credit: Option<HumanDuration>,
     /// Where events go that cannot be written. Default: the file `dead-letters.jsonl` in the
     /// data directory.
     dead_letters: Option<RawDeadLetters>,
@@ -149,8 +157,8 @@ pub struct SinkConfig {
     pub max_item_bytes: usize,
     /// Longest wait for more data.
     pub max_age: Duration,
-    /// Write budget.
-    pub max_write_units_per_second: Option<u64>,
+    /// How fast it writes.
+    pub pace: PaceSettings,
     /// Where dead letters go.
     pub dead_letters: DeadLetterTarget,
     /// Another table for ledger and leases.
@@ -237,15 +245,13 @@ fn validate(
         check_transforms(document, section, problems, limit);
     }
     let max_age = settings::max_age(section, problems, raw.max_age, settings::MAX_AGE);
-    let units = raw.max_write_units_per_second;
-    let units = units.map(|units| {
-        section.in_range(
-            problems,
-            "max-write-units-per-second",
-            units,
-            1..=1_000_000_000,
-        )
-    });
+    let pace = pace_settings::pace(
+        section,
+        problems,
+        raw.max_write_units_per_second,
+        raw.max_write_units_per_key,
+        raw.burst_credit,
+    );
     let capacity = match raw.billing {
         Some(Billing::Provisioned(units)) => {
             let range = 1..=1_000_000_000;
@@ -308,10 +314,7 @@ fn validate(
         pipeline,
         max_item_bytes: usize::try_from(max_item_bytes?.0).ok()?,
         max_age: max_age?,
-        max_write_units_per_second: match units {
-            None => None,
-            Some(units) => Some(units?),
-        },
+        pace: pace?,
         dead_letters,
         ledger_table,
         sharing: sharing?,
@@ -505,7 +508,7 @@ impl SinkConfig {
             create: self.create,
             keys: self.keys,
             max_item_bytes: self.max_item_bytes,
-            max_write_units_per_second: self.max_write_units_per_second,
+            pace: self.pace,
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }

@@ -1,10 +1,11 @@
 //! The DynamoDB sink: few large items, at a pace that the table takes, each event once.
 //!
-//! What does not depend on DynamoDB is `millpond-sink`. Here, pure modules decide ([`mod@plan`], [`pacing`],
+//! What does not depend on DynamoDB is `millpond-sink`. Here, pure modules decide ([`mod@plan`], [`mod@pacing`],
 //! [`batch`], [`resting`], [`mod@client::classify`]), [`client`] talks to the service, [`writer`] is the one
 //! place that retries and paces, and [`store`] puts them together.
 
 pub mod batch;
+pub mod budget;
 pub mod chain;
 pub mod client;
 pub mod config;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod ledger_row;
 pub mod letter_rows;
 pub mod limits;
+mod pace_settings;
 pub mod pacing;
 pub mod plan;
 pub mod plan_writer;

@@ -14,16 +14,18 @@ use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
 use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
 
+use crate::budget::Budget;
 use crate::client::{Capacity, Condition, TableApi};
 use crate::error::DynamoError;
 use crate::ledger_row::{decode, encode, unchanged};
 use crate::letter_rows;
+use crate::pacing::PaceSettings;
 use crate::plan::PlanConfig;
 use crate::plan_writer::TablePlans;
 use crate::resting::{Resting, SnapshotName};
 use crate::row::{Key, KeyNames, Row, Value, names};
 use crate::table::{prepare, register, registrations};
-use crate::writer::{Budget, TableWriter};
+use crate::writer::TableWriter;
 
 /// Makes the place of the leases of one pipeline.
 pub type LeasesOf = Box<dyn FnOnce(&Place) -> Arc<dyn LeaseStore> + Send>;
@@ -58,21 +60,22 @@ pub struct TableSettings {
     pub keys: KeyNames,
     /// Largest item in bytes.
     pub max_item_bytes: usize,
-    /// Write budget of the first two.
-    pub max_write_units_per_second: Option<u64>,
+    /// Pace of the first two together.
+    pub pace: PaceSettings,
 }
 
 #[async_trait]
 impl OpenStore for TableSettings {
     async fn open(self: Box<Self>, place: Place) -> Result<Arc<dyn Store>, StoreError> {
-        let budget = self
-            .max_write_units_per_second
-            .map(|units| Arc::new(Budget::new(units)));
+        let budget = Budget::new(self.pace, place.metrics.clone());
+        // Until the sink says which topic partitions are its own.
+        budget.hold(0, 1);
+        let budget = Some(Arc::new(budget));
         let writer = |api, budget: &Option<Arc<Budget>>| {
             let (keys, metrics) = (self.keys.clone(), place.metrics.clone());
             TableWriter::new(api, keys, budget.clone(), metrics)
         };
-        let table = writer(self.table, &budget);
+        let table = writer(self.table, &budget).watching();
         prepare(&table, self.create).await?;
         let dead_letters = self.dead_letters.map(|api| writer(api, &budget));
         if let Some(table) = &dead_letters {
@@ -319,6 +322,12 @@ impl Store for TableStore {
 
     fn leases(&self) -> Option<Arc<dyn LeaseStore>> {
         self.leases.clone()
+    }
+
+    fn hold(&self, held: usize, all: usize) {
+        if let Some(budget) = self.table.budget() {
+            budget.hold(held, all);
+        }
     }
 }
 

@@ -288,6 +288,7 @@ mod tests {
                 .iter()
                 .map(|(a, b, c)| ((*a).into(), (*b).into(), (*c).into()))
                 .collect(),
+            capacity: crate::pacing::WriteCapacity::OnDemand { max: None },
         };
         let names = KeyNames::default();
         let good = found(&[("pk", "HASH", "S"), ("sk", "RANGE", "S")]);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use millpond_connector::registry::Direction;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder};
@@ -79,6 +80,17 @@ fn values(family: &Family, snapshot: &Snapshot) -> Vec<(Labels, f64)> {
                 Some((vec![of_connector(&connector.name)], value))
             });
             connectors.collect()
+        }
+        Values::Reasons(values) => {
+            let sinks = snapshot.connectors.iter();
+            let sinks = sinks.filter(|connector| connector.direction == Direction::Sink);
+            let reasons = sinks.flat_map(|connector| {
+                values(&connector.counted).map(|(reason, value)| {
+                    let reason = ("reason", reason.to_owned());
+                    (vec![of_connector(&connector.name), reason], value as f64)
+                })
+            });
+            reasons.collect()
         }
         Values::Partition(value) => {
             let connectors = snapshot.connectors.iter();

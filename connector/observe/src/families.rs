@@ -37,6 +37,8 @@ pub enum Values {
     Source(fn(&MetricsCopy) -> f64),
     /// One for each sink: `connector`.
     Sink(fn(&MetricsCopy) -> f64),
+    /// One for each sink and reason of a throttle: `connector`, `reason`.
+    Reasons(fn(&MetricsCopy) -> [(&'static str, u64); 6]),
     /// One for each connector: `connector`.
     Connector(fn(&MetricsCopy) -> f64),
     /// One for each topic partition that a sink works on, unless nothing can be said:
@@ -53,6 +55,7 @@ impl Values {
         match self {
             Self::Process(_) => &[],
             Self::Source(_) | Self::Sink(_) | Self::Connector(_) => &["connector"],
+            Self::Reasons(_) => &["connector", "reason"],
             Self::Partition(_) => &["connector", "partition"],
             Self::Topic(_) => &["topic"],
         }
@@ -240,6 +243,35 @@ pub const FAMILIES: &[Family] = &[
         Values::Sink(|m| m.sink_throttles as f64),
     ),
     counter(
+        "millpond_sink_throttles_by_reason",
+        "The same by what the table gave as its reason; `unprocessed` are batches of which it left something",
+        Values::Reasons(|m| {
+            [
+                ("table", m.throttles_table),
+                ("index", m.throttles_index),
+                ("key_range", m.throttles_key_range),
+                ("account", m.throttles_account),
+                ("unnamed", m.throttles_unnamed),
+                ("unprocessed", m.throttles_unprocessed),
+            ]
+        }),
+    ),
+    counter(
+        "millpond_sink_requests",
+        "Write requests sent to the tables of the items and of the dead letters, each try",
+        Values::Sink(|m| m.sink_requests as f64),
+    ),
+    gauge(
+        "millpond_sink_write_budget",
+        "Write units a second that the sink may spend now; 0 without a budget",
+        Values::Sink(|m| m.write_budget_milli as f64 / 1_000.0),
+    ),
+    counter(
+        "millpond_sink_hot_keys",
+        "Times that a partition key was found to be held back by its own limit",
+        Values::Sink(|m| m.hot_keys as f64),
+    ),
+    counter(
         "millpond_sink_duplicates_dropped",
         "Events dropped because they were delivered before",
         Values::Sink(|m| m.duplicates_dropped as f64),
@@ -361,12 +393,16 @@ mod tests {
     /// A connector's values of all families.
     fn values(counted: &MetricsCopy) -> Vec<f64> {
         let both = [Direction::Source, Direction::Sink].into_iter();
-        both.flat_map(|direction| {
+        let plain = both.flat_map(|direction| {
             FAMILIES
                 .iter()
                 .filter_map(move |family| family.values.of_connector(direction, counted))
-        })
-        .collect()
+        });
+        let reasons = FAMILIES.iter().filter_map(|family| match family.values {
+            Values::Reasons(values) => Some(values(counted).map(|(_, value)| value as f64)),
+            _ => None,
+        });
+        plain.chain(reasons.flatten()).collect()
     }
 
     fn topic_values(counted: &TopicMetricsCopy) -> Vec<f64> {

@@ -52,6 +52,9 @@ fn of_connector(snapshot: &Snapshot, connector: &ConnectorSnapshot) -> Value {
         let partitions = connector.partitions.iter();
         document["fill"] = fill(counted).into();
         document["saving"] = saving(counted).into();
+        if counted.write_budget_milli > 0 {
+            document["budget"] = (counted.write_budget_milli as f64 / 1_000.0).into();
+        }
         document["partitions"] = partitions
             .map(|partition| of_partition(snapshot, partition))
             .collect();

@@ -119,6 +119,7 @@ pub async fn run(
         loops: JoinSet::new(),
         refusal: None,
     };
+    sharer.tell_store();
     let ended = sharer.drive(&mut events).await;
     sharer.leave(events).await;
     ended?;
@@ -240,7 +241,9 @@ impl Sharer {
     }
 
     fn act(&mut self, event: Event) {
-        for act in self.holdings.on(event) {
+        let acts = self.holdings.on(event);
+        self.tell_store();
+        for act in acts {
             match act {
                 Act::Start(partition, epoch) => self.start(partition, epoch),
                 Act::Finish(partition) => {
@@ -263,6 +266,12 @@ impl Sharer {
                 }
             }
         }
+    }
+
+    /// Before anything is given back or begun.
+    fn tell_store(&self) {
+        let all = self.shared.topic.partition_count() as usize;
+        self.shared.store.hold(self.holdings.len(), all);
     }
 
     fn start(&mut self, partition: PartitionId, epoch: u64) {

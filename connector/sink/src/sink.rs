@@ -239,6 +239,8 @@ async fn run_all(
 ) -> Result<Vec<String>, SinkError> {
     let held = &shared.metrics.partitions_held;
     held.store(partitions.len() as u64, Ordering::Relaxed);
+    let all = shared.topic.partition_count() as usize;
+    shared.store.hold(partitions.len(), all);
     let mut running = JoinSet::new();
     for partition in partitions {
         let (shared, drain) = (shared.clone(), drain.clone());

@@ -10,6 +10,7 @@ use millpond_connector::meta::PartitionChoice;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::TableApi;
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::{LeasesOf, TableSettings, settings};
 use millpond_kinesis_source::checkpoint::Aggregated;
@@ -204,7 +205,10 @@ pub async fn sink(
         create: None,
         keys: KeyNames::default(),
         max_item_bytes: MAX_ITEM_BYTES,
-        max_write_units_per_second: world.scenario.budget,
+        pace: match world.scenario.budget {
+            Some(units) => PaceSettings::fixed(units),
+            None => PaceSettings::default(),
+        },
     };
     let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {

@@ -13,8 +13,8 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, ConsumedCapacity, KeySchemaElement, KeyType,
-    ProvisionedThroughput, PutRequest, ReturnConsumedCapacity, ScalarAttributeType, TableStatus,
-    ThrottlingReason, WriteRequest,
+    ProvisionedThroughput, PutRequest, ReturnConsumedCapacity, ScalarAttributeType,
+    TableDescription as ApiTableDescription, TableStatus, ThrottlingReason, WriteRequest,
 };
 use aws_smithy_runtime_api::http::Response;
 use millpond_connector::aws::{FailureKind, describe, failure_kind};
@@ -23,6 +23,7 @@ use super::{
     ApiFailure, BatchOutcome, Capacity, Condition, PutOutcome, TableApi, TableDescription,
     TailPage, Verdict, classify,
 };
+use crate::pacing::WriteCapacity;
 use crate::row::{Key, KeyNames, Row, Value, names};
 
 /// A table of the service.
@@ -134,6 +135,7 @@ impl TableApi for AwsTable {
             active: matches!(status, Some(TableStatus::Active | TableStatus::Updating)),
             status: status.map_or_else(|| "?".to_owned(), |status| status.as_str().to_owned()),
             keys: keys.collect(),
+            capacity: write_capacity(&table),
         }))
     }
 
@@ -350,6 +352,22 @@ impl TableApi for AwsTable {
                 .collect(),
             more,
         })
+    }
+}
+
+/// A table that is paid per request is described with a provisioned capacity of zero.
+fn write_capacity(table: &ApiTableDescription) -> WriteCapacity {
+    let positive = |units: i64| u64::try_from(units).ok().filter(|units| *units > 0);
+    let provisioned = table.provisioned_throughput();
+    let provisioned = provisioned.and_then(|of| of.write_capacity_units());
+    match provisioned.and_then(positive) {
+        Some(units) => WriteCapacity::Provisioned(units),
+        None => WriteCapacity::OnDemand {
+            max: table
+                .on_demand_throughput()
+                .and_then(|of| of.max_write_request_units())
+                .and_then(positive),
+        },
     }
 }
 

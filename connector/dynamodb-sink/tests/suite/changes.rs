@@ -9,6 +9,7 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::config::SinkConfig;
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::names;
 use millpond_sink::fingerprint::module_digests;
 use tokio_util::sync::CancellationToken;
@@ -146,7 +147,7 @@ async fn max_age_may_change_at_any_time() {
     let before = setting.intent().expect("open");
     let mut slower = config(None);
     slower.max_age = Duration::from_secs(200);
-    slower.max_write_units_per_second = Some(100_000);
+    slower.pace = PaceSettings::fixed(100_000);
     setting.goes_on(slower).await;
     let rows = setting.table.scan();
     let kept = rows

@@ -28,6 +28,8 @@ pipeline: jobs
 max-item-bytes: 200 KiB
 max-age: 30s
 max-write-units-per-second: 400
+max-write-units-per-key: none
+burst-credit: 1m
 dead-letters: {table: dead-events}
 ledger-table: events-ledger
 share-partitions: true
@@ -55,6 +57,8 @@ pipeline: a/b
 max-item-bytes: 409601
 max-age: 5ms
 max-write-units-per-second: 0
+max-write-units-per-key: 0
+burst-credit: 6m
 dead-letters: {table: x}
 ledger-table: e
 lease-duration: 1s
@@ -74,12 +78,34 @@ lease-duration: 1s
         "dynamodb.max-item-bytes",
         "dynamodb.max-age",
         "dynamodb.max-write-units-per-second",
+        "dynamodb.max-write-units-per-key",
+        "dynamodb.burst-credit",
         "dynamodb.dead-letters.table",
         "dynamodb.ledger-table",
         "is the same as `table`",
         "dynamodb.lease-duration",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn a_budget_is_a_number_or_one_word() {
+    for section in [
+        "table: events\nmax-write-units-per-second: auto\n",
+        "table: events\nmax-write-units-per-second: 1000000000\nmax-write-units-per-key: 3000\n",
+    ] {
+        let (problems, valid) = validate_section(kind(), section);
+        assert!(valid.is_some(), "{}", problems.plain());
+    }
+    for value in ["automatic", "-1", "1.5", "[1]"] {
+        let section = format!("table: events\nmax-write-units-per-second: {value}\n");
+        let (problems, valid) = validate_section(kind(), &section);
+        let text = problems.plain();
+        assert!(
+            valid.is_none() && text.contains("`auto`"),
+            "{value}: {text}"
+        );
     }
 }
 

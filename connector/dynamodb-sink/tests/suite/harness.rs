@@ -10,6 +10,7 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::{Capacity, TableApi};
 use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
@@ -34,7 +35,7 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         pipeline: "p".into(),
         max_item_bytes: MAX_ITEM_BYTES,
         max_age: Duration::from_millis(200),
-        max_write_units_per_second: None,
+        pace: PaceSettings::default(),
         dead_letters: DeadLetterTarget::Default,
         ledger_table: None,
         sharing: Sharing::default(),

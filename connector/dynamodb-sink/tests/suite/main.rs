@@ -2,6 +2,7 @@
 
 mod answers;
 mod bounds;
+mod capacity;
 mod changes;
 mod checker;
 mod config;
