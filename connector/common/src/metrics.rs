@@ -75,6 +75,8 @@ pub struct Metrics {
     pub dead_letters: Counter,
     /// Events dropped because they were delivered before.
     pub duplicates_dropped: Counter,
+    /// Events that another one of the same key has won over, where a mapping says which one is kept.
+    pub events_superseded: Counter,
     /// Ledger commits.
     pub commits: Counter,
     /// Gaps that were recorded and passed over.

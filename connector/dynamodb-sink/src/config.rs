@@ -27,6 +27,8 @@ use serde::Deserialize;
 
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
+use crate::form::{ItemForm, RawForm, form};
+use crate::mapping::settings::PlainSettings;
 use crate::row::{KeyNames, names};
 use crate::sharing::sharing;
 use crate::store::{self, LeasesOf, TableSettings, Tables};
@@ -89,6 +91,13 @@ struct RawDynamodb {
     /// Pipelines of the same topic in the same table that this one is meant to stand beside: a
     /// new pipeline name is refused without it, since it may be an old one renamed by mistake.
     beside: Option<Vec<String>>,
+    /// One item per event, its keys and attributes taken from the event's JSON. Only without
+    /// `transforms`. Default: the layout of `FORMAT.md`.
+    plain: Option<PlainSettings>,
+    /// How long after its newest event an item may be deleted: 1s to 36600d. Default: never.
+    ttl: Option<HumanDuration>,
+    /// Attribute that says when, in seconds since the Unix epoch. Default: `ttl`.
+    ttl_attribute: Option<String>,
 }
 
 /// How a table is paid for.
@@ -161,6 +170,8 @@ pub struct SinkConfig {
     pub on_gap: OnGap,
     /// Pipelines of the same topic that this one is meant to stand beside.
     pub beside: Vec<String>,
+    /// What items look like.
+    pub form: ItemForm,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -297,6 +308,12 @@ fn validate(
         raw.lease_duration,
     );
     let beside = settings::beside(section, problems, raw.beside);
+    let raw_form = RawForm {
+        plain: raw.plain,
+        ttl: raw.ttl,
+        ttl_attribute: raw.ttl_attribute,
+    };
+    let form = form(document, section, problems, raw_form, &keys);
     if problems.errors() > before {
         return None;
     }
@@ -317,6 +334,7 @@ fn validate(
         sharing: sharing?,
         on_gap: raw.on_gap.unwrap_or_default(),
         beside,
+        form: form?,
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -480,7 +498,7 @@ impl SinkConfig {
     /// The sink on these tables.
     #[must_use]
     pub fn sink_on(self, tables: Tables) -> StoreSink {
-        let fingerprint = store::settings(&self.keys, self.max_item_bytes);
+        let fingerprint = store::settings(&self.keys, self.max_item_bytes, &self.form);
         let shared = SinkSettings {
             pipeline: self.pipeline,
             max_age: self.max_age,
@@ -505,6 +523,7 @@ impl SinkConfig {
             create: self.create,
             keys: self.keys,
             max_item_bytes: self.max_item_bytes,
+            form: self.form,
             max_write_units_per_second: self.max_write_units_per_second,
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)

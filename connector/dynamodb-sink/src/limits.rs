@@ -18,6 +18,9 @@ pub const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
 /// Requests of one topic partition that are under way at one time.
 pub const MAX_IN_FLIGHT_REQUESTS: usize = 4;
 
+/// Items of one topic partition that are put one by one, each under its condition, at one time.
+pub const MAX_IN_FLIGHT_PUTS: usize = 32;
+
 /// Reads of chain states that are under way at one time, per topic partition.
 pub const MAX_IN_FLIGHT_LOOKUPS: usize = 16;
 

@@ -1,5 +1,7 @@
 //! The one place where calls to a table are paced, counted and tried again.
 
+pub mod put_item;
+
 use std::future::Future;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -92,6 +92,7 @@ impl State {
                 "sink_throttles": m.sink_throttles.get(),
                 "dead_letters": m.dead_letters.get(),
                 "duplicates_dropped": m.duplicates_dropped.get(),
+                "events_superseded": m.events_superseded.get(),
                 "gaps": m.gaps.get(),
                 "gap_records": m.gap_records.get(),
                 "commits": m.commits.get(),

@@ -154,6 +154,7 @@ pub async fn sink(
         create: None,
         keys: KeyNames::default(),
         max_item_bytes: MAX_ITEM_BYTES,
+        form: Default::default(),
         max_write_units_per_second: world.scenario.budget,
     };
     let sink = StoreSink::new(settings, Box::new(store));

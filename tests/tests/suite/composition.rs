@@ -138,6 +138,7 @@ impl Bench {
             create: Some(Capacity::OnDemand),
             keys,
             max_item_bytes: 409_600,
+            form: Default::default(),
             max_write_units_per_second: None,
         };
         let drain = CancellationToken::new();

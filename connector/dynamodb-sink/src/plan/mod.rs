@@ -14,6 +14,7 @@ use millpond_format::limits::MAX_GROUP_BYTES;
 use millpond_format::sizing::ItemSize;
 
 use crate::chain::ChainState;
+use crate::form::ItemForm;
 use crate::row::{KeyNames, Row, names};
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::dedup::{Admitted, Workbench};
@@ -42,6 +43,8 @@ pub struct PlanConfig {
     pub keys: KeyNames,
     /// Largest item, names and keys included.
     pub max_item_bytes: usize,
+    /// What items have besides.
+    pub form: ItemForm,
 }
 
 /// An item of a plan.
@@ -109,6 +112,15 @@ pub enum PlanError {
         /// Bytes of its group.
         bytes: usize,
     },
+    /// An envelope, where each event is to be mapped.
+    #[error(
+        "the batch at offset {offset} is packed, and `dynamodb.plain` maps events: take the \
+         SmartModule out of `transforms`, or `plain` out of the section"
+    )]
+    Packed {
+        /// First offset of the batch.
+        offset: Offset,
+    },
     /// An envelope could not be cut.
     #[error("envelope of the batch at offset {offset}: {source}")]
     Trim {
@@ -158,12 +170,18 @@ pub fn plan(
 }
 
 impl PlanConfig {
-    fn letters(&self) -> Letters<'_> {
+    pub(crate) fn letters(&self) -> Letters<'_> {
         Letters {
             pipeline: &self.pipeline,
             topic: &self.topic,
             partition: self.partition,
         }
+    }
+
+    /// Bytes of what the form adds, at most.
+    fn form_bytes(&self) -> usize {
+        let ttl = self.form.ttl.as_ref();
+        ttl.map_or(0, |ttl| ttl.attribute.len() + MAX_INTEGER_BYTES)
     }
 
     /// Bytes of an item of `group` besides its header section and frames, at most.
@@ -180,5 +198,6 @@ impl PlanConfig {
                 .iter()
                 .map(|name| name.len() + MAX_INTEGER_BYTES)
                 .sum::<usize>()
+            + self.form_bytes()
     }
 }

@@ -84,6 +84,64 @@ lease-duration: 1s
 }
 
 #[test]
+fn mistakes_of_a_mapping_are_told_at_their_places() {
+    let section = "\
+table: events
+ttl: 0s
+ttl-attribute: millpond
+plain:
+  partition-key: '{id}'
+  same-key: newest
+  attributes:
+    total: {type: decimal}
+    pk: {from: /x}
+    note: {from: x, requird: false}
+";
+    let (problems, valid) = validate_section(kind(), section);
+    assert!(valid.is_none());
+    let text = problems.plain();
+    for part in [
+        "dynamodb.ttl",
+        "dynamodb.plain.partition-key",
+        "`{id}`",
+        "dynamodb.plain.sort-key",
+        "dynamodb.plain.same-key",
+        "`last-wins`",
+        "dynamodb.plain.attributes.total.type",
+        "`number-set`",
+        "dynamodb.plain.attributes.pk",
+        "dynamodb.plain.attributes.note.from",
+        "dynamodb.plain.attributes.note.requird",
+        "`required`",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn a_mapping_stands_without_transforms() {
+    use millpond_connector::manifest::{ManifestFile, Scope};
+    use millpond_connector::registry::Registry;
+    use millpond_connector::secret::SecretStore;
+    let plain = "  plain: {partition-key: '{/id}', sort-key: '{position}', attributes: {a: {}}}\n";
+    for (transforms, errors) in [("", 0), ("transforms: [{uses: millpond/pack@0.1.0}]\n", 1)] {
+        let text = format!(
+            "apiVersion: 0.1.0\nmeta: {{name: a, type: dynamodb-sink, topic: t, version: 0.1.0}}\n\
+             {transforms}dynamodb:\n  table: events\n{plain}"
+        );
+        let file = ManifestFile::from_bytes("c.yaml", text.as_bytes(), "");
+        let checked = Registry::new().with(kind()).validate(
+            &file,
+            &SecretStore::from_environment(),
+            &millpond_connector_host::BuiltIn,
+            Scope::Connector,
+        );
+        let problems = checked.problems;
+        assert_eq!(problems.errors(), errors, "{}", problems.plain());
+    }
+}
+
+#[test]
 fn billing_without_a_table_to_create_is_a_warning() {
     let (problems, valid) = validate_section(kind(), "table: events\nbilling: on-demand\n");
     assert!(valid.is_some());

@@ -27,6 +27,7 @@ fn config(max_item_bytes: usize) -> PlanConfig {
         partition: 0,
         keys: KeyNames::default(),
         max_item_bytes,
+        form: Default::default(),
     }
 }
 
