@@ -5,6 +5,7 @@ mod bad_input;
 mod composition;
 mod deploy;
 mod disk;
+mod dlq;
 mod examples;
 mod fire;
 mod kill;

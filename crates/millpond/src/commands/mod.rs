@@ -13,6 +13,7 @@ use crate::cli::{AwsArgs, TableArgs};
 
 pub mod demo;
 pub mod deploy;
+pub mod dlq;
 pub mod down;
 pub mod emit;
 pub mod groups;
