@@ -1,5 +1,9 @@
-//! What an operator decides about how items look: a mapping of plain events, a time to live.
+//! What an operator decides about how items look: a mapping of plain events, a time to live, more attributes.
 
+pub mod extra;
+pub mod room;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +13,10 @@ use millpond_connector::section::Section;
 use millpond_connector::units::HumanDuration;
 use serde::{Deserialize, Serialize};
 
+use crate::form::extra::{Extra, RawExtra};
 use crate::mapping::Mapping;
 use crate::mapping::settings::PlainSettings;
+use crate::plan::MAX_INTEGER_BYTES;
 use crate::row::{KeyNames, Row, Value, names};
 
 /// Attribute of the time to live, unless it is named.
@@ -27,6 +33,8 @@ pub struct ItemForm {
     pub mapping: Option<Arc<Mapping>>,
     /// When items may be deleted.
     pub ttl: Option<Ttl>,
+    /// Attributes that every item of a group has besides.
+    pub extras: Vec<Extra>,
 }
 
 /// When items may be deleted.
@@ -56,6 +64,8 @@ struct Kept {
     plain: Option<PlainSettings>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ttl: Option<Ttl>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extras: Vec<Extra>,
 }
 
 impl ItemForm {
@@ -69,6 +79,7 @@ impl ItemForm {
         let kept = Kept {
             plain: mapping.map(|mapping| mapping.settings().clone()),
             ttl: self.ttl.clone(),
+            extras: self.extras.clone(),
         };
         serde_json::to_string(&kept).ok()
     }
@@ -82,19 +93,53 @@ impl ItemForm {
             Some(plain) => Some(Arc::new(plain.build(keys, &taken).ok()?)),
             None => None,
         };
-        Some(Self {
+        let form = Self {
             mapping,
             ttl: kept.ttl,
-        })
+            extras: kept.extras,
+        };
+        // What a later version added would be lost in silence, and with it the same bytes.
+        (form.text().as_deref() == Some(text)).then_some(form)
     }
 
-    /// The item with what the form adds to it; `time_ms` is that of its newest event.
+    /// The item with what the form adds to every one; `time_ms` is that of its newest event.
     #[must_use]
     pub fn add(&self, row: Row, time_ms: i64) -> Row {
         match &self.ttl {
             Some(ttl) => ttl.on(row, time_ms),
             None => row,
         }
+    }
+
+    /// The item of a group with what the form adds to it.
+    #[must_use]
+    pub fn add_of_group(&self, row: Row, group: &str, time_ms: i64) -> Row {
+        let row = self.add(row, time_ms);
+        self.extras
+            .iter()
+            .fold(row, |row, extra| match extra.value(group) {
+                Some(value) => row.with(&extra.name, Value::S(value.to_owned())),
+                None => row,
+            })
+    }
+
+    /// Bytes of what it adds to an item of a group, at most.
+    #[must_use]
+    pub fn bytes(&self, group: &str) -> usize {
+        let ttl = self.ttl.as_ref();
+        let ttl = ttl.map_or(0, |ttl| ttl.attribute.len() + MAX_INTEGER_BYTES);
+        let extras = self.extras.iter().map(|extra| extra.bytes(group));
+        ttl + extras.sum::<usize>()
+    }
+
+    /// The same for any group.
+    #[must_use]
+    pub fn most_bytes(&self) -> usize {
+        let extras = self.extras.iter();
+        let (here, most) = extras.fold((0, 0), |(here, most), extra| {
+            (here + extra.bytes(""), most + extra.most_bytes())
+        });
+        self.bytes("") - here + most
     }
 }
 
@@ -103,6 +148,8 @@ pub(crate) struct RawForm {
     pub plain: Option<PlainSettings>,
     pub ttl: Option<HumanDuration>,
     pub ttl_attribute: Option<String>,
+    pub attributes: BTreeMap<String, RawExtra>,
+    pub group_separator: Option<String>,
 }
 
 /// Checks them; all mistakes at once.
@@ -116,6 +163,25 @@ pub(crate) fn form(
     let before = problems.errors();
     let ttl = ttl(section, problems, raw.ttl, raw.ttl_attribute, keys);
     let taken: Vec<&str> = ttl.iter().map(|ttl| ttl.attribute.as_str()).collect();
+    if raw.plain.is_some() && !raw.attributes.is_empty() {
+        problems.push(
+            section
+                .problem(
+                    "attributes",
+                    "is for items of groups, and `plain` has its own",
+                )
+                .help("move them to `plain.attributes`, as `template`s"),
+        );
+    }
+    let mut names = vec![keys.partition.as_str(), keys.sort.as_str()];
+    names.extend(&taken);
+    let extras = extra::extras(
+        section,
+        problems,
+        raw.attributes,
+        raw.group_separator,
+        &names,
+    );
     let mapping = raw.plain.and_then(|plain| {
         if !document.transforms.is_empty() {
             problems.push(
@@ -135,7 +201,11 @@ pub(crate) fn form(
             }
         }
     });
-    (problems.errors() == before).then_some(ItemForm { mapping, ttl })
+    (problems.errors() == before).then_some(ItemForm {
+        mapping,
+        ttl,
+        extras,
+    })
 }
 
 fn ttl(
@@ -218,9 +288,15 @@ mod tests {
                 after: Duration::from_secs(90 * 86_400),
                 attribute: "end".into(),
             }),
+            extras: vec![Extra {
+                name: "x".into(),
+                source: extra::Source::Constant("y".into()),
+            }],
         };
         let text = form.text().expect("text");
         assert_eq!(ItemForm::parse(&text, &keys), Some(form));
-        assert_eq!(ItemForm::parse("[]", &keys), None);
+        for later in ["[]", "{}", &text.replace("{", "{\"later\":1,")] {
+            assert_eq!(ItemForm::parse(later, &keys), None, "{later}");
+        }
     }
 }

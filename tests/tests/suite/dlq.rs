@@ -1,8 +1,11 @@
 //! Dead letters from end to end: one bad event costs one entry at every stage, and is put back once.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use millpond_connector::topic::Topic as _;
+use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
 use millpond_tests::config;
 use millpond_tests::pipeline::{EVENTS, Pipeline};
 use serde_json::Value;
@@ -153,5 +156,34 @@ async fn one_bad_event_among_ten_thousand_is_one_entry_at_the_sink_and_is_put_ba
     }
     let listed = lines(&dlq(&["list", "--json", "--state", "replayed"])?.stdout)?;
     assert_eq!(listed.len(), 2);
+    Ok(())
+}
+
+/// The same letters as records of another topic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_can_go_to_a_topic() -> Result<()> {
+    let text = format!("{}  dead-letters: {{topic: dead}}\n", config::pipeline());
+    let pipeline = Pipeline::new(MILLPOND, 1, &text).await?;
+    pipeline.emit(100, 1)?;
+    pipeline.aws.put(EVENTS, "poison", b"no JSON").await?;
+    pipeline.catch_up()?;
+    let path = pipeline.dir().join("data/topics/dead");
+    let topic = EmbeddedTopic::open(TopicConfig::new(path, "dead", 1))?;
+    assert_eq!(topic.bounds(0).await?.end, 1);
+    let mut reader = topic.reader(0, 0, &[]).await?;
+    let chunk = reader
+        .next(Duration::from_secs(10))
+        .await?
+        .context("a record")?;
+    let letter: Value = serde_json::from_slice(&chunk.records[0].value)?;
+    assert_eq!(letter["reason"], "not-json");
+    let id = letter["id"].as_str().context("an id")?;
+    assert_eq!(chunk.records[0].key.as_deref(), Some(id.as_bytes()));
+    // Its value is a line of a dead-letter file.
+    let file = pipeline.dir().join("dead.jsonl");
+    std::fs::write(&file, [&chunk.records[0].value[..], b"\n"].concat())?;
+    let file = file.to_str().context("UTF-8 path")?;
+    let shown = pipeline.succeed(&["dlq", "show", id, "--file", file, "--raw"])?;
+    assert_eq!(shown, b"no JSON");
     Ok(())
 }

@@ -25,7 +25,7 @@ use planner::Planner;
 const MAX_ENVELOPE_INDEX: u32 = 99_999;
 
 /// Bytes that an integer attribute can take at most, without its name.
-const MAX_INTEGER_BYTES: usize = 12;
+pub(crate) const MAX_INTEGER_BYTES: usize = 12;
 
 /// Bytes of every sort key.
 const SORT_KEY_BYTES: usize = 50;
@@ -178,14 +178,8 @@ impl PlanConfig {
         }
     }
 
-    /// Bytes of what the form adds, at most.
-    fn form_bytes(&self) -> usize {
-        let ttl = self.form.ttl.as_ref();
-        ttl.map_or(0, |ttl| ttl.attribute.len() + MAX_INTEGER_BYTES)
-    }
-
     /// Bytes of an item of `group` besides its header section and frames, at most.
-    fn fixed_bytes(&self, group: &str) -> usize {
+    pub(crate) fn fixed_bytes(&self, group: &str) -> usize {
         let pk = keys::chain_pk(&self.pipeline, group, self.partition);
         let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
         ItemSize::new()
@@ -198,6 +192,6 @@ impl PlanConfig {
                 .iter()
                 .map(|name| name.len() + MAX_INTEGER_BYTES)
                 .sum::<usize>()
-            + self.form_bytes()
+            + self.form.bytes(group)
     }
 }
