@@ -1,13 +1,12 @@
 //! Dead letters from end to end: one bad event costs one entry at every stage, and is put back once.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use millpond_connector::topic::Topic as _;
 use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
-use millpond_tests::config;
 use millpond_tests::pipeline::{EVENTS, Pipeline};
+use millpond_tests::{config, dead_letter_file};
 use serde_json::Value;
 
 use crate::MILLPOND;
@@ -20,24 +19,6 @@ fn lines(output: &[u8]) -> Result<Vec<Value>> {
     text.lines()
         .map(|line| Ok(serde_json::from_str(line)?))
         .collect()
-}
-
-/// The one dead-letter file of a run.
-fn letters_file(pipeline: &Pipeline) -> Result<String> {
-    let mut folders = vec![pipeline.dir().join("data")];
-    let mut found: Vec<PathBuf> = Vec::new();
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.ends_with("dead-letters.jsonl") {
-                found.push(path);
-            }
-        }
-    }
-    ensure!(found.len() == 1, "{found:?}");
-    Ok(found[0].to_str().context("UTF-8 path")?.to_owned())
 }
 
 /// A record that begins as an aggregated one, and whose digest is another.
@@ -60,8 +41,9 @@ async fn one_bad_event_among_ten_thousand_is_one_entry_at_source_and_packer() ->
     expected.sort_unstable();
     assert_eq!(pipeline.read_all()?, expected);
 
-    let file = letters_file(&pipeline)?;
-    let listed = lines(&pipeline.succeed(&["dlq", "list", "--file", &file, "--json"])?)?;
+    let file = dead_letter_file(&pipeline.dir().join("data"))?;
+    let file = file.to_str().context("UTF-8 path")?;
+    let listed = lines(&pipeline.succeed(&["dlq", "list", "--file", file, "--json"])?)?;
     assert_eq!(listed.len(), 2, "{listed:?}");
     let mut values = Vec::new();
     for letter in &listed {
@@ -70,8 +52,8 @@ async fn one_bad_event_among_ten_thousand_is_one_entry_at_source_and_packer() ->
         let origin = letter["origin"].as_str().context("an origin")?;
         ensure!(origin.ends_with("/poison"), "{origin}");
         let id = letter["id"].as_str().context("an id")?;
-        values.push(pipeline.succeed(&["dlq", "show", id, "--file", &file, "--raw"])?);
-        let shown = pipeline.succeed(&["dlq", "show", id, "--file", &file])?;
+        values.push(pipeline.succeed(&["dlq", "show", id, "--file", file, "--raw"])?);
+        let shown = pipeline.succeed(&["dlq", "show", id, "--file", file])?;
         ensure!(!shown.contains(&0x1b), "no control characters");
     }
     values.sort_unstable();

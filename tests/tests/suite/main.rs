@@ -13,6 +13,7 @@ mod main_job;
 mod profiles;
 mod s3_server;
 mod scripted_cluster;
+mod shared_table;
 mod sharing;
 mod sharing_sources;
 mod verify;
