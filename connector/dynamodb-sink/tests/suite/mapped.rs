@@ -261,7 +261,7 @@ fn theirs(value: &Typed) -> AttributeValue {
     }
 }
 
-fn event_of(row: &Row) -> Vec<u8> {
+pub fn event_of(row: &Row) -> Vec<u8> {
     match row.attributes.get("v") {
         Some(Value::Typed(Typed::B(bytes))) => bytes.to_vec(),
         other => panic!("{other:?}"),

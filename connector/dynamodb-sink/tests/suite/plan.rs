@@ -238,7 +238,7 @@ proptest! {
         let config = PlanConfig {
             pipeline: names.pipeline.clone(),
             keys: names.keys.clone(),
-            form: names.form.clone(),
+            form: names.form,
             ..config(limit)
         };
         let plan = planned_as(&entries, events.len(), &BTreeMap::new(), &config).expect("a plan");

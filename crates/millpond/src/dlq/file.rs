@@ -66,7 +66,7 @@ impl FileLetters {
     ///
     /// # Errors
     /// For a line that no sink wrote.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn read(&mut self) -> Result<Option<Entry>> {
         let mut text = Vec::new();
         loop {
             text.clear();
@@ -178,7 +178,7 @@ mod tests {
 
     fn states(path: &Path) -> Vec<State> {
         let mut letters = FileLetters::open(path).expect("opens");
-        let next = || letters.next().expect("readable");
+        let next = || letters.read().expect("readable");
         std::iter::from_fn(next).map(|entry| entry.state).collect()
     }
 
@@ -189,7 +189,7 @@ mod tests {
         let text = format!("{}{}{}{}", line(1), line(2), line(1), &line(3)[..20]);
         std::fs::write(&path, text).expect("writes");
         let mut letters = FileLetters::open(&path).expect("opens");
-        let first = letters.next().expect("readable").expect("an entry");
+        let first = letters.read().expect("readable").expect("an entry");
         assert_eq!(
             (first.id.as_str(), &*first.value),
             ("p/t/0/1/0", &[0xff, 0][..])
@@ -209,8 +209,8 @@ mod tests {
         let path = folder.path().join("dead.jsonl");
         std::fs::write(&path, format!("{}{{}}\n", line(1))).expect("writes");
         let mut letters = FileLetters::open(&path).expect("opens");
-        assert!(letters.next().expect("readable").is_some());
-        let error = letters.next().expect_err("no letter").to_string();
+        assert!(letters.read().expect("readable").is_some());
+        let error = letters.read().expect_err("no letter").to_string();
         assert!(error.contains("line 2 is no dead letter"), "{error}");
     }
 }

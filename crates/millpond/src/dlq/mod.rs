@@ -130,7 +130,7 @@ impl Letters {
     /// When the place cannot be read, or holds what no sink wrote.
     pub async fn next(&mut self) -> Result<Option<Entry>> {
         match self {
-            Self::File(file) => file.next(),
+            Self::File(file) => file.read(),
             Self::Table(table) => table.next().await,
         }
     }
