@@ -198,6 +198,8 @@ counted! {
         dead_letters: Counter,
         /// Events dropped because they were delivered before.
         duplicates_dropped: Counter,
+        /// Events that another one of the same key has won over, where a mapping says which one is kept.
+        events_superseded: Counter,
         /// Ledger commits.
         commits: Counter,
         /// Gaps that were recorded and passed over.

@@ -1,6 +1,7 @@
 //! The one place where calls to a table are paced, counted and tried again.
 
 mod batches;
+pub mod put_item;
 
 use std::future::Future;
 use std::sync::Arc;

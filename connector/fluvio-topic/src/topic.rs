@@ -254,6 +254,21 @@ impl Topic for FluvioTopic {
         true
     }
 
+    async fn other(&self, name: &str) -> Result<Arc<dyn Topic>, TopicError> {
+        let options = TopicOptions {
+            compression: self.shared.options.compression,
+            ..TopicOptions::default()
+        };
+        match self.shared.cluster.open_topic(name, options).await {
+            Ok(topic) => Ok(Arc::new(topic)),
+            Err(error) => Err(TopicError::Storage {
+                topic: name.to_owned(),
+                context: error.to_string(),
+                retryable: error.is_transient(),
+            }),
+        }
+    }
+
     async fn append(
         &self,
         partition: PartitionId,

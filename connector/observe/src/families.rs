@@ -277,6 +277,11 @@ pub const FAMILIES: &[Family] = &[
         Values::Sink(|m| m.duplicates_dropped as f64),
     ),
     counter(
+        "millpond_sink_events_superseded",
+        "Events that another one of the same key has won over, where a mapping says which one is kept",
+        Values::Sink(|m| m.events_superseded as f64),
+    ),
+    counter(
         "millpond_sink_dead_letters",
         "Events put into the dead-letter queue",
         Values::Sink(|m| m.dead_letters as f64),

@@ -18,6 +18,7 @@ pub mod gaps;
 pub mod holdings;
 pub mod ledger;
 pub mod letter_queue;
+pub mod letter_topic;
 pub mod letters;
 pub mod limits;
 mod next_step;

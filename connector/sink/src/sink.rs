@@ -24,6 +24,7 @@ use crate::fingerprint::{Ingredients, fingerprint};
 use crate::flush::Shared;
 use crate::gaps::OnGap;
 use crate::letter_queue::DeadLetters;
+use crate::letter_topic::LetterTopic;
 use crate::limits::plan_bytes;
 use crate::partition;
 use crate::registration::Registration;
@@ -40,6 +41,8 @@ pub enum DeadLetterTarget {
     Default,
     /// This file.
     File(PathBuf),
+    /// The topic of this name.
+    Topic(String),
     /// The store's own place for them.
     Store,
 }
@@ -117,6 +120,11 @@ impl StoreSink {
         let dead_letters = match settings.dead_letters {
             DeadLetterTarget::Store => DeadLetters::Store(store.clone()),
             DeadLetterTarget::File(path) => DeadLetters::File(DeadLetterFile::new(path)),
+            DeadLetterTarget::Topic(name) => {
+                let opened = topic.other(&name).await;
+                let opened = opened.map_err(|error| SinkError::DeadLetters(error.to_string()))?;
+                DeadLetters::Topic(LetterTopic::new(opened))
+            }
             DeadLetterTarget::Default => {
                 let path = context.data_dir.join(DEAD_LETTER_FILE);
                 DeadLetters::File(DeadLetterFile::new(path))

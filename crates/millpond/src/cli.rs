@@ -50,6 +50,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Prove from the table that nothing is missing and nothing is there twice
     Verify(VerifyArgs),
+    /// List, show and put back what could not be written
+    Dlq(crate::commands::dlq::DlqArgs),
     /// Print the JSON Schema of Connector.yaml
     Schema,
 }
@@ -689,6 +691,10 @@ mod tests {
             "millpond verify --table t",
             "millpond verify --table t --group g --deep --eventual --json",
             "millpond verify --table t --stream s --kinesis-endpoint-url u --aggregated keep-stray --accept-gaps --dead-letters f --dead-letters g --dead-letter-table d",
+            "millpond dlq list --file f --reason r --state new --limit 3 --json",
+            "millpond dlq show i --table t --pipeline p --raw",
+            "millpond dlq replay --file f --all --dry-run --again --stream s --partition-key k --kinesis-endpoint-url u",
+            "millpond dlq replay --table t --pipeline p --id a --id b --from 0 --to 1 --group g",
             "millpond schema",
         ] {
             if let Err(error) = Cli::try_parse_from(call.split(' ')) {
@@ -720,6 +726,9 @@ mod tests {
             "millpond inspect --table t",
             "millpond inspect --table t --pk p",
             "millpond verify --table t --group g --stream s",
+            "millpond dlq list",
+            "millpond dlq list --table t",
+            "millpond dlq list --file f --table t --pipeline p",
         ] {
             assert!(Cli::try_parse_from(call.split(' ')).is_err(), "{call}");
         }

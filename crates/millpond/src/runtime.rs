@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use millpond_connector::connector::{ConnectorContext, Sink, Source};
 use millpond_connector::manifest::{Pipeline, PipelineConnector};
 use millpond_connector::meta::{PartitionChoice, TopicSettings};
@@ -119,6 +119,7 @@ impl Runtime {
             register_consumers(&topic, names.map(|(_, name)| name.as_str()).collect())?;
             topics.push(Arc::new(topic));
         }
+        let others = letter_topics(&connectors, &mut topics, &data_dir).await?;
         let mut runtime = Self {
             sources: Vec::new(),
             sinks: Vec::new(),
@@ -149,6 +150,7 @@ impl Runtime {
                     topic: Arc::clone(topic) as Arc<dyn Topic>,
                     consumer: meta.name.clone(),
                     opened,
+                    others: others.clone(),
                 }),
                 data_dir: runtime._data_dir.connector(&meta.name)?,
                 // Replaced when the run begins.
@@ -391,6 +393,39 @@ fn one_of_each(connectors: Vec<PipelineConnector>) -> Vec<PipelineConnector> {
         kept.push(connector);
     }
     kept
+}
+
+/// Opens the topics that sinks put their dead letters into, one partition each; nothing is removed from them.
+async fn letter_topics(
+    connectors: &[PipelineConnector],
+    topics: &mut Vec<Arc<EmbeddedTopic>>,
+    data_dir: &DataDir,
+) -> Result<Vec<Arc<dyn Topic>>> {
+    let mut others: Vec<Arc<dyn Topic>> = Vec::new();
+    for connector in connectors {
+        let Some(name) = connector.config.dead_letter_topic() else {
+            continue;
+        };
+        if others.iter().any(|topic| topic.name() == name) {
+            continue;
+        }
+        if topics.iter().any(|topic| topic.name() == name) {
+            let sink = &connector.document.meta.name;
+            bail!("`{sink}` puts dead letters into `{name}`, which is a topic of events");
+        }
+        let config = TopicConfig {
+            retention: Retention {
+                max_bytes: u64::MAX,
+                ..Retention::default()
+            },
+            ..TopicConfig::new(data_dir.topic(name), name, 1)
+        };
+        let topic = tokio::task::spawn_blocking(move || EmbeddedTopic::open(config)).await??;
+        let topic = Arc::new(topic);
+        topics.push(topic.clone());
+        others.push(topic);
+    }
+    Ok(others)
 }
 
 fn topic_config(settings: &TopicSettings, data_dir: &DataDir) -> TopicConfig {

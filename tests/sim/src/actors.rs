@@ -209,6 +209,7 @@ pub async fn sink(
             Some(units) => PaceSettings::fixed(units),
             None => PaceSettings::default(),
         },
+        form: Default::default(),
     };
     let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {

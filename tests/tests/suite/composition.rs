@@ -140,6 +140,7 @@ impl Bench {
             keys,
             max_item_bytes: 409_600,
             pace: PaceSettings::default(),
+            form: Default::default(),
         };
         let drain = CancellationToken::new();
         drain.cancel();

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::pacing::WriteCapacity;
 use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::typed::Typed;
 
 /// A table of the service.
 #[derive(Debug, Clone)]
@@ -64,6 +65,7 @@ impl AwsTable {
                 Value::S(text) => AttributeValue::S(text.clone()),
                 Value::N(number) => AttributeValue::N(number.to_string()),
                 Value::B(pieces) => AttributeValue::B(Blob::new(pieces.concat())),
+                Value::Typed(typed) => attribute(typed),
             };
             item.insert(name.clone(), value);
         }
@@ -272,6 +274,16 @@ impl TableApi for AwsTable {
                 .expression_attribute_names("#pk", &self.keys.partition)
                 .expression_attribute_names("#a", *name)
                 .expression_attribute_values(":a", number(*value)),
+            Condition::AbsentOrAtMost(name, value) => call
+                .condition_expression(format!("{absent} OR #a <= :a"))
+                .expression_attribute_names("#pk", &self.keys.partition)
+                .expression_attribute_names("#a", name)
+                .expression_attribute_values(":a", AttributeValue::S(value.clone())),
+            Condition::AbsentOrSame(name, value) => call
+                .condition_expression(format!("{absent} OR #a = :a"))
+                .expression_attribute_names("#pk", &self.keys.partition)
+                .expression_attribute_names("#a", name)
+                .expression_attribute_values(":a", AttributeValue::S(value.clone())),
             Condition::Equals(pairs) => {
                 let parts = (0..pairs.len()).map(|i| format!("#a{i} = :a{i}"));
                 let expression = parts.collect::<Vec<_>>().join(" AND ");
@@ -368,6 +380,32 @@ fn write_capacity(table: &ApiTableDescription) -> WriteCapacity {
                 .and_then(|of| of.max_write_request_units())
                 .and_then(positive),
         },
+    }
+}
+
+/// The value as the service takes it.
+fn attribute(typed: &Typed) -> AttributeValue {
+    match typed {
+        Typed::S(text) => AttributeValue::S(text.clone()),
+        Typed::N(number) => AttributeValue::N(number.to_string()),
+        Typed::B(bytes) => AttributeValue::B(Blob::new(bytes.to_vec())),
+        Typed::Bool(is) => AttributeValue::Bool(*is),
+        Typed::Null => AttributeValue::Null(true),
+        Typed::L(list) => AttributeValue::L(list.iter().map(attribute).collect()),
+        Typed::M(map) => {
+            let entries = map.iter();
+            AttributeValue::M(
+                entries
+                    .map(|(name, v)| (name.clone(), attribute(v)))
+                    .collect(),
+            )
+        }
+        Typed::Ss(set) => AttributeValue::Ss(set.iter().cloned().collect()),
+        Typed::Ns(set) => AttributeValue::Ns(set.iter().map(ToString::to_string).collect()),
+        Typed::Bs(set) => {
+            let blobs = set.iter().map(|bytes| Blob::new(bytes.to_vec()));
+            AttributeValue::Bs(blobs.collect())
+        }
     }
 }
 

@@ -290,8 +290,15 @@ impl TableApi for MemoryTable {
             state.existing()?;
             let old = state.rows.get(&row.key);
             let applied = match (condition, old) {
-                (Condition::Absent | Condition::AbsentOrBelow(..), None) => true,
-                (Condition::Absent, Some(_)) | (Condition::Equals(_), None) => false,
+                (Condition::Equals(_), None) => false,
+                (_, None) => true,
+                (Condition::Absent, Some(_)) => false,
+                (Condition::AbsentOrAtMost(name, value), Some(old)) => {
+                    old.string(name).is_some_and(|old| old <= value.as_str())
+                }
+                (Condition::AbsentOrSame(name, value), Some(old)) => {
+                    old.string(name) == Some(value)
+                }
                 (Condition::AbsentOrBelow(name, value), Some(old)) => {
                     old.integer(name).is_some_and(|old| old < *value)
                 }

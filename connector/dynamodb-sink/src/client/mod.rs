@@ -48,6 +48,10 @@ pub enum Condition {
     Equals(Vec<(&'static str, i64)>),
     /// There is no such row, or the attribute is below the value.
     AbsentOrBelow(&'static str, i64),
+    /// There is no such row, or the string attribute is at most the value.
+    AbsentOrAtMost(String, String),
+    /// There is no such row, or the string attribute has the value.
+    AbsentOrSame(String, String),
 }
 
 /// What became of a conditional put.

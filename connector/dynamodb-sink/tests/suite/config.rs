@@ -110,6 +110,114 @@ fn a_budget_is_a_number_or_one_word() {
 }
 
 #[test]
+fn mistakes_of_a_mapping_are_told_at_their_places() {
+    let section = "\
+table: events
+ttl: 0s
+ttl-attribute: millpond
+plain:
+  partition-key: '{id}'
+  same-key: newest
+  attributes:
+    total: {type: decimal}
+    pk: {from: /x}
+    note: {from: x, requird: false}
+";
+    let (problems, valid) = validate_section(kind(), section);
+    assert!(valid.is_none());
+    let text = problems.plain();
+    for part in [
+        "dynamodb.ttl",
+        "dynamodb.plain.partition-key",
+        "`{id}`",
+        "dynamodb.plain.sort-key",
+        "dynamodb.plain.same-key",
+        "`last-wins`",
+        "dynamodb.plain.attributes.total.type",
+        "`number-set`",
+        "dynamodb.plain.attributes.pk",
+        "dynamodb.plain.attributes.note.from",
+        "dynamodb.plain.attributes.note.requird",
+        "`required`",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn more_attributes_need_names_and_room_of_their_own() {
+    let section = "\
+table: events
+ttl: 1d
+attributes:
+  ttl: {constant: x}
+  pk: {group-part: 0}
+  one: {group-part: 1}
+  two: {group-part: 1}
+  three: {part: 1}
+group-separator: ''
+";
+    let (problems, _) = validate_section(kind(), section);
+    let text = problems.plain();
+    for part in [
+        "dynamodb.attributes.ttl",
+        "dynamodb.attributes.pk",
+        "dynamodb.attributes.two",
+        "dynamodb.attributes.three",
+        "`group-part`",
+        "dynamodb.group-separator",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    let section = "table: events\nplain: {partition-key: a, sort-key: '{position}', attributes: {a: {}}}\n\
+        attributes: {b: {constant: c}}\n";
+    let (problems, _) = validate_section(kind(), section);
+    assert!(
+        problems.plain().contains("plain.attributes"),
+        "{}",
+        problems.plain()
+    );
+    let long = format!(
+        "table: events\nattributes: {{a: {{constant: {}}}}}\n",
+        "x".repeat(1_000)
+    );
+    for (with, errors) in [("{}", 1), ("{max-item-bytes: 400000}", 0)] {
+        let transforms = format!("[{{uses: millpond/pack@0.1.0, with: {with}}}]");
+        let problems = problems_of(&transforms, &long);
+        assert_eq!(problems.errors(), errors, "{}", problems.plain());
+    }
+}
+
+/// Problems of a document with these transforms and this section.
+fn problems_of(transforms: &str, section: &str) -> millpond_connector::problem::Problems {
+    use millpond_connector::manifest::{ManifestFile, Scope};
+    use millpond_connector::registry::Registry;
+    use millpond_connector::secret::SecretStore;
+    let section: String = section.lines().map(|line| format!("  {line}\n")).collect();
+    let text = format!(
+        "apiVersion: 0.1.0\nmeta: {{name: a, type: dynamodb-sink, topic: t, version: 0.1.0}}\n\
+         transforms: {transforms}\ndynamodb:\n{section}"
+    );
+    let file = ManifestFile::from_bytes("c.yaml", text.as_bytes(), "");
+    let checked = Registry::new().with(kind()).validate(
+        &file,
+        &SecretStore::from_environment(),
+        &millpond_connector_host::BuiltIn,
+        Scope::Connector,
+    );
+    checked.problems
+}
+
+#[test]
+fn a_mapping_stands_without_transforms() {
+    let section = "table: events\nplain: {partition-key: '{/id}', sort-key: '{position}', attributes: {a: {}}}\n";
+    for (transforms, errors) in [("[]", 0), ("[{uses: millpond/pack@0.1.0}]", 1)] {
+        let problems = problems_of(transforms, section);
+        assert_eq!(problems.errors(), errors, "{}", problems.plain());
+    }
+}
+
+#[test]
 fn billing_without_a_table_to_create_is_a_warning() {
     let (problems, valid) = validate_section(kind(), "table: events\nbilling: on-demand\n");
     assert!(valid.is_some());

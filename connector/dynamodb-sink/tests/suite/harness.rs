@@ -11,6 +11,7 @@ use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::{Capacity, TableApi};
 use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
 use millpond_dynamodb_sink::pacing::PaceSettings;
+use millpond_dynamodb_sink::form::ItemForm;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
@@ -41,6 +42,7 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         sharing: Sharing::default(),
         on_gap: OnGap::Halt,
         beside: Vec::new(),
+        form: ItemForm::default(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -69,6 +71,7 @@ pub fn store(table: Arc<dyn TableApi>, metrics: Arc<Metrics>) -> TableStore {
         leases: None,
         resting: Default::default(),
         max_item_bytes: MAX_ITEM_BYTES,
+        form: ItemForm::default(),
         place: Place {
             pipeline: PIPELINE.into(),
             topic: topic::NAME.into(),

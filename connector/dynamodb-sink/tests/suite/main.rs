@@ -12,6 +12,8 @@ mod gaps;
 mod harness;
 mod holes;
 mod instances;
+mod mapped;
+mod mapped_wire;
 mod plan;
 mod resting;
 mod rules;
