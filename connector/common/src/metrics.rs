@@ -140,14 +140,26 @@ counted! {
         source_events: Counter,
         /// Bytes of those events.
         source_bytes: Counter,
-        /// Records that begin like aggregated ones and are none.
+        /// Records that begin like aggregated ones and are none: dead letters.
         aggregates_broken: Counter,
+        /// Compressed payloads that could not be opened: dead letters.
+        payloads_unopened: Counter,
         /// Events of aggregated records that were dropped because they belong to another shard.
         aggregates_stray: Counter,
         /// Events durable in the topic.
         topic_events: Counter,
         /// Reads that the stream throttled.
         source_throttles: Counter,
+        /// Reads that the stream answered, by polling.
+        source_reads: Counter,
+        /// Positions in a shard that had expired, and were taken anew.
+        source_iterators_refreshed: Counter,
+        /// Subscriptions to shards that the stream accepted, by fan-out.
+        subscriptions: Counter,
+        /// Those that ended before their time, or fell silent.
+        subscriptions_broken: Counter,
+        /// Times that a shard was polled because subscriptions to it did not work.
+        source_fallbacks: Counter,
         /// Shards that are read to the newest record (or to their end), of those known.
         shards_caught_up: AtomicU64,
         /// Shards known to the source.

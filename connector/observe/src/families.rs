@@ -148,8 +148,38 @@ pub const FAMILIES: &[Family] = &[
         Values::Source(|m| m.source_throttles as f64),
     ),
     counter(
+        "millpond_source_reads",
+        "Reads that the stream answered, by polling",
+        Values::Source(|m| m.source_reads as f64),
+    ),
+    counter(
+        "millpond_source_iterators_refreshed",
+        "Positions in a shard that had expired, and were taken anew",
+        Values::Source(|m| m.source_iterators_refreshed as f64),
+    ),
+    counter(
+        "millpond_source_subscriptions",
+        "Subscriptions to shards that the stream accepted, by fan-out",
+        Values::Source(|m| m.subscriptions as f64),
+    ),
+    counter(
+        "millpond_source_subscriptions_broken",
+        "Those that ended before their time, or fell silent",
+        Values::Source(|m| m.subscriptions_broken as f64),
+    ),
+    counter(
+        "millpond_source_fallbacks",
+        "Times that a shard was polled because subscriptions to it did not work",
+        Values::Source(|m| m.source_fallbacks as f64),
+    ),
+    counter(
+        "millpond_source_payloads_unopened",
+        "Compressed payloads that could not be opened: dead letters",
+        Values::Source(|m| m.payloads_unopened as f64),
+    ),
+    counter(
         "millpond_source_broken_aggregates",
-        "Records that begin like aggregated ones and are none",
+        "Records that begin like aggregated ones and are none: dead letters",
         Values::Source(|m| m.aggregates_broken as f64),
     ),
     counter(
