@@ -28,11 +28,11 @@ use serde::Deserialize;
 
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
-use crate::pace_settings::{self, KeyLimit, WriteBudget};
-use crate::pacing::PaceSettings;
 use crate::form::extra::RawExtra;
 use crate::form::{ItemForm, RawForm, form, room};
 use crate::mapping::settings::PlainSettings;
+use crate::pace_settings::{self, KeyLimit, WriteBudget};
+use crate::pacing::PaceSettings;
 use crate::row::{KeyNames, names};
 use crate::sharing::sharing;
 use crate::store::{self, LeasesOf, TableSettings, Tables};

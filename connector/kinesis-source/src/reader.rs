@@ -67,7 +67,10 @@ impl ShardReader {
                 self.feed.open(&self.from).await?;
             }
             let next = self.feed.next();
-            match next.instrument(debug_span!("read", shard = %self.shard)).await? {
+            match next
+                .instrument(debug_span!("read", shard = %self.shard))
+                .await?
+            {
                 Some(answer) => {
                     if !self.hand_over(answer).await? {
                         return Ok(());

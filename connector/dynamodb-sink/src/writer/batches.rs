@@ -234,7 +234,11 @@ impl TableWriter {
         Ok(left.filter_map(|at| pending.get(*at).copied()).collect())
     }
 
-    pub(super) fn acknowledged<'a>(&self, written: impl Iterator<Item = &'a PlannedItem>, count: Count) {
+    pub(super) fn acknowledged<'a>(
+        &self,
+        written: impl Iterator<Item = &'a PlannedItem>,
+        count: Count,
+    ) {
         let acknowledged_ms = now_ms();
         for item in written {
             if count == Count::Overhead {
