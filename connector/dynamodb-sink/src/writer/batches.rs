@@ -27,7 +27,7 @@ const PLAIN_ITEM_OVERHEAD: u64 = 250;
 
 /// What the rows of a call are counted as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Count {
+pub(super) enum Count {
     Items,
     Overhead,
 }
