@@ -186,7 +186,7 @@ pub async fn sink(
         partitions: PartitionChoice::All,
         transforms: transforms(world.config()),
         digests: Vec::new(),
-        fingerprint: settings(&KeyNames::default(), MAX_ITEM_BYTES),
+        fingerprint: settings(&KeyNames::default(), MAX_ITEM_BYTES, &Default::default()),
     };
     let store = TableSettings {
         table: table(&world.table),

@@ -80,7 +80,7 @@ impl Save {
             stream: NAME.to_owned(),
             stream_created_ms: 0,
             start: PinnedStart::TrimHorizon,
-            aggregated: Aggregated::Off,
+            aggregated: Aggregated::Off.into(),
             shards: rows.map(|(id, row)| (id, row.checkpoint)).collect(),
         };
         let seen = lock(&world.oracle).checkpointed(&checkpoint);
