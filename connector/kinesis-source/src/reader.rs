@@ -5,6 +5,7 @@ use std::sync::Arc;
 use millpond_connector::mutation::{self, Mutation};
 use millpond_format::sequence::SequenceNumber;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument as _, debug_span};
 
 use crate::client::{ReadFrom, StreamRecord, StreamTarget};
 use crate::delivery::{AnswerEnd, ShardIndex};
@@ -65,7 +66,11 @@ impl ShardReader {
                 self.check_age()?;
                 self.feed.open(&self.from).await?;
             }
-            match self.feed.next().await? {
+            let next = self.feed.next();
+            match next
+                .instrument(debug_span!("read", shard = %self.shard))
+                .await?
+            {
                 Some(answer) => {
                     if !self.hand_over(answer).await? {
                         return Ok(());

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::checkpoint::CheckpointError;
 use crate::client::StreamApi;
@@ -688,7 +689,8 @@ impl Session {
 }
 
 async fn append(topic: Arc<dyn Topic>, partition: PartitionId, batch: StoredBatch) -> Done {
-    let mut appended = topic.append(partition, batch).await;
+    let span = tracing::debug_span!("append", partition, records = batch.record_count);
+    let mut appended = topic.append(partition, batch).instrument(span).await;
     if mutation::is(Mutation::AppendErrorIgnored) {
         appended = appended.or(Ok(0..0));
     }

@@ -247,7 +247,7 @@ impl Source for KinesisSource {
             api: self.api,
             table: self.table.clone(),
             topic: context.topic,
-            metrics: context.metrics,
+            metrics: context.metrics.clone(),
             clock: self.clock,
             pace: self.config.pace,
             retention_ms: summary.retention_ms,
@@ -256,7 +256,7 @@ impl Source for KinesisSource {
         };
         let shared = self.worker.as_ref().and_then(|worker| {
             let sharing = self.table.sharing()?;
-            Some(Shared::start(sharing, worker))
+            Some(Shared::start(sharing, worker, context.metrics.clone()))
         });
         Session::new(parts, roster, delivery, shared)
             .run(context.drain)
