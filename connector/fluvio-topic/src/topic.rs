@@ -35,7 +35,7 @@ pub struct TopicOptions {
     /// What a `uses` is on this cluster, where it is not [`crate::smartmodule_name`] of it.
     pub modules: HashMap<String, ModuleSource>,
     /// How long SmartModules may be silent about what is there to read until the SPU is asked
-    /// whether it has come to the end, at a price: see [`MODULE_QUIET`].
+    /// whether it has come to the end, which has it compile them anew.
     pub module_quiet: Duration,
     /// How long an operation may wait for a leader before it fails with a retryable error.
     pub patience: Duration,

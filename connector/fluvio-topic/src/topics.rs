@@ -41,7 +41,7 @@ impl Cluster {
 
     /// Creates a topic; what the settings leave open is Fluvio's default, but for the number of
     /// partitions, which is [`DEFAULT_PARTITIONS`], and the size of a segment, which is
-    /// [`SEGMENT`].
+    /// 128 MiB.
     ///
     /// # Errors
     /// When it exists, when a setting is refused, when it says what Millpond makes no topic with, or
