@@ -71,14 +71,23 @@ fn no_seed_breaks_a_rule() {
     for fault in Fault::ALL {
         let silent = *fault == Fault::Skew;
         let count = seen[fault.name()];
+        // In most seeds the topic keeps what it must keep.
+        let least = match fault {
+            Fault::Lost => seeds / 100,
+            _ => seeds / 50,
+        };
         assert!(
-            silent || count > seeds / 50,
+            silent || count > least,
             "{} happened {count} times",
             fault.name()
         );
     }
-    for what in ["items", "dead letters", "gaps"] {
-        assert!(seen[what] > seeds / 50, "{} {what}", seen[what]);
+    for (what, least) in [
+        ("items", seeds),
+        ("dead letters", seeds / 10),
+        ("gaps", seeds / 400),
+    ] {
+        assert!(seen[what] > least, "{} {what}", seen[what]);
     }
 }
 
