@@ -44,6 +44,10 @@ deny:
 bench *ARGS:
     cargo bench --workspace {{ARGS}}
 
+# Draws the plots of the sink's pace anew (connector/dynamodb-sink/pace), on virtual time.
+pace-plots:
+    cargo run -p millpond-dynamodb-sink --example pace
+
 # Kills `millpond run` N times under load (release build), reads everything back, and measures recovery.
 kill N="200" *ARGS:
     cargo bench -p millpond-tests --bench kill -- --kills {{N}} {{ARGS}}

@@ -8,6 +8,7 @@
 pub mod arguments;
 pub mod aws;
 pub mod backoff;
+pub mod board;
 pub mod catalog;
 pub mod connector;
 pub mod data_dir;

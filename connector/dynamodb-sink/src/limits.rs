@@ -18,6 +18,15 @@ pub const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
 /// Requests of one topic partition that are under way at one time.
 pub const MAX_IN_FLIGHT_REQUESTS: usize = 4;
 
+/// Rows of one partition key with more units than this in a plan, a quarter of a second of the key's limit,
+/// make requests of their own.
+pub const CROWDED_KEY_UNITS: u64 = 250;
+
+/// How long a write waits for the table to say its capacity; without an answer it goes on as before.
+pub const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// Items of one topic partition that are put one by one, each under its condition, at one time.
+pub const MAX_IN_FLIGHT_PUTS: usize = 32;
+
 /// Reads of chain states that are under way at one time, per topic partition.
 pub const MAX_IN_FLIGHT_LOOKUPS: usize = 16;
 

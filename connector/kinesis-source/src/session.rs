@@ -21,23 +21,29 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::checkpoint::CheckpointError;
 use crate::client::StreamApi;
+use crate::consumer::Consumer;
 use crate::delivery::{Accepted, Delivery, ShardIndex};
 use crate::error::SourceError;
+use crate::feed::ShardFeed;
 use crate::limits::{
     CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING,
     SHARED_CHECKPOINT_INTERVAL, STALL_PATIENCE,
 };
 use crate::lineage::{ListingTicket, Stage};
 use crate::listing::{Listing, list_all};
+use crate::numbering::Decompress;
 use crate::pacing::Pace;
+use crate::polling::PollingFeed;
 use crate::progress::Progress;
 use crate::reader::{FromReader, ShardReader, WallClock};
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
 use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
+use crate::subscribing::SubscribedFeed;
 use sharing::Shared;
 
 /// Waits between tries of an append or a save: the disk may have room again.
@@ -53,6 +59,26 @@ pub(crate) struct Parts {
     pub(crate) clock: WallClock,
     pub(crate) pace: Pace,
     pub(crate) retention_ms: i64,
+    pub(crate) decompress: Decompress,
+    /// Where shards are read by fan-out.
+    pub(crate) consumer: Option<Arc<Consumer>>,
+}
+
+impl Parts {
+    /// Where a shard's records come from.
+    fn feed(&self, shard: &ShardId) -> Box<dyn ShardFeed> {
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        let (api, shard) = (self.api.clone(), shard.clone());
+        let polling = PollingFeed::new(api, shard.clone(), self.pace, clock, metrics);
+        let Some(consumer) = self.consumer.clone() else {
+            return Box::new(polling);
+        };
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        let target = self.api.target();
+        Box::new(SubscribedFeed::new(
+            consumer, target, shard, polling, clock, metrics,
+        ))
+    }
 }
 
 /// What a task of the session reports.
@@ -292,16 +318,16 @@ impl Session {
             }
             self.recount = true;
             let reader = ShardReader {
-                api: self.parts.api.clone(),
+                feed: self.parts.feed(&id),
+                target: self.parts.api.target().clone(),
                 shard: id.clone(),
                 index,
                 from: order.from,
                 unpinned: order.unpinned,
                 unread_since_ms: order.unread_since_ms,
                 retention_ms: self.parts.retention_ms,
-                pace: self.parts.pace,
+                decompress: self.parts.decompress,
                 clock: self.parts.clock.clone(),
-                metrics: self.parts.metrics.clone(),
                 out: self.to_session.clone(),
             };
             let name = id.clone();
@@ -434,8 +460,14 @@ impl Session {
                 %shard,
                 sequence,
                 %error,
-                "a record begins like an aggregated one and is none, it is taken as it is"
+                "a record begins like an aggregated one and is none, it is a dead letter"
             );
+        }
+        metrics
+            .payloads_unopened
+            .add(accepted.unopened.len() as u64);
+        for (sequence, error) in accepted.unopened {
+            tracing::warn!(%shard, sequence, %error, "a payload cannot be opened, it is a dead letter");
         }
         if accepted.stray > 0 {
             tracing::debug!(%shard, events = accepted.stray, "events of other shards dropped");
@@ -657,7 +689,8 @@ impl Session {
 }
 
 async fn append(topic: Arc<dyn Topic>, partition: PartitionId, batch: StoredBatch) -> Done {
-    let mut appended = topic.append(partition, batch).await;
+    let span = tracing::debug_span!("append", partition, records = batch.record_count);
+    let mut appended = topic.append(partition, batch).instrument(span).await;
     if mutation::is(Mutation::AppendErrorIgnored) {
         appended = appended.or(Ok(0..0));
     }

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use millpond_reader::ReadUnits;
 
+use millpond_connector::logging::LogFormat;
+
 use crate::workload::DEFAULT_EVENTS;
 
 /// Moves events from Kinesis Data Streams to DynamoDB as few, large, compressed items.
@@ -48,6 +50,8 @@ pub enum Command {
     Inspect(InspectArgs),
     /// Prove from the table that nothing is missing and nothing is there twice
     Verify(VerifyArgs),
+    /// List, show and put back what could not be written
+    Dlq(crate::commands::dlq::DlqArgs),
     /// Print the JSON Schema of Connector.yaml
     Schema,
 }
@@ -134,6 +138,17 @@ pub struct RunArgs {
     /// File of NAME=value lines for the secrets of the file [default: environment variables]
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
+    /// Serve /metrics, /healthz, /readyz, /status and a page for people here
+    #[arg(long, value_name = "HOST:PORT", env = "MILLPOND_HTTP")]
+    pub http: Option<String>,
+    /// How log lines look: text or json
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "MILLPOND_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
 }
 
 /// Which Fluvio cluster; without either, the current profile of Fluvio's own configuration.
@@ -676,6 +691,10 @@ mod tests {
             "millpond verify --table t",
             "millpond verify --table t --group g --deep --eventual --json",
             "millpond verify --table t --stream s --kinesis-endpoint-url u --aggregated keep-stray --accept-gaps --dead-letters f --dead-letters g --dead-letter-table d",
+            "millpond dlq list --file f --reason r --state new --limit 3 --json",
+            "millpond dlq show i --table t --pipeline p --raw",
+            "millpond dlq replay --file f --all --dry-run --again --stream s --partition-key k --kinesis-endpoint-url u",
+            "millpond dlq replay --table t --pipeline p --id a --id b --from 0 --to 1 --group g",
             "millpond schema",
         ] {
             if let Err(error) = Cli::try_parse_from(call.split(' ')) {
@@ -707,6 +726,9 @@ mod tests {
             "millpond inspect --table t",
             "millpond inspect --table t --pk p",
             "millpond verify --table t --group g --stream s",
+            "millpond dlq list",
+            "millpond dlq list --table t",
+            "millpond dlq list --file f --table t --pipeline p",
         ] {
             assert!(Cli::try_parse_from(call.split(' ')).is_err(), "{call}");
         }

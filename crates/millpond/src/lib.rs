@@ -11,6 +11,7 @@ pub mod consumer_topic;
 pub mod cost;
 pub mod cpu;
 pub mod data_dir;
+pub mod dlq;
 pub mod emit_log;
 pub mod exit;
 pub mod export;
@@ -57,6 +58,7 @@ pub async fn run(command: Command) -> Result<Exit> {
         Command::Groups(args) => commands::groups::run(args).await,
         Command::Inspect(args) => commands::inspect::run(args).await,
         Command::Verify(args) => commands::verify::run(args).await,
+        Command::Dlq(args) => commands::dlq::run(args).await,
         Command::Schema => commands::schema::run(),
     }
 }

@@ -18,6 +18,8 @@ const FORMAT: &str = "version";
 const TOPIC: &str = "topic";
 /// Registry row: table of the ledger, where that is another one.
 const LEDGER: &str = "ledger";
+/// Only of a pipeline whose items a mapping makes.
+const MAPPED: &str = "mapped";
 /// Registry row: number of the topic's partitions.
 const PARTITIONS: &str = "partitions";
 /// Directory row: bound on sort time minus first event time, in milliseconds.
@@ -87,6 +89,10 @@ fn pipeline(table: &Table, name: String, row: &Attributes) -> Result<Pipeline, R
             pipeline: name,
             found,
             known: FORMAT_VERSION,
+        }),
+        _ if row.contains_key(MAPPED) => Err(ReadError::Mapped {
+            table: table.name.clone(),
+            pipeline: name,
         }),
         _ => Ok(Pipeline {
             name,

@@ -5,6 +5,7 @@ mod bad_input;
 mod composition;
 mod deploy;
 mod disk;
+mod dlq;
 mod examples;
 mod fire;
 mod kill;
@@ -13,8 +14,10 @@ mod profiles;
 mod reading;
 mod s3_server;
 mod scripted_cluster;
+mod shared_table;
 mod sharing;
 mod sharing_sources;
+mod status;
 mod verify;
 
 /// The command line tool.

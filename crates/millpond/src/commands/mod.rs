@@ -16,6 +16,7 @@ use crate::exit::Exit;
 
 pub mod demo;
 pub mod deploy;
+pub mod dlq;
 pub mod down;
 pub mod emit;
 pub mod export;
