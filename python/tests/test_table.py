@@ -258,6 +258,9 @@ class TableTest(unittest.TestCase):
         with self.assertRaises(millpond.NoPipeline):
             self.table(pipeline="r")
         self.assertEqual(self.table(pipeline="p").pipeline, "p")
+        self.memory.put(keys.PIPELINES_PK, "m", version={"N": "1"}, mapped={"N": "1"})
+        with self.assertRaises(millpond.MappedPipeline):
+            self.table(pipeline="m")
 
     def test_a_frame_that_claims_more_than_it_may_is_refused(self) -> None:
         bomb = zstandard.ZstdCompressor().compress(bytes(1 << 26))

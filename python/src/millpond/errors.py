@@ -89,5 +89,9 @@ class SeveralPipelines(MillpondError):
     """Several pipelines have written to the table, and none was named."""
 
 
+class MappedPipeline(MillpondError):
+    """The pipeline writes items of the user's own form, which have no groups."""
+
+
 class NoSuchGroup(MillpondError):
     """The pipeline has written no event of the group."""

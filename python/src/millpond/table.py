@@ -16,6 +16,7 @@ from .errors import (
     DamagedItem,
     DecodeError,
     KeySchema,
+    MappedPipeline,
     NewerVersion,
     NoPipeline,
     NoSuchGroup,
@@ -127,6 +128,9 @@ class Table:
         version = _number(rows[name], "version")
         if version is not None and version > _LAYOUT:
             raise NewerVersion(f"pipeline `{name}` of table `{self.name}`", version, _LAYOUT)
+        if "mapped" in rows[name]:
+            problem = "writes mapped events: read them by their own keys"
+            raise MappedPipeline(f"pipeline `{name}` of table `{self.name}` {problem}")
         return name, rows[name]
 
     def _directory_row(self, row: _Item) -> tuple[str, _Chain]:
