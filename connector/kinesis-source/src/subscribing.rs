@@ -47,6 +47,9 @@ fn meaning(event: &mut PushedEvent) -> Meaning {
     }
 }
 
+/// Answers of `GetRecords` that are asked for when an event was doubtful.
+const ASKED_ANSWERS: u32 = 5;
+
 enum Source {
     Closed,
     Subscribed {
@@ -58,8 +61,10 @@ enum Source {
     },
     /// For some time, where that is wanted.
     Polling,
-    /// For one answer.
-    Asking,
+    /// For some answers: the end of a shard may come in one of its own, behind empty ones.
+    Asking {
+        left: u32,
+    },
 }
 
 /// One shard by `SubscribeToShard`.
@@ -267,7 +272,9 @@ impl ShardFeed for SubscribedFeed {
         if std::mem::take(&mut self.in_doubt) {
             self.continuation = None;
             self.polling.open(from).await?;
-            self.source = Source::Asking;
+            self.source = Source::Asking {
+                left: ASKED_ANSWERS,
+            };
             return Ok(());
         }
         self.subscribe(from).await
@@ -277,10 +284,13 @@ impl ShardFeed for SubscribedFeed {
         match self.source {
             Source::Closed => Ok(None),
             Source::Subscribed { .. } => self.pushed().await,
-            Source::Asking => {
+            Source::Asking { left } => {
                 let answer = self.polling.next().await?;
-                self.polling.close();
-                self.source = Source::Closed;
+                self.source = Source::Asking { left: left - 1 };
+                if left <= 1 || !self.polling.is_open() {
+                    self.polling.close();
+                    self.source = Source::Closed;
+                }
                 Ok(answer)
             }
             Source::Polling => {

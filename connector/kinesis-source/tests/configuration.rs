@@ -147,7 +147,7 @@ fn the_sample_and_the_manifest_name_every_setting() {
     let sample = include_str!("../sample-config.yaml");
     let manifest = include_str!("../Connector.toml");
     let readme = include_str!("../README.md");
-    assert_eq!(properties.len(), 15);
+    assert_eq!(properties.len(), 20);
     for name in properties.keys() {
         assert!(
             sample.contains(&format!("{name}:")),
