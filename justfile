@@ -23,6 +23,10 @@ sim N="10000" *ARGS:
 sim-seed SEED *ARGS:
     cargo run -p millpond-sim -- seed {{SEED}} {{ARGS}}
 
+# Tests and types of the Python decoder (needs boto3, zstandard, mypy).
+python PYTHON="python3":
+    cd python && PYTHONPATH=src {{PYTHON}} -m unittest discover -s tests -t . && {{PYTHON}} -m mypy --cache-dir=../target/mypy
+
 fmt:
     cargo fmt --all
 
@@ -39,6 +43,10 @@ deny:
 # Benchmarks; figures are kept in BENCHMARKS.md.
 bench *ARGS:
     cargo bench --workspace {{ARGS}}
+
+# Draws the plots of the sink's pace anew (connector/dynamodb-sink/pace), on virtual time.
+pace-plots:
+    cargo run -p millpond-dynamodb-sink --example pace
 
 # Kills `millpond run` N times under load (release build), reads everything back, and measures recovery.
 kill N="200" *ARGS:

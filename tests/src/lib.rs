@@ -14,15 +14,20 @@ pub mod on_scripted;
 pub mod pipeline;
 pub mod process;
 pub mod profiles;
+pub mod python;
 pub mod scripted_cluster;
 pub mod seed;
 pub mod stand_ins;
+pub mod topic_rules;
 
 use std::io::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
+
 /// How long any one wait of a test may take; generous, because machines are slow and shared.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+pub const DEADLINE: Duration = Duration::from_secs(300);
 
 /// Asks until the answer is something, or the deadline has passed.
 ///
@@ -40,6 +45,27 @@ where
         anyhow::ensure!(start.elapsed() < DEADLINE, "no {what} after {DEADLINE:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// The dead-letter file of the one sink that keeps its state below a folder.
+///
+/// # Errors
+/// When there is none, or more than one.
+pub fn dead_letter_file(folder: &Path) -> anyhow::Result<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.ends_with("dead-letters.jsonl") {
+                found.push(path);
+            }
+        }
+    }
+    let file = found.pop().filter(|_| found.is_empty());
+    file.with_context(|| format!("not one dead-letter file below {}", folder.display()))
 }
 
 /// Announces a test that cannot run here, past the test harness, which keeps what a passing

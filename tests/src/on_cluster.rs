@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use millpond::cluster::cdk::PROGRAM_DIR_VARIABLE;
@@ -24,6 +25,9 @@ pub const PACKAGES: [(&str, &str); 2] = [
         include_str!("../../connector/dynamodb-sink/Connector.toml"),
     ),
 ];
+
+/// Time between two looks at the table.
+pub const LOOK: Duration = Duration::from_millis(500);
 
 /// What Fluvio programs are needed beside its servers.
 pub const PROGRAMS: &[&str] = &["fluvio", "cdk"];
@@ -82,7 +86,7 @@ impl OnCluster {
     /// When the stand-ins do not start.
     pub async fn on(binaries: Binaries, cluster: LocalCluster, config: &str) -> Result<Self> {
         let bin = LocalCluster::bin_dir().context("the folder of Fluvio's programs")?;
-        let pipeline = Pipeline::new(binaries.millpond, 3, config).await?;
+        let pipeline = Pipeline::new(binaries.millpond, 3, &patient(config)).await?;
         let built = [binaries.source, binaries.sink];
         for ((type_name, description), binary) in PACKAGES.into_iter().zip(built) {
             let parts = pipeline.dir().join(type_name);
@@ -215,7 +219,10 @@ impl OnCluster {
     /// # Errors
     /// When the status cannot be had.
     pub fn pid(&self, connector: &str) -> Result<Option<Pid>> {
-        let status = self.status()?;
+        // Shown also where a server that is busy, or away, leaves something else unknown.
+        let output = self.millpond(&["status", "--json"])?;
+        let status: Value =
+            serde_json::from_slice(&output.stdout).with_context(|| process::stderr(&output))?;
         let connectors = status["connectors"]
             .as_array()
             .context("connectors")?
@@ -250,7 +257,12 @@ impl OnCluster {
     /// When they are not there before the deadline.
     pub async fn arrived(&self, events: u64) -> Result<()> {
         eventually("all events", async || {
-            Ok((self.events() >= events).then_some(()))
+            if self.events() >= events {
+                return Ok(Some(()));
+            }
+            // Each question is a process, which the connectors would wait for.
+            tokio::time::sleep(LOOK).await;
+            Ok(None)
         })
         .await
         .with_context(|| format!("{} of {events}\n{}", self.events(), self.logs()))
@@ -270,6 +282,16 @@ impl Drop for OnCluster {
         // Nothing that was started outlives what failed half way.
         let _ = self.millpond(&["down"]);
     }
+}
+
+/// A configuration with leases that last: real servers, connectors and stand-ins share a machine's few
+/// cores, and an answer takes its time.
+#[must_use]
+pub fn patient(config: &str) -> String {
+    config.replace(
+        "  max-age: 500ms\n",
+        "  max-age: 500ms\n  lease-duration: 20s\n",
+    )
 }
 
 /// For comparisons in which the order of groups does not count.

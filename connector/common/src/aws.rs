@@ -22,14 +22,18 @@ use crate::aws_http;
 use crate::problem::Problems;
 use crate::section::Section;
 
+// A drain takes 30 s at most. One call that hangs when it is asked for, and another one after
+// that, must leave enough of it.
+
 /// A connection that is not up by then counts as failed.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// An answer that has not begun by then counts as failed.
-pub const READ_TIMEOUT: Duration = Duration::from_secs(20);
+/// An answer that has not begun by then, the request sent, counts as failed.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// A call that is not finished by then, answer read to the end, counts as failed.
-pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(30);
+/// A call that is not finished by then, answer read to the end, counts as failed. Ten MiB, the
+/// largest answer, come in this time over anything faster than 7 Mbit/s.
+pub const OPERATION_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Resolving credentials may call other services (STS, SSO, instance metadata).
 const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);

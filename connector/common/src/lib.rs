@@ -9,6 +9,7 @@ pub mod arguments;
 pub mod aws;
 pub mod aws_http;
 pub mod backoff;
+pub mod board;
 pub mod catalog;
 pub mod connector;
 pub mod data_dir;

@@ -1,15 +1,21 @@
 //! Logs go to stderr, filtered by `RUST_LOG`, and secrets are blacked out on the way.
 
 use std::io::{self, IsTerminal, Write};
+use std::str::FromStr;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::secret::Redactor;
 
 /// Filter in the absence of `RUST_LOG`, and what a bare `info` in it means: `cdk` sets that for every
 /// connector, and Fluvio's own crates tell of each connection at that level.
 pub const DEFAULT_FILTER: &str = "info,fluvio=warn";
+
+/// Format of the log, unless the command line gives one.
+pub const FORMAT_VARIABLE: &str = "MILLPOND_LOG_FORMAT";
 
 /// How a log line looks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,6 +26,36 @@ pub enum LogFormat {
     /// One JSON object per line.
     Json,
 }
+
+impl LogFormat {
+    /// The format that [`FORMAT_VARIABLE`] gives, text without it.
+    ///
+    /// # Errors
+    /// Its value is no format.
+    pub fn from_process() -> Result<Self, LoggingError> {
+        match std::env::var(FORMAT_VARIABLE) {
+            Ok(given) if !given.is_empty() => given.parse(),
+            _ => Ok(Self::Text),
+        }
+    }
+}
+
+impl FromStr for LogFormat {
+    type Err = LoggingError;
+
+    fn from_str(given: &str) -> Result<Self, LoggingError> {
+        match given {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(LoggingError::Format {
+                given: given.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Something beside the log that takes spans and events, whatever the log's filter says.
+pub type ExtraLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -34,27 +70,37 @@ pub enum LoggingError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The log's format is none.
+    #[error("the log format is `{given}`: expected `text` or `json`")]
+    Format {
+        /// What was given.
+        given: String,
+    },
     /// Something else in this process logs already.
     #[error("logging is set up already")]
     Twice,
 }
 
-/// Sets up logging for the whole process.
+/// Sets up logging for the whole process, and `extra` beside it.
 ///
 /// # Errors
 /// `RUST_LOG` cannot be understood, or logging is set up already.
-pub fn init(format: LogFormat, redactor: Redactor) -> Result<(), LoggingError> {
+pub fn init(
+    format: LogFormat,
+    redactor: Redactor,
+    extra: Option<ExtraLayer>,
+) -> Result<(), LoggingError> {
     let given = std::env::var("RUST_LOG").unwrap_or_default();
     let filter = filter(&given)?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(format == LogFormat::Text && io::stderr().is_terminal())
         .with_writer(RedactedStderr(redactor));
-    let outcome = match format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = match format {
+        LogFormat::Text => lines.with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
     };
-    outcome.map_err(|_| LoggingError::Twice)
+    let subscriber = tracing_subscriber::registry().with(extra).with(lines);
+    subscriber.try_init().map_err(|_| LoggingError::Twice)
 }
 
 fn filter(given: &str) -> Result<EnvFilter, LoggingError> {

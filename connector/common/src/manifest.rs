@@ -278,9 +278,19 @@ fn merge_topics(connectors: &[PipelineConnector], problems: &mut Problems) -> Ve
             problems.push(meta.problem("topic", what).help("say it once"));
         }
         known.partitions = known.partitions.or(topic.partitions);
+        known.replication = known.replication.or(topic.replication);
+        known.ignore_rack_assignment = known
+            .ignore_rack_assignment
+            .or(topic.ignore_rack_assignment);
         known.retention_time = known.retention_time.or(topic.retention_time);
         known.max_partition_bytes = known.max_partition_bytes.or(topic.max_partition_bytes);
         known.segment_bytes = known.segment_bytes.or(topic.segment_bytes);
+        known.compression = known.compression.or(topic.compression);
+        for setting in topic.not_made {
+            if !known.not_made.contains(&setting) {
+                known.not_made.push(setting);
+            }
+        }
     }
     for topic in &mut topics {
         topic.partitions.get_or_insert(DEFAULT_PARTITIONS);

@@ -24,6 +24,9 @@ pub const BATCH_BYTES: std::ops::RangeInclusive<ByteSize> = ByteSize(1 << 10)..=
 /// Most partitions of a topic.
 pub const MAX_PARTITIONS: u32 = 256;
 
+/// Most copies of a partition: more than that no cluster has a use for.
+pub const MAX_REPLICATION: u32 = 16;
+
 /// Partitions of a topic for which nothing says how many.
 pub const DEFAULT_PARTITIONS: u32 = 4;
 
@@ -53,12 +56,20 @@ pub struct TopicSettings {
     pub name: String,
     /// Number of partitions, where the file says it.
     pub partitions: Option<u32>,
+    /// Copies of each partition, where the file says it; only a cluster uses it.
+    pub replication: Option<u32>,
+    /// Places copies without regard to racks, where the file says it; only a cluster uses it.
+    pub ignore_rack_assignment: Option<bool>,
     /// Oldest age kept, where the file says it.
     pub retention_time: Option<Duration>,
     /// Largest size of one partition in bytes, where the file says it.
     pub max_partition_bytes: Option<u64>,
     /// Size of a segment in bytes, where the file says it; only a cluster uses it.
     pub segment_bytes: Option<u64>,
+    /// The compression that producers must use, where the file says it; only a cluster uses it.
+    pub compression: Option<Compression>,
+    /// Settings of the file that Millpond does not make a topic with.
+    pub not_made: Vec<&'static str>,
 }
 
 impl TopicSettings {
@@ -68,9 +79,13 @@ impl TopicSettings {
         Self {
             name,
             partitions: None,
+            replication: None,
+            ignore_rack_assignment: None,
             retention_time: None,
             max_partition_bytes: None,
             segment_bytes: None,
+            compression: None,
+            not_made: Vec::new(),
         }
     }
 }
@@ -266,23 +281,41 @@ fn topic_settings(
     );
     let name = topic_name(section, problems, "topic.meta.name", name);
     let partition = raw.partition.unwrap_or_default();
+    let mut not_made = Vec::new();
     if !partition.maps.is_empty() {
+        not_made.push("partition.maps");
+    }
+    if raw.deduplication.is_some() {
+        not_made.push("deduplication");
+    }
+    for setting in &not_made {
         problems.push(
             section
-                .problem("topic.partition.maps", "is ignored in embedded mode")
+                .problem(
+                    &format!("topic.{setting}"),
+                    "is ignored in embedded mode, and `millpond deploy` makes no topic with it",
+                )
                 .as_warning(),
         );
     }
     let partitions = partition.count.and_then(|count| {
         section.in_range(problems, "topic.partition.count", count, 1..=MAX_PARTITIONS)
     });
+    let replication = partition.replication.and_then(|copies| {
+        let path = "topic.partition.replication";
+        section.in_range(problems, path, copies, 1..=MAX_REPLICATION)
+    });
     let retention = raw.retention.unwrap_or_default();
     Some(TopicSettings {
         name: name?,
         partitions,
+        replication,
+        ignore_rack_assignment: partition.ignore_rack_assignment,
         retention_time: retention.time.map(HumanDuration::get),
         max_partition_bytes: partition.max_size.map(ByteSize::get),
         segment_bytes: retention.segment_size.map(ByteSize::get),
+        compression: raw.compression.and_then(|compression| compression.kind),
+        not_made,
     })
 }
 

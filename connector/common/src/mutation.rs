@@ -57,11 +57,21 @@ pub enum Mutation {
     ReleasedTooFar,
     /// The write budget is not waited for.
     BudgetIgnored,
+    /// A gap is in its intent only, and forgotten with it.
+    GapNotRecorded,
+    /// What is missing at the first look counts as gone.
+    GapAtFirstSight,
+    /// How many records SmartModules removed is not counted.
+    RemovedNotCounted,
+    /// An open plan is finished with the present configuration, whatever it was begun with.
+    OldConfigurationIgnored,
+    /// A shard's row is replaced whoever has its lease.
+    ShardFenceSkipped,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 30] = [
         Self::CheckpointBeforeProduce,
         Self::AppendErrorIgnored,
         Self::ChildBeforeParent,
@@ -87,6 +97,11 @@ impl Mutation {
         Self::DeadLettersDropped,
         Self::ReleasedTooFar,
         Self::BudgetIgnored,
+        Self::GapNotRecorded,
+        Self::GapAtFirstSight,
+        Self::RemovedNotCounted,
+        Self::OldConfigurationIgnored,
+        Self::ShardFenceSkipped,
     ];
 }
 

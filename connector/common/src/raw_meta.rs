@@ -270,12 +270,10 @@ pub(crate) struct RawTopic {
     pub(crate) partition: Option<RawTopicPartition>,
     /// What it keeps.
     pub(crate) retention: Option<RawRetention>,
-    /// Compression; only a cluster uses it.
-    #[expect(dead_code, reason = "accepted for a cluster, ignored in embedded mode")]
-    compression: Option<RawTopicCompression>,
-    /// Deduplication; only a cluster uses it, Millpond recognises repeated events by their origin.
-    #[expect(dead_code, reason = "accepted for a cluster, ignored in embedded mode")]
-    deduplication: Option<serde_json::Value>,
+    /// Compression that producers must use; only a cluster uses it.
+    pub(crate) compression: Option<RawTopicCompression>,
+    /// Deduplication; Millpond makes no topic with it: it recognises repeated events by their origin.
+    pub(crate) deduplication: Option<serde_json::Value>,
 }
 
 /// Name of a topic.
@@ -295,13 +293,11 @@ pub(crate) struct RawTopicPartition {
     pub(crate) count: Option<u32>,
     /// Largest size of one partition.
     pub(crate) max_size: Option<ByteSize>,
-    /// Copies of each partition; only a cluster uses it.
-    #[expect(dead_code, reason = "accepted for a cluster, ignored in embedded mode")]
-    replication: Option<u32>,
+    /// Copies of each partition: 1 to 16; only a cluster uses it.
+    pub(crate) replication: Option<u32>,
     /// Placement without regard to racks; only a cluster uses it.
-    #[expect(dead_code, reason = "accepted for a cluster, ignored in embedded mode")]
-    ignore_rack_assignment: Option<bool>,
-    /// Placement by hand; only a cluster uses it.
+    pub(crate) ignore_rack_assignment: Option<bool>,
+    /// Placement by hand; Millpond makes no topic with it.
     #[serde(default)]
     pub(crate) maps: Vec<serde_json::Value>,
 }
@@ -322,8 +318,7 @@ pub(crate) struct RawRetention {
 pub(crate) struct RawTopicCompression {
     /// Which.
     #[serde(rename = "type")]
-    #[expect(dead_code, reason = "accepted for a cluster, ignored in embedded mode")]
-    kind: Option<Compression>,
+    pub(crate) kind: Option<Compression>,
 }
 
 /// One step that a sink's records go through on their way out of the topic.

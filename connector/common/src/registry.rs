@@ -85,6 +85,11 @@ pub trait ValidConnector: Send + Sync {
         None
     }
 
+    /// Another topic that it needs, for its dead letters.
+    fn dead_letter_topic(&self) -> Option<&str> {
+        None
+    }
+
     /// Makes the running part: the first and only step of configuration that may use the network.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 //! nothing else. Offsets are absolute and never reused.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -151,6 +152,18 @@ pub trait Topic: Send + Sync {
     /// True when other processes can consume it at the same time.
     fn is_shared(&self) -> bool {
         false
+    }
+
+    /// Opens another topic of the same place, for what is not this topic's own: dead letters.
+    ///
+    /// # Errors
+    /// [`TopicError::Storage`] when there is none of this name, or it cannot be had here.
+    async fn other(&self, name: &str) -> Result<Arc<dyn Topic>, TopicError> {
+        Err(TopicError::Storage {
+            topic: name.to_owned(),
+            context: format!("cannot be opened beside topic `{}`", self.name()),
+            retryable: false,
+        })
     }
 
     /// Appends one batch to one partition and answers its offsets once it is durable.

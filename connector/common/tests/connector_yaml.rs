@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use millpond_connector::manifest::{ManifestFile, Scope};
-use millpond_connector::meta::{OffsetStart, PartitionChoice};
+use millpond_connector::meta::{Compression, OffsetStart, PartitionChoice};
 use millpond_connector::problem::Severity;
 use millpond_connector::registry::{BuiltConnector, Direction};
 use millpond_connector::secret::SecretStore;
@@ -367,12 +367,21 @@ fn every_api_version() {
         &SecretStore::from_environment(),
         Scope::Connector,
     );
-    assert!(checked.problems.is_empty(), "{}", checked.problems);
+    let plain = checked.problems.plain();
+    assert!(
+        plain.contains("warning: `meta.topic.deduplication` is ignored"),
+        "{plain}"
+    );
+    assert_eq!(checked.problems.list().len(), 1, "{plain}");
     let pipeline = checked.pipeline.expect("a pipeline");
     let [topic] = pipeline.topics.as_slice() else {
         panic!("one topic");
     };
     assert_eq!(topic.partitions, Some(6));
+    assert_eq!(topic.replication, Some(2));
+    assert_eq!(topic.ignore_rack_assignment, Some(true));
+    assert_eq!(topic.compression, Some(Compression::Lz4));
+    assert_eq!(topic.not_made, ["deduplication"]);
     assert_eq!(topic.retention_time, Some(Duration::from_secs(120)));
     assert_eq!(topic.max_partition_bytes, Some(1_000_000_000));
     assert_eq!(topic.segment_bytes, Some(2_000_000));

@@ -1,5 +1,6 @@
 //! The section `dynamodb` of a connector configuration.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use millpond_connector::aws::AwsSettings;
 use millpond_connector::document::ConnectorDocument;
-use millpond_connector::meta::PartitionChoice;
+use millpond_connector::meta::{PartitionChoice, is_topic_name};
 use millpond_connector::problem::Problems;
 use millpond_connector::registry::{BuiltConnector, ConnectorKind, ValidConnector};
 use millpond_connector::section::Section;
@@ -27,6 +28,11 @@ use serde::Deserialize;
 
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
+use crate::form::extra::RawExtra;
+use crate::form::{ItemForm, RawForm, form, room};
+use crate::mapping::settings::PlainSettings;
+use crate::pace_settings::{self, KeyLimit, WriteBudget};
+use crate::pacing::PaceSettings;
 use crate::row::{KeyNames, names};
 use crate::sharing::sharing;
 use crate::store::{self, LeasesOf, TableSettings, Tables};
@@ -34,9 +40,6 @@ use crate::store::{self, LeasesOf, TableSettings, Tables};
 /// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
 /// read 2026-11-23).
 const MAX_KEY_NAME_BYTES: usize = 255;
-
-/// Parameter of the SmartModule that must agree with the setting of the same name here.
-const MAX_ITEM_BYTES_PARAMETER: &str = "max-item-bytes";
 
 /// Writes the topic's records to a DynamoDB table.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -68,9 +71,15 @@ struct RawDynamodb {
     /// Longest time that data waits to be joined with more before it is written:
     /// 100ms to 5m. Default: 5s.
     max_age: Option<HumanDuration>,
-    /// Write units a second that this sink may use, in bursts of at most one second:
-    /// 1 to 1000000000. Default: no limit.
-    max_write_units_per_second: Option<u64>,
+    /// Write units a second that all sinks of the pipeline may use together, 1 to 1000000000, or `auto`: what the
+    /// table says of its capacity, and learned where it says nothing. Default: `auto`.
+    max_write_units_per_second: Option<WriteBudget>,
+    /// Write units a second of one partition key, 1 to 1000000000, or `none`. Default: 1000, which is
+    /// DynamoDB's own limit.
+    max_write_units_per_key: Option<KeyLimit>,
+    /// Of how much time a budget that is set or provisioned may be spent later when it was not used, at most twice
+    /// the budget at a time: 0s to 5m. Default: 0s.
+    burst_credit: Option<HumanDuration>,
     /// Where events go that cannot be written. Default: the file `dead-letters.jsonl` in the
     /// data directory.
     dead_letters: Option<RawDeadLetters>,
@@ -89,6 +98,19 @@ struct RawDynamodb {
     /// Pipelines of the same topic in the same table that this one is meant to stand beside: a
     /// new pipeline name is refused without it, since it may be an old one renamed by mistake.
     beside: Option<Vec<String>>,
+    /// One item per event, its keys and attributes taken from the event's JSON. Only without
+    /// `transforms`. Default: the layout of `FORMAT.md`.
+    plain: Option<PlainSettings>,
+    /// How long after its newest event an item may be deleted: 1s to 36600d. Default: never.
+    ttl: Option<HumanDuration>,
+    /// Attribute that says when, in seconds since the Unix epoch. Default: `ttl`.
+    ttl_attribute: Option<String>,
+    /// More attributes of every item, strings: `{constant: TEXT}` or `{group-part: N}`, by name; at most
+    /// 16. Not with `plain`, which has its own.
+    #[serde(default)]
+    attributes: BTreeMap<String, RawExtra>,
+    /// What separates the parts of a group. Default: `/`.
+    group_separator: Option<String>,
 }
 
 /// How a table is paid for.
@@ -119,6 +141,8 @@ enum RawDeadLetters {
     File(String),
     /// A table with the same key attribute names.
     Table(String),
+    /// Another topic; `millpond run` keeps it in its data directory, a cluster must have it.
+    Topic(String),
 }
 
 /// Where dead letters go.
@@ -130,6 +154,8 @@ pub enum DeadLetterTarget {
     File(PathBuf),
     /// This table.
     Table(String),
+    /// This topic.
+    Topic(String),
 }
 
 /// A configuration that cannot be wrong.
@@ -149,8 +175,8 @@ pub struct SinkConfig {
     pub max_item_bytes: usize,
     /// Longest wait for more data.
     pub max_age: Duration,
-    /// Write budget.
-    pub max_write_units_per_second: Option<u64>,
+    /// How fast it writes.
+    pub pace: PaceSettings,
     /// Where dead letters go.
     pub dead_letters: DeadLetterTarget,
     /// Another table for ledger and leases.
@@ -161,6 +187,8 @@ pub struct SinkConfig {
     pub on_gap: OnGap,
     /// Pipelines of the same topic that this one is meant to stand beside.
     pub beside: Vec<String>,
+    /// What items look like.
+    pub form: ItemForm,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -233,19 +261,14 @@ fn validate(
             .unwrap_or(ByteSize(MAX_ITEM_BYTES as u64)),
         ByteSize(MIN_ITEM_BYTES as u64)..=ByteSize(MAX_ITEM_BYTES as u64),
     );
-    if let Some(limit) = max_item_bytes {
-        check_transforms(document, section, problems, limit);
-    }
     let max_age = settings::max_age(section, problems, raw.max_age, settings::MAX_AGE);
-    let units = raw.max_write_units_per_second;
-    let units = units.map(|units| {
-        section.in_range(
-            problems,
-            "max-write-units-per-second",
-            units,
-            1..=1_000_000_000,
-        )
-    });
+    let pace = pace_settings::pace(
+        section,
+        problems,
+        raw.max_write_units_per_second,
+        raw.max_write_units_per_key,
+        raw.burst_credit,
+    );
     let capacity = match raw.billing {
         Some(Billing::Provisioned(units)) => {
             let range = 1..=1_000_000_000;
@@ -284,6 +307,21 @@ fn validate(
             }
             DeadLetterTarget::Table(name)
         }
+        Some(RawDeadLetters::Topic(name)) => {
+            if !is_topic_name(&name) {
+                problems.push(
+                    section
+                        .problem("dead-letters.topic", "is no topic name")
+                        .allowed("1 to 63 of `a-z 0-9 -`, no `-` at either end"),
+                );
+            }
+            if name == document.meta.topic.name {
+                problems.push(
+                    section.problem("dead-letters.topic", "is the topic that the sink reads"),
+                );
+            }
+            DeadLetterTarget::Topic(name)
+        }
     };
     let ledger_table = raw.ledger_table;
     if let Some(name) = &ledger_table {
@@ -297,6 +335,18 @@ fn validate(
         raw.lease_duration,
     );
     let beside = settings::beside(section, problems, raw.beside);
+    let raw_form = RawForm {
+        plain: raw.plain,
+        ttl: raw.ttl,
+        ttl_attribute: raw.ttl_attribute,
+        attributes: raw.attributes,
+        group_separator: raw.group_separator,
+    };
+    let form = form(document, section, problems, raw_form, &keys);
+    if let (Some(limit), Some(form)) = (max_item_bytes, &form) {
+        let besides = room::besides(&pipeline, &keys, form);
+        room::check(document, section, problems, limit, besides);
+    }
     if problems.errors() > before {
         return None;
     }
@@ -308,15 +358,13 @@ fn validate(
         pipeline,
         max_item_bytes: usize::try_from(max_item_bytes?.0).ok()?,
         max_age: max_age?,
-        max_write_units_per_second: match units {
-            None => None,
-            Some(units) => Some(units?),
-        },
+        pace: pace?,
         dead_letters,
         ledger_table,
         sharing: sharing?,
         on_gap: raw.on_gap.unwrap_or_default(),
         beside,
+        form: form?,
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -386,37 +434,18 @@ fn check_keys(section: &Section<'_>, problems: &mut Problems, keys: &KeyNames, h
     }
 }
 
-/// A SmartModule that makes larger envelopes than the sink's items would stop the sink later.
-fn check_transforms(
-    document: &ConnectorDocument,
-    section: &Section<'_>,
-    problems: &mut Problems,
-    limit: ByteSize,
-) {
-    for transform in &document.transforms {
-        let given = transform.with.get(MAX_ITEM_BYTES_PARAMETER);
-        let Some(made) = given.and_then(|text| text.parse::<ByteSize>().ok()) else {
-            continue;
-        };
-        if made > limit {
-            problems.push(
-                section
-                    .problem("max-item-bytes", "is below what the SmartModule makes")
-                    .given(limit)
-                    .help(format!(
-                        "`{}` has `max-item-bytes: {made}`: make that one at most {limit}",
-                        transform.uses
-                    )),
-            );
-        }
-    }
-}
-
 #[async_trait]
 impl ValidConnector for SinkConfig {
     fn shared_work(&self) -> Option<String> {
         let shares = self.sharing.share != Share::Never && self.partitions == PartitionChoice::All;
         shares.then(|| format!("pipeline `{}` in table `{}`", self.pipeline, self.table))
+    }
+
+    fn dead_letter_topic(&self) -> Option<&str> {
+        match &self.dead_letters {
+            DeadLetterTarget::Topic(name) => Some(name),
+            _ => None,
+        }
     }
 
     async fn build(mut self: Box<Self>) -> anyhow::Result<BuiltConnector> {
@@ -438,7 +467,9 @@ impl ValidConnector for SinkConfig {
         let data = table(&self.table);
         let dead_letters = match &self.dead_letters {
             DeadLetterTarget::Table(name) => Some(table(name)),
-            DeadLetterTarget::Default | DeadLetterTarget::File(_) => None,
+            DeadLetterTarget::Default | DeadLetterTarget::File(_) | DeadLetterTarget::Topic(_) => {
+                None
+            }
         };
         let ledger = self.ledger_table.as_deref().map(table);
         let leases: LeasesOf = {
@@ -480,7 +511,7 @@ impl SinkConfig {
     /// The sink on these tables.
     #[must_use]
     pub fn sink_on(self, tables: Tables) -> StoreSink {
-        let fingerprint = store::settings(&self.keys, self.max_item_bytes);
+        let fingerprint = store::settings(&self.keys, self.max_item_bytes, &self.form);
         let shared = SinkSettings {
             pipeline: self.pipeline,
             max_age: self.max_age,
@@ -488,6 +519,7 @@ impl SinkConfig {
                 DeadLetterTarget::Default => sink::DeadLetterTarget::Default,
                 DeadLetterTarget::File(path) => sink::DeadLetterTarget::File(path),
                 DeadLetterTarget::Table(_) => sink::DeadLetterTarget::Store,
+                DeadLetterTarget::Topic(name) => sink::DeadLetterTarget::Topic(name),
             },
             on_gap: self.on_gap,
             beside: self.beside,
@@ -505,7 +537,8 @@ impl SinkConfig {
             create: self.create,
             keys: self.keys,
             max_item_bytes: self.max_item_bytes,
-            max_write_units_per_second: self.max_write_units_per_second,
+            pace: self.pace,
+            form: self.form,
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }

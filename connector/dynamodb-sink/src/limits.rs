@@ -18,6 +18,15 @@ pub const MAX_IN_FLIGHT_BYTES: usize = 8 << 20;
 /// Requests of one topic partition that are under way at one time.
 pub const MAX_IN_FLIGHT_REQUESTS: usize = 4;
 
+/// Rows of one partition key with more units than this in a plan, a quarter of a second of the key's limit,
+/// make requests of their own.
+pub const CROWDED_KEY_UNITS: u64 = 250;
+
+/// How long a write waits for the table to say its capacity; without an answer it goes on as before.
+pub const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// Items of one topic partition that are put one by one, each under its condition, at one time.
+pub const MAX_IN_FLIGHT_PUTS: usize = 32;
+
 /// Reads of chain states that are under way at one time, per topic partition.
 pub const MAX_IN_FLIGHT_LOOKUPS: usize = 16;
 
@@ -28,9 +37,9 @@ pub const MAX_CHAINS: usize = 20_000;
 /// [`millpond_sink::limits::PLAN_BYTES`] and a chunk, so this many items of one group cannot be reached by one intent.
 pub const MAX_TAIL_ITEMS: usize = 200_000;
 
-/// Least lateness bound of a chain: a smaller one would be raised again and again,
-/// and each raise is a write.
-pub const MIN_LATE_MS: i64 = 1 << 16;
+/// Least lateness bound of a chain. A smaller one would be raised again and again, and each raise is a write; a larger
+/// one makes every slice read so many milliseconds of items more. An item of the default `max-age` fits it.
+pub const MIN_LATE_MS: i64 = 1 << 13;
 
 /// Dead-letter bytes in one row of a dead-letter table; a longer entry takes several rows.
 pub const DEAD_LETTER_ROW_BYTES: usize = 350_000;

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use millpond_format::sizing::ItemSize;
 
+use crate::typed::Typed;
+
 /// Attribute names of the table's keys; both are strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyNames {
@@ -87,6 +89,8 @@ pub enum Value {
     N(i64),
     /// Binary.
     B(Pieces),
+    /// Of any type, in an item that a mapping made.
+    Typed(Typed),
 }
 
 /// A row: its key and the other attributes.
@@ -154,6 +158,7 @@ impl Row {
                 Value::S(text) => size.string(name, text),
                 Value::N(number) => size.integer(name, *number),
                 Value::B(pieces) => size.binary(name, pieces.len()),
+                Value::Typed(typed) => size.binary(name, typed.bytes()),
             })
     }
 }
@@ -214,9 +219,11 @@ pub mod names {
     pub const GAP: &str = "gap";
     /// A configuration as JSON (S).
     pub const CONFIGURATION: &str = "configuration";
+    /// Only of a pipeline whose items a mapping makes: 1 (N).
+    pub const MAPPED: &str = "mapped";
 
     /// All of them.
-    pub const ALL: [&str; 27] = [
+    pub const ALL: [&str; 28] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -244,5 +251,6 @@ pub mod names {
         GROUP,
         GAP,
         CONFIGURATION,
+        MAPPED,
     ];
 }

@@ -14,16 +14,20 @@ use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
 use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
 
+use crate::budget::Budget;
 use crate::client::{Capacity, Condition, TableApi};
 use crate::error::DynamoError;
+use crate::form::ItemForm;
 use crate::ledger_row::{decode, encode, unchanged};
 use crate::letter_rows;
+use crate::mapped::MappedPlans;
+use crate::pacing::PaceSettings;
 use crate::plan::PlanConfig;
 use crate::plan_writer::TablePlans;
 use crate::resting::{Resting, SnapshotName};
 use crate::row::{Key, KeyNames, Row, Value, names};
-use crate::table::{prepare, register, registrations};
-use crate::writer::{Budget, TableWriter};
+use crate::table::{Registered, prepare, register, registrations};
+use crate::writer::TableWriter;
 
 /// Makes the place of the leases of one pipeline.
 pub type LeasesOf = Box<dyn FnOnce(&Place) -> Arc<dyn LeaseStore> + Send>;
@@ -58,21 +62,24 @@ pub struct TableSettings {
     pub keys: KeyNames,
     /// Largest item in bytes.
     pub max_item_bytes: usize,
-    /// Write budget of the first two.
-    pub max_write_units_per_second: Option<u64>,
+    /// Pace of the first two together.
+    pub pace: PaceSettings,
+    /// What items look like.
+    pub form: ItemForm,
 }
 
 #[async_trait]
 impl OpenStore for TableSettings {
     async fn open(self: Box<Self>, place: Place) -> Result<Arc<dyn Store>, StoreError> {
-        let budget = self
-            .max_write_units_per_second
-            .map(|units| Arc::new(Budget::new(units)));
+        let budget = Budget::new(self.pace, place.metrics.clone());
+        // Until the sink says which topic partitions are its own.
+        budget.hold(0, 1);
+        let budget = Some(Arc::new(budget));
         let writer = |api, budget: &Option<Arc<Budget>>| {
             let (keys, metrics) = (self.keys.clone(), place.metrics.clone());
             TableWriter::new(api, keys, budget.clone(), metrics)
         };
-        let table = writer(self.table, &budget);
+        let table = writer(self.table, &budget).watching();
         prepare(&table, self.create).await?;
         let dead_letters = self.dead_letters.map(|api| writer(api, &budget));
         if let Some(table) = &dead_letters {
@@ -89,6 +96,7 @@ impl OpenStore for TableSettings {
             ledger,
             leases: self.leases.map(|leases| leases(&place)),
             max_item_bytes: self.max_item_bytes,
+            form: self.form,
             place,
             resting: Mutex::default(),
         }))
@@ -107,6 +115,8 @@ pub struct TableStore {
     pub leases: Option<Arc<dyn LeaseStore>>,
     /// Largest item in bytes.
     pub max_item_bytes: usize,
+    /// What items look like.
+    pub form: ItemForm,
     /// Whose rows.
     pub place: Place,
     /// Marks that lie in rows of their own, as the ledger rows name them.
@@ -116,6 +126,11 @@ pub struct TableStore {
 impl TableStore {
     fn ledger_table(&self) -> &TableWriter {
         self.ledger.as_ref().unwrap_or(&self.table)
+    }
+
+    fn count_ledger(&self, row: &Row) {
+        let units = row.size(self.ledger_table().keys()).write_units();
+        self.place.metrics.write_units_ledger.add(units);
     }
 
     fn ledger_key(&self, partition: PartitionId) -> Key {
@@ -169,15 +184,29 @@ impl TableStore {
         }
     }
 
-    fn plans(&self, partition: PartitionId, max_item_bytes: usize) -> Box<dyn PlanWriter> {
+    fn plans(
+        &self,
+        partition: PartitionId,
+        max_item_bytes: usize,
+        form: ItemForm,
+    ) -> Box<dyn PlanWriter> {
+        let mapping = form.mapping.clone();
         let config = PlanConfig {
             pipeline: self.place.pipeline.clone(),
             topic: self.place.topic.clone(),
             partition,
             keys: self.table.keys().clone(),
             max_item_bytes,
+            form,
         };
-        Box::new(TablePlans::new(self.table.clone(), config))
+        let table = self.table.clone();
+        match mapping {
+            None => Box::new(TablePlans::new(table, config)),
+            Some(mapping) => {
+                let metrics = self.place.metrics.clone();
+                Box::new(MappedPlans::new(table, config, mapping, metrics))
+            }
+        }
     }
 }
 
@@ -192,7 +221,12 @@ impl Store for TableStore {
         registration: &Registration,
     ) -> Result<Option<Registration>, StoreError> {
         let Self { table, ledger, .. } = self;
-        let found = register(table, ledger.as_ref(), &self.place.pipeline, registration);
+        let of = Registered {
+            pipeline: &self.place.pipeline,
+            registration,
+            is_mapped: self.form.mapping.is_some(),
+        };
+        let found = register(table, ledger.as_ref(), of);
         Ok(found.await?)
     }
 
@@ -233,6 +267,7 @@ impl Store for TableStore {
         if split.is_new {
             let rows = split.after.rows(&self.marks_pk(), partition);
             let rows = rows.map_err(|error| row_error(key.clone(), &error))?;
+            rows.iter().for_each(|row| self.count_ledger(row));
             let written = self.ledger_table().write_rows(rows).await;
             written.map_err(DynamoError::from)?;
         }
@@ -245,6 +280,7 @@ impl Store for TableStore {
             Some(name) => stored.with(names::RESTING, Value::S(name.text())),
             None => stored,
         };
+        self.count_ledger(&stored);
         let put = self.ledger_table().put(&stored, &unchanged(seen)).await;
         let is_put = put.map_err(DynamoError::from)?;
         if is_put {
@@ -254,7 +290,7 @@ impl Store for TableStore {
     }
 
     fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter> {
-        self.plans(partition, self.max_item_bytes)
+        self.plans(partition, self.max_item_bytes, self.form.clone())
     }
 
     fn writer_as(
@@ -262,8 +298,8 @@ impl Store for TableStore {
         partition: PartitionId,
         settings: &[String],
     ) -> Option<Box<dyn PlanWriter>> {
-        let max_item_bytes = parse_settings(settings, self.table.keys())?;
-        Some(self.plans(partition, max_item_bytes))
+        let (max_item_bytes, form) = parse_settings(settings, self.table.keys())?;
+        Some(self.plans(partition, max_item_bytes, form))
     }
 
     async fn pipelines(&self) -> Result<Vec<(String, Registration)>, StoreError> {
@@ -313,26 +349,38 @@ impl Store for TableStore {
     fn leases(&self) -> Option<Arc<dyn LeaseStore>> {
         self.leases.clone()
     }
+
+    fn hold(&self, held: usize, all: usize) {
+        if let Some(budget) = self.table.budget() {
+            budget.hold(held, all);
+        }
+    }
 }
 
 /// Settings that decide names or bytes of what is written.
 #[must_use]
-pub fn settings(keys: &KeyNames, max_item_bytes: usize) -> Vec<String> {
-    vec![
+pub fn settings(keys: &KeyNames, max_item_bytes: usize, form: &ItemForm) -> Vec<String> {
+    let mut settings = vec![
         keys.partition.clone(),
         keys.sort.clone(),
         max_item_bytes.to_string(),
-    ]
+    ];
+    settings.extend(form.text());
+    settings
 }
 
-/// The largest item of the settings, for a table with the same keys.
-fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<usize> {
-    match settings {
-        [partition, sort, max_item_bytes] if *partition == keys.partition && *sort == keys.sort => {
-            max_item_bytes.parse().ok()
-        }
-        _ => None,
-    }
+/// The largest item of the settings and the form of items, for a table with the same keys.
+fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<(usize, ItemForm)> {
+    let [partition, sort, max_item_bytes, form @ ..] = settings else {
+        return None;
+    };
+    let form = match form {
+        [] => ItemForm::default(),
+        [text] => ItemForm::parse(text, keys)?,
+        _ => return None,
+    };
+    let is_same = *partition == keys.partition && *sort == keys.sort;
+    is_same.then_some((max_item_bytes.parse().ok()?, form))
 }
 
 fn row_error(key: Key, error: &dyn std::fmt::Display) -> DynamoError {

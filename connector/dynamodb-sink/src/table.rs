@@ -102,6 +102,17 @@ pub fn key_problem(keys: &KeyNames, found: &TableDescription) -> Option<String> 
     ))
 }
 
+/// A pipeline that is to be registered.
+#[derive(Debug, Clone, Copy)]
+pub struct Registered<'a> {
+    /// Its name.
+    pub pipeline: &'a str,
+    /// What feeds it.
+    pub registration: &'a Registration,
+    /// Whether a mapping makes its items: then they are no chains that can be read and proven.
+    pub is_mapped: bool,
+}
+
 /// Registers the pipeline; answers the registration that was there before.
 ///
 /// It is registered with its items, where a reader looks, and says there where its ledger is. A ledger
@@ -109,13 +120,18 @@ pub fn key_problem(keys: &KeyNames, found: &TableDescription) -> Option<String> 
 /// with one table or one ledger in common would otherwise write into each other's.
 ///
 /// # Errors
-/// [`DynamoError::Registry`] for a registration of another layout, or with other tables.
+/// [`DynamoError::Registry`] for a registration of another layout, with other tables, or of another
+/// kind of items.
 pub async fn register(
     table: &TableWriter,
     ledger: Option<&TableWriter>,
-    pipeline: &str,
-    registration: &Registration,
+    of: Registered<'_>,
 ) -> Result<Option<Registration>, DynamoError> {
+    let Registered {
+        pipeline,
+        registration,
+        is_mapped,
+    } = of;
     let key = Key {
         pk: keys::PIPELINES_PK.to_owned(),
         sk: pipeline.to_owned(),
@@ -128,6 +144,10 @@ pub async fn register(
             names::FINGERPRINT,
             Value::S(registration.fingerprint.clone()),
         );
+    let row = match is_mapped {
+        true => row.with(names::MAPPED, Value::N(1)),
+        false => row,
+    };
     let mut with_items = row.clone();
     if let Some(ledger) = ledger {
         with_items = with_items.with(names::LEDGER, Value::S(ledger.name().to_owned()));
@@ -147,6 +167,17 @@ pub async fn register(
     let found = registered(table, pipeline, with_items).await?;
     if let Some(found) = &found {
         check_place(table, ledger, pipeline, found)?;
+        let (was, is) = match (found.integer(names::MAPPED).is_some(), is_mapped) {
+            (true, false) => ("mapped events", "items in chains"),
+            (false, true) => ("items in chains", "mapped events"),
+            _ => ("", ""),
+        };
+        if was != is {
+            let what = format!(
+                "holds {was}, and `plain` is about {is}: use another name under `pipeline`",
+            );
+            return Err(refusal(pipeline, table, &what));
+        }
     }
     if let Some(ledger) = ledger {
         let row = row.with(names::ITEMS, Value::S(table.name().to_owned()));
@@ -288,6 +319,7 @@ mod tests {
                 .iter()
                 .map(|(a, b, c)| ((*a).into(), (*b).into(), (*c).into()))
                 .collect(),
+            capacity: crate::pacing::WriteCapacity::OnDemand { max: None },
         };
         let names = KeyNames::default();
         let good = found(&[("pk", "HASH", "S"), ("sk", "RANGE", "S")]);

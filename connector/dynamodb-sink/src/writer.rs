@@ -1,60 +1,30 @@
 //! The one place where calls to a table are paced, counted and tried again.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod batches;
+pub mod put_item;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use millpond_connector::aws::CREDENTIALS_PATIENCE;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
-use millpond_connector::metrics::{Metrics, WrittenItem};
-use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::metrics::{Counter, Metrics};
 use millpond_connector::random;
 use millpond_sink::retry::{Next, until_answered};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::batch::{BatchLimits, cut};
+use crate::budget::{Budget, Line, Reservation};
 use crate::client::classify::CREDENTIALS;
 use crate::client::{
-    ApiFailure, BatchOutcome, Capacity, Condition, TableApi, TableDescription, TableError,
-    TailPage, Throttle, Verdict,
+    ApiFailure, Capacity, Condition, TableApi, TableDescription, TableError, TailPage, Throttle,
+    Verdict,
 };
-use crate::limits::{
-    MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_IN_FLIGHT_BYTES, MAX_IN_FLIGHT_REQUESTS,
-};
-use crate::pacing::TokenBucket;
-use crate::plan::PlannedItem;
+use crate::limits::{LOOK_LIMIT, MAX_IN_FLIGHT_BYTES};
+use crate::pacing::KeyUse;
 use crate::row::{Key, KeyNames, Row};
-
-/// Write units a second that a sink may use, shared by its topic partitions.
-#[derive(Debug)]
-pub struct Budget {
-    bucket: Mutex<TokenBucket>,
-    /// Held by the request that starts next: they start in the order in which they ask.
-    turn: tokio::sync::Mutex<()>,
-    units_per_second: u64,
-    made: Instant,
-}
-
-impl Budget {
-    /// A full bucket.
-    #[must_use]
-    pub fn new(units_per_second: u64) -> Self {
-        Self {
-            bucket: Mutex::new(TokenBucket::new(units_per_second)),
-            turn: tokio::sync::Mutex::default(),
-            units_per_second,
-            made: Instant::now(),
-        }
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut TokenBucket) -> T) -> T {
-        act(&mut self.bucket.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
 
 /// A row that the table refuses for what it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,13 +33,6 @@ pub struct RejectedRow {
     pub index: usize,
     /// What the service said.
     pub message: String,
-}
-
-/// What the rows of a call are counted as.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Count {
-    Items,
-    Overhead,
 }
 
 /// Why a call ended without an answer.
@@ -85,6 +48,8 @@ pub struct TableWriter {
     api: Arc<dyn TableApi>,
     keys: KeyNames,
     budget: Option<Arc<Budget>>,
+    /// The budget follows this table's capacity.
+    is_watching: bool,
     in_flight: Arc<Semaphore>,
     metrics: Arc<Metrics>,
     /// A call succeeded, so the credentials were good.
@@ -104,10 +69,24 @@ impl TableWriter {
             api,
             keys,
             budget,
+            is_watching: false,
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT_BYTES >> 10)),
             metrics,
             let_in: Arc::default(),
         }
+    }
+
+    /// The same; its budget follows the capacity of this table, which is asked for regularly while it is written to.
+    #[must_use]
+    pub fn watching(mut self) -> Self {
+        self.is_watching = true;
+        self
+    }
+
+    /// Its budget, if it has one.
+    #[must_use]
+    pub fn budget(&self) -> Option<&Arc<Budget>> {
+        self.budget.as_ref()
     }
 
     /// Table name.
@@ -127,7 +106,9 @@ impl TableWriter {
     /// # Errors
     /// [`TableError`] when no try can succeed.
     pub async fn describe(&self) -> Result<Option<TableDescription>, TableError> {
-        self.call("DescribeTable", || self.api.describe()).await
+        let found = self.call("DescribeTable", || self.api.describe()).await?;
+        self.looked(found.as_ref());
+        Ok(found)
     }
 
     /// Starts to create the table.
@@ -168,196 +149,67 @@ impl TableWriter {
     pub async fn put(&self, row: &Row, condition: &Condition) -> Result<bool, TableError> {
         let units = row.size(&self.keys).write_units();
         self.metrics.write_units_overhead.add(units);
+        let of = Reservation::new([(row.key.pk.as_str(), units)]);
+        let of = &of;
         let call = || async move {
-            self.pace(units).await;
+            let began = self.pace(of, None).await;
             let outcome = self.api.put(row, condition).await;
-            self.settle(units, &outcome.as_ref().map(|outcome| outcome.units));
+            let consumed = outcome.as_ref().map(|outcome| outcome.units);
+            self.settle(of, &consumed, &[], began);
             outcome
         };
         Ok(self.call("PutItem", call).await?.applied)
     }
 
-    /// Writes items with events; answers those that the table refuses.
-    ///
-    /// # Errors
-    /// [`TableError`] when no try can succeed; some of the items may be written.
-    pub async fn write_items(&self, items: &[PlannedItem]) -> Result<Vec<RejectedRow>, TableError> {
-        self.write_all(items, Count::Items).await
+    /// Waits until the request may start; answers when that was, by the clock of the budget.
+    async fn pace(&self, of: &Reservation, line: Option<&Line>) -> Duration {
+        let Some(budget) = &self.budget else {
+            return Duration::ZERO;
+        };
+        if self.is_watching && budget.is_look_due() {
+            // Others go on meanwhile, and do not ask, too.
+            budget.looked(None);
+            if let Ok(Ok(found)) = timeout(LOOK_LIMIT, self.api.describe()).await {
+                self.looked(found.as_ref());
+            }
+        }
+        let began = budget.start(of, line).await;
+        self.metrics.sink_requests.add(1);
+        began
     }
 
-    /// Writes rows without a condition, counted as overhead.
-    ///
-    /// # Errors
-    /// [`TableError`] when no try can succeed or a row is refused.
-    pub async fn write_rows(&self, rows: Vec<Row>) -> Result<(), TableError> {
-        let item = |row: Row| {
-            let size = row.size(&self.keys);
-            PlannedItem {
-                bytes: size.bytes(),
-                units: size.write_units(),
-                events: 0,
-                event_bytes: 0,
-                row: Arc::new(row),
-            }
-        };
-        let rows: Vec<PlannedItem> = rows.into_iter().map(item).collect();
-        match self.write_all(&rows, Count::Overhead).await?.pop() {
-            None => Ok(()),
-            Some(rejected) => Err(self.error("BatchWriteItem", rejected.message, None)),
+    fn looked(&self, found: Option<&TableDescription>) {
+        if let Some(budget) = self.budget.as_ref().filter(|_| self.is_watching) {
+            budget.looked(found.map(|found| found.capacity));
         }
     }
 
-    async fn write_all(
+    /// Counts and believes what the service says it consumed, of which the units in `left` were not. A
+    /// request that was throttled consumed nothing; one whose answer is lost may have consumed all of it.
+    fn settle(
         &self,
-        items: &[PlannedItem],
-        count: Count,
-    ) -> Result<Vec<RejectedRow>, TableError> {
-        let limits = BatchLimits {
-            items: MAX_BATCH_ITEMS,
-            bytes: MAX_BATCH_BYTES,
-            units: self
-                .budget
-                .as_ref()
-                .map_or(u64::MAX, |budget| budget.units_per_second),
-        };
-        let sizes: Vec<(usize, u64)> = items.iter().map(|item| (item.bytes, item.units)).collect();
-        let mut waiting = cut(&sizes, limits).into_iter();
-        let mut under_way = FuturesUnordered::new();
-        let mut rejected = Vec::new();
-        loop {
-            while under_way.len() < MAX_IN_FLIGHT_REQUESTS
-                && let Some(range) = waiting.next()
-            {
-                under_way.push(self.write_batch(items, range.collect(), count));
-            }
-            match under_way.next().await {
-                Some(refused) => rejected.extend(refused?),
-                None => return Ok(rejected),
-            }
-        }
-    }
-
-    /// Writes the rows at `pending` until none is left; a refused request is taken apart.
-    async fn write_batch(
-        &self,
-        items: &[PlannedItem],
-        pending: Vec<usize>,
-        count: Count,
-    ) -> Result<Vec<RejectedRow>, TableError> {
-        let bytes: usize = pending.iter().map(|index| items[*index].bytes).sum();
-        let permits = u32::try_from(bytes.div_ceil(1_024)).unwrap_or(u32::MAX);
-        let permits = permits.min((MAX_IN_FLIGHT_BYTES >> 10) as u32);
-        let _permit = self.in_flight.acquire_many(permits).await;
-        let mut rejected = Vec::new();
-        let mut stack = vec![pending];
-        while let Some(mut pending) = stack.pop() {
-            let mut backoff = Backoff::new(policy(Throttle::Table));
-            while !pending.is_empty() {
-                let outcome = self.send(items, &pending).await;
-                let left = match outcome {
-                    Ok(_) if mutation::is(Mutation::UnprocessedIgnored) => Vec::new(),
-                    Ok(left) => left,
-                    Err(Ended::Failed(error)) => return Err(error),
-                    Err(Ended::Rejected(failure)) => {
-                        match pending.as_slice() {
-                            [index] => rejected.push(RejectedRow {
-                                index: *index,
-                                message: failure.message,
-                            }),
-                            _ => stack.extend(pending.iter().map(|index| vec![*index])),
-                        }
-                        break;
-                    }
-                };
-                let written = pending.iter().filter(|index| !left.contains(index));
-                self.acknowledged(written.map(|index| &items[*index]), count);
-                if !left.is_empty() {
-                    self.metrics.sink_throttles.add(1);
-                    if left.len() < pending.len() {
-                        backoff.reset();
-                    }
-                    wait(&mut backoff).await;
-                }
-                pending = left;
-            }
-        }
-        Ok(rejected)
-    }
-
-    /// One request, until it is answered; the indexes that were not processed.
-    async fn send(&self, items: &[PlannedItem], pending: &[usize]) -> Result<Vec<usize>, Ended> {
-        let rows: Vec<Arc<Row>> = pending
-            .iter()
-            .map(|index| items[*index].row.clone())
-            .collect();
-        let units = pending.iter().map(|index| items[*index].units).sum();
-        let rows = rows.as_slice();
-        let call = || async move {
-            self.pace(units).await;
-            let mut outcome = self.api.batch_write(rows).await;
-            if mutation::is(Mutation::TimeoutIsSuccess)
-                && outcome
-                    .as_ref()
-                    .is_err_and(|failure| failure.verdict == Verdict::Transient)
-            {
-                outcome = Ok(BatchOutcome::default());
-            }
-            self.settle(units, &outcome.as_ref().map(|outcome| outcome.units));
-            outcome
-        };
-        let outcome = self.retry("BatchWriteItem", call).await?;
-        let left = outcome.unprocessed.iter();
-        Ok(left.filter_map(|at| pending.get(*at).copied()).collect())
-    }
-
-    fn acknowledged<'a>(&self, written: impl Iterator<Item = &'a PlannedItem>, count: Count) {
-        let acknowledged_ms = now_ms();
-        for item in written {
-            if count == Count::Overhead {
-                self.metrics.write_units_overhead.add(item.units);
-                continue;
-            }
-            self.metrics.items.add(1);
-            self.metrics.item_bytes.add(item.bytes as u64);
-            self.metrics.write_units_items.add(item.units);
-            self.metrics.sink_events.add(item.events);
-            self.metrics.sink_event_bytes.add(item.event_bytes);
-            self.metrics.item_written(&WrittenItem {
-                pk: item.row.key.pk.clone(),
-                sk: item.row.key.sk.clone(),
-                acknowledged_ms,
-            });
-        }
-    }
-
-    /// Waits until a request of so many units may start. What waits is nothing yet: after a pause
-    /// of the process it is asked anew how much may start.
-    async fn pace(&self, units: u64) {
-        let Some(budget) = &self.budget else { return };
-        let _turn = budget.turn.lock().await;
-        loop {
-            let wait = budget.with(|bucket| bucket.take(units, budget.made.elapsed()));
-            if wait.is_zero() || mutation::is(Mutation::BudgetIgnored) {
-                return;
-            }
-            sleep(wait).await;
-        }
-    }
-
-    /// Counts and believes what the service says it consumed. A request that was throttled
-    /// consumed nothing; one whose answer is lost may have consumed all of it.
-    fn settle(&self, reserved: u64, consumed: &Result<f64, &ApiFailure>) {
-        let consumed = match consumed {
+        of: &Reservation,
+        consumed: &Result<f64, &ApiFailure>,
+        left: &[KeyUse],
+        began: Duration,
+    ) {
+        let (consumed, left, refused) = match consumed {
             Ok(units) => {
                 let milli = (units.max(0.0) * 1_000.0).round() as u64;
                 self.metrics.write_units_reported_milli.add(milli);
-                *units
+                let refused = (!left.is_empty()).then_some(Throttle::Unknown);
+                (*units, left, refused)
             }
-            Err(failure) if matches!(failure.verdict, Verdict::Throttled(_)) => 0.0,
-            Err(_) => return,
+            Err(failure) => match failure.verdict {
+                Verdict::Throttled(why) => (0.0, of.keys.as_slice(), Some(why)),
+                _ => return,
+            },
         };
         if let Some(budget) = &self.budget {
-            budget.with(|bucket| bucket.settle(reserved, consumed));
+            budget.settle(of, consumed, left);
+            if let Some(why) = refused {
+                budget.refused(why, of, left, began);
+            }
         }
     }
 
@@ -393,6 +245,7 @@ impl TableWriter {
         let judge = |failure: &ApiFailure| match failure.verdict {
             Verdict::Throttled(kind) => {
                 self.metrics.sink_throttles.add(1);
+                counter(&self.metrics, kind).add(1);
                 Next::Again(policy(kind))
             }
             Verdict::Expired | Verdict::Credentials(_) if is_patient() => {
@@ -446,10 +299,20 @@ impl From<TableError> for Ended {
     }
 }
 
+fn counter(metrics: &Metrics, kind: Throttle) -> &Counter {
+    match kind {
+        Throttle::Unknown => &metrics.throttles_unnamed,
+        Throttle::Table => &metrics.throttles_table,
+        Throttle::Index => &metrics.throttles_index,
+        Throttle::KeyRange => &metrics.throttles_key_range,
+        Throttle::Account => &metrics.throttles_account,
+    }
+}
+
 /// A narrow limit clears quickly, an account's does not.
 fn policy(kind: Throttle) -> BackoffPolicy {
     let (first, cap) = match kind {
-        Throttle::Unknown | Throttle::Table => (50, 5_000),
+        Throttle::Unknown | Throttle::Table | Throttle::Index => (50, 5_000),
         Throttle::KeyRange => (100, 5_000),
         Throttle::Account => (1_000, 10_000),
     };
@@ -460,12 +323,4 @@ async fn wait(backoff: &mut Backoff) {
     if let Some(wait) = backoff.next_wait(random::unit()) {
         sleep(wait).await;
     }
-}
-
-/// Milliseconds since the Unix epoch.
-fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| {
-        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-    })
 }

@@ -276,7 +276,7 @@ impl Worker {
                 Chunk { offsets, records }
             }
             Chain::Own(recipe, instance) => {
-                let records = self.watched(Some(base), || recipe.process(instance, batch))?;
+                let records = self.passed(batch, |batch| recipe.process(instance, batch))?;
                 let offsets = base..end;
                 Chunk { offsets, records }
             }
@@ -284,7 +284,7 @@ impl Worker {
                 // Waiting for others is no call: it must not be taken for a stuck module.
                 let place = pool.take(&self.link.stop);
                 let mut place = place.ok_or_else(|| self.shared.closed())?;
-                let records = self.watched(Some(base), || place.process(batch))?;
+                let records = self.passed(batch, |batch| place.process(batch))?;
                 let offsets = base..end;
                 Chunk { offsets, records }
             }
@@ -320,6 +320,32 @@ impl Worker {
                 other => other.into_topic(&self.shared.config.name),
             },
         }
+    }
+
+    /// Passes a batch through the chain, counted.
+    fn passed(
+        &self,
+        batch: ReadBatch,
+        call: impl FnOnce(ReadBatch) -> Result<Vec<ConsumedRecord>, TopicError>,
+    ) -> Result<Vec<ConsumedRecord>, TopicError> {
+        let metrics = &self.shared.metrics;
+        metrics.module_batches.add(1);
+        metrics.module_input_bytes.add(batch.raw.len() as u64);
+        let begun = Instant::now();
+        let outcome = self.watched(Some(batch.base), || call(batch));
+        let micros = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        metrics.module_micros.add(micros);
+        match &outcome {
+            Ok(records) => {
+                let bytes =
+                    |r: &ConsumedRecord| r.value.len() + r.key.as_ref().map_or(0, Bytes::len);
+                let bytes: usize = records.iter().map(bytes).sum();
+                metrics.module_output_records.add(records.len() as u64);
+                metrics.module_output_bytes.add(bytes as u64);
+            }
+            Err(_) => metrics.module_failures.add(1),
+        }
+        outcome
     }
 
     fn watched<T>(&self, offset: Option<Offset>, call: impl FnOnce() -> T) -> T {

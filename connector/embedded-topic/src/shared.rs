@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use fluvio_smartengine::SmartEngine;
+use millpond_connector::metrics::TopicMetrics;
 use millpond_connector::topic::{Offset, PartitionId, StoredBatch, TopicError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) config: TopicConfig,
     pub(crate) store: Store,
     pub(crate) engine: SmartEngine,
+    pub(crate) metrics: Arc<TopicMetrics>,
     pub(crate) pools: Pools,
     pub(crate) queue_room: Arc<Semaphore>,
     state: Mutex<State>,
@@ -87,6 +89,7 @@ impl Shared {
             config,
             store,
             engine: SmartEngine::new(),
+            metrics: Arc::default(),
             pools: Pools::default(),
             queue_room: Arc::new(Semaphore::new(room)),
             state: Mutex::new(state),

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::thread::JoinHandle;
 
 use async_trait::async_trait;
+use millpond_connector::metrics::TopicMetrics;
 use millpond_connector::topic::{
     Offset, OffsetBounds, PartitionId, PartitionReader, StoredBatch, Topic, TopicError, Transform,
 };
@@ -154,6 +155,12 @@ impl EmbeddedTopic {
         consumers
             .filter_map(|(name, released)| Some((name.clone(), *released.get(partition as usize)?)))
             .collect()
+    }
+
+    /// What the topic counts.
+    #[must_use]
+    pub fn metrics(&self) -> Arc<TopicMetrics> {
+        Arc::clone(&self.shared.metrics)
     }
 
     /// Raw bytes of the batches stored, over all partitions.

@@ -184,7 +184,13 @@ impl Writer {
                     self.ends.write(&ends);
                 }
                 self.shared.news.notify_all();
+                let metrics = &self.shared.metrics;
                 for (append, range) in group.into_iter().zip(ranges) {
+                    metrics.appended_batches.add(1);
+                    metrics
+                        .appended_records
+                        .add(append.batch.record_count.into());
+                    metrics.appended_bytes.add(append.batch.raw.len() as u64);
                     let _ = append.reply.send(Ok(range));
                 }
             }

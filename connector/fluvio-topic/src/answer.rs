@@ -13,6 +13,10 @@
 //! the SPU sends nothing and goes on behind the *log's* last offset. So an answer that starts
 //! behind `position` is only believed when its base is below an end of the log known before the
 //! answer was made: after such a jump it could not be.
+//!
+//! With more room than any output can take, silence means that nothing was left, of the rest of one
+//! segment. Then an answer behind `position` is believed when the stored batches, looked at without
+//! SmartModules, show that all before it are of one segment.
 
 use bytes::Bytes;
 use fluvio_protocol::link::ErrorCode;
@@ -54,8 +58,8 @@ pub(crate) enum Meaning {
     Chunk(Chunk),
     /// The first batch is larger than the answer may be; its bytes, when they could be seen.
     TooSmall(Option<u64>),
-    /// Stored batches may have been passed over.
-    Gap,
+    /// Stored batches may have been passed over before `base`; the answer would be `chunk`.
+    Gap { base: Offset, chunk: Chunk },
     /// The SPU has come to [`BARRIER`].
     Barrier,
     /// Ask again.
@@ -94,6 +98,12 @@ impl Position {
             self.known_end = self.known_end.max(end);
         }
         meaning
+    }
+
+    /// Takes in a chunk behind a gap that turned out to be none.
+    pub(crate) fn believe(&mut self, chunk: &Chunk) {
+        self.next = chunk.offsets.end;
+        self.known_end = self.known_end.max(chunk.offsets.end);
     }
 
     fn stored(&self, answer: &RecordSet<RawRecords>) -> Meaning {
@@ -160,31 +170,40 @@ impl Position {
                 self.next
             ));
         }
-        if base > self.next && base >= self.known_end {
-            return Meaning::Gap;
-        }
         let mut records = Vec::new();
         let taken = decode(batch)
             .map_err(|Damage { reason, .. }| reason)
             .and_then(|raw| take_records(&raw, None, &mut records));
         match taken {
-            Ok(_) => Meaning::Chunk(Chunk {
-                offsets: base.min(self.next)..end,
-                records,
-            }),
+            Ok(_) => {
+                let chunk = Chunk {
+                    offsets: base.min(self.next)..end,
+                    records,
+                };
+                match base > self.next && base >= self.known_end {
+                    true => Meaning::Gap { base, chunk },
+                    false => Meaning::Chunk(chunk),
+                }
+            }
             Err(reason) => Meaning::Damaged(base, reason),
         }
     }
 
-    /// Ends of the stored batches that an answer without SmartModules shows, cut ones included.
-    ///
-    /// Only those that were in the log before [`Position::known_end`] was learned.
-    pub(crate) fn passed_over(&self, answer: &Answer) -> Offset {
-        let ends = answer.records.batches.iter().filter_map(|batch| {
-            let end = u64::try_from(batch.get_last_offset() + 1).ok()?;
-            (end <= self.known_end).then_some(end)
-        });
-        ends.max().unwrap_or(self.next).max(self.next)
+    /// Moves to the end of the stored batches that an answer without SmartModules shows, cut ones
+    /// included: only those that were in the log before [`Position::known_end`] was learned. True
+    /// when the segment may go on behind them.
+    pub(crate) fn look(&mut self, answer: &Answer) -> bool {
+        let before = self.next;
+        let mut goes_on = false;
+        for batch in &answer.records.batches {
+            let end = u64::try_from(batch.get_last_offset() + 1).unwrap_or_default();
+            if end > self.known_end {
+                return false;
+            }
+            self.next = self.next.max(end);
+            goes_on = is_cut(batch);
+        }
+        goes_on && self.next > before
     }
 }
 

@@ -128,8 +128,12 @@ fn transformed_records_are_renumbered_and_cover_whole_batches() {
 fn a_jump_past_what_was_known_is_a_gap() {
     let mut position = at(90, 100, true);
     let meaning = position.take(answer(vec![stored(100, 5)], 0, 105));
-    assert!(matches!(meaning, Meaning::Gap), "{meaning:?}");
+    let Meaning::Gap { base: 100, chunk } = meaning else {
+        panic!("{meaning:?}");
+    };
     assert_eq!(position, at(90, 100, true), "nothing is taken from it");
+    position.believe(&chunk);
+    assert_eq!(position, at(105, 105, true));
 }
 
 #[test]
@@ -168,7 +172,16 @@ fn error_codes_have_their_meaning() {
 
 #[test]
 fn only_what_was_known_is_passed_over() {
-    let survey = answer(vec![stored(0, 10), stored(10, 10), stored(20, 10)], 0, 30);
-    assert_eq!(at(0, 20, false).passed_over(&survey), 20);
-    assert_eq!(at(0, 5, false).passed_over(&survey), 0);
+    let batches = || vec![stored(0, 10), stored(10, 10), stored(20, 10)];
+    for (known_end, cut, end, goes_on) in [
+        (20, 0, 20, false),
+        (5, 0, 0, false),
+        (30, 0, 30, false),
+        (30, 1, 30, true),
+        (25, 1, 20, false),
+    ] {
+        let mut position = at(0, known_end, false);
+        assert_eq!(position.look(&answer(batches(), cut, 30)), goes_on);
+        assert_eq!(position.next, end, "known to {known_end}");
+    }
 }

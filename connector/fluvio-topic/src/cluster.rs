@@ -2,16 +2,11 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use fluvio::FluvioClusterConfig;
 use fluvio_controlplane_metadata::partition::PartitionSpec;
 use fluvio_controlplane_metadata::smartmodule::{SmartModuleSpec, SmartModuleWasm};
 use fluvio_controlplane_metadata::spu::SpuSpec;
-use fluvio_controlplane_metadata::topic::{
-    CleanupPolicy, CompressionAlgorithm, ReplicaSpec, SegmentBasedPolicy, TopicSpec,
-    TopicStorageConfig,
-};
 use fluvio_protocol::link::ErrorCode;
 use fluvio_protocol::{Decoder, Encoder};
 use fluvio_sc_schema::objects::{
@@ -22,13 +17,10 @@ use fluvio_sc_schema::{
     AdminSpec, CreatableAdminSpec, DeletableAdminSpec, Status, TryEncodableFrom as _,
 };
 use fluvio_spu_schema::server::consumer_offset::FetchConsumerOffsetsRequest;
-use millpond_connector::meta::{Compression, DEFAULT_PARTITIONS, TopicSettings};
 use tokio::sync::Mutex;
 
 use crate::connection::Connection;
-use crate::description::{
-    ConsumerOffset, PartitionDescription, SmartModuleDescription, TopicDescription,
-};
+use crate::description::{ConsumerOffset, PartitionDescription, SmartModuleDescription};
 use crate::error::ClusterError;
 use crate::limits::REQUEST;
 use crate::settings::ClusterSettings;
@@ -94,69 +86,6 @@ impl Cluster {
     #[must_use]
     pub fn endpoint(&self) -> &str {
         &self.inner.config.endpoint
-    }
-
-    /// A topic, if it is there.
-    ///
-    /// # Errors
-    /// When the SC cannot be reached or refuses.
-    pub async fn topic_description(
-        &self,
-        name: &str,
-    ) -> Result<Option<TopicDescription>, ClusterError> {
-        let found = self.list::<TopicSpec>(name, true).await?;
-        let Some(topic) = found.into_iter().find(|topic| topic.name == name) else {
-            return Ok(None);
-        };
-        let storage = topic.spec.get_storage();
-        Ok(Some(TopicDescription {
-            name: topic.name,
-            partitions: topic.spec.partitions(),
-            retention: Duration::from_secs(topic.spec.retention_secs().into()),
-            segment_bytes: storage.and_then(|s| s.segment_size).map(u64::from),
-            max_partition_bytes: storage.and_then(|s| s.max_partition_size),
-            compression: from_algorithm(topic.spec.get_compression_type()),
-        }))
-    }
-
-    /// Creates a topic; what the settings leave open is Fluvio's default, but for the number of
-    /// partitions, which is [`DEFAULT_PARTITIONS`].
-    ///
-    /// # Errors
-    /// When it exists, when a setting is refused, or when the SC cannot be reached.
-    pub async fn create_topic(&self, settings: &TopicSettings) -> Result<(), ClusterError> {
-        let what = format!("create topic `{}`", settings.name);
-        let replicas = ReplicaSpec::new_computed(
-            settings.partitions.unwrap_or(DEFAULT_PARTITIONS),
-            1,
-            Some(false),
-        );
-        let mut spec = TopicSpec::from(replicas);
-        if let Some(age) = settings.retention_time {
-            spec.set_cleanup_policy(CleanupPolicy::Segment(SegmentBasedPolicy {
-                time_in_seconds: u32::try_from(age.as_secs()).unwrap_or(u32::MAX),
-            }));
-        }
-        if settings.segment_bytes.is_some() || settings.max_partition_bytes.is_some() {
-            let segment_size = settings.segment_bytes.map(u32::try_from).transpose();
-            spec.set_storage(TopicStorageConfig {
-                segment_size: segment_size.map_err(|_| ClusterError::Refused {
-                    what: what.clone(),
-                    reason: format!("a segment holds at most {} bytes", u32::MAX),
-                })?,
-                max_partition_size: settings.max_partition_bytes,
-            });
-        }
-        self.create(&settings.name, spec, what).await
-    }
-
-    /// Deletes a topic with all that it holds.
-    ///
-    /// # Errors
-    /// When it is not there or the SC cannot be reached.
-    pub async fn delete_topic(&self, name: &str) -> Result<(), ClusterError> {
-        let request = DeleteRequest::<TopicSpec>::new(name.to_owned());
-        self.delete(request, format!("delete topic `{name}`")).await
     }
 
     /// The partitions of a topic in order; empty while it is being made.
@@ -356,7 +285,11 @@ impl Cluster {
 
     /// Objects of one kind whose name contains `name`; listing changes nothing, so that a broken
     /// connection is tried once more.
-    async fn list<S>(&self, name: &str, summary: bool) -> Result<Vec<Metadata<S>>, ClusterError>
+    pub(crate) async fn list<S>(
+        &self,
+        name: &str,
+        summary: bool,
+    ) -> Result<Vec<Metadata<S>>, ClusterError>
     where
         S: AdminSpec + Encoder + Decoder + Debug + Send + Sync,
         S::Status: Encoder + Decoder + Debug,
@@ -394,7 +327,12 @@ impl Cluster {
             .ok_or_else(|| unreadable("the answer is of another type".into()))
     }
 
-    async fn create<S>(&self, name: &str, spec: S, what: String) -> Result<(), ClusterError>
+    pub(crate) async fn create<S>(
+        &self,
+        name: &str,
+        spec: S,
+        what: String,
+    ) -> Result<(), ClusterError>
     where
         S: CreatableAdminSpec + Encoder + Decoder + Debug + Send + Sync,
     {
@@ -414,7 +352,11 @@ impl Cluster {
         accepted(status, what)
     }
 
-    async fn delete<S>(&self, request: DeleteRequest<S>, what: String) -> Result<(), ClusterError>
+    pub(crate) async fn delete<S>(
+        &self,
+        request: DeleteRequest<S>,
+        what: String,
+    ) -> Result<(), ClusterError>
     where
         S: DeletableAdminSpec + Debug + Send + Sync,
         DeleteRequest<S>: Encoder + Decoder + Debug,
@@ -469,15 +411,4 @@ fn accepted(status: Status, what: String) -> Result<(), ClusterError> {
             reason: status.error_message.unwrap_or_else(|| code.to_string()),
         }),
     }
-}
-
-fn from_algorithm(algorithm: &CompressionAlgorithm) -> Option<Compression> {
-    Some(match algorithm {
-        CompressionAlgorithm::None => Compression::None,
-        CompressionAlgorithm::Gzip => Compression::Gzip,
-        CompressionAlgorithm::Snappy => Compression::Snappy,
-        CompressionAlgorithm::Lz4 => Compression::Lz4,
-        CompressionAlgorithm::Zstd => Compression::Zstd,
-        CompressionAlgorithm::Any => return None,
-    })
 }

@@ -12,6 +12,8 @@ pub struct TopicDescription {
     pub name: String,
     /// Number of partitions.
     pub partitions: u32,
+    /// Copies of each partition; `None` for one whose copies were placed by hand.
+    pub replication: Option<u32>,
     /// Age at which segments are removed.
     pub retention: Duration,
     /// Size of a segment in bytes, where the topic says it.

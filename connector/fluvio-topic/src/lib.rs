@@ -35,6 +35,7 @@ mod stream;
 pub mod testing;
 mod tls;
 mod topic;
+mod topics;
 
 pub use cluster::Cluster;
 pub use description::{
@@ -44,3 +45,4 @@ pub use error::ClusterError;
 pub use settings::ClusterSettings;
 pub use smart_module::{digest, smartmodule_name};
 pub use topic::{FluvioTopic, ModuleSource, TopicOptions};
+pub use topics::segment_bytes;

@@ -14,13 +14,13 @@ use millpond_connector::topic::{
 };
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::answer::{Meaning, Position};
-use crate::limits::{LARGEST_ANSWER, MODULE_PATIENCE};
+use crate::limits::{LARGEST_ANSWER, MODULE_PATIENCE, MODULE_QUIET_MAX};
 use crate::retry::Retry;
 use crate::smart_module::invocation;
-use crate::stream::{End, Stream};
+use crate::stream::{End, Stream, Terms};
 use crate::topic::Shared;
 
 /// What a reader asks for.
@@ -74,7 +74,13 @@ pub(crate) async fn open(
         uses: transforms.iter().map(|step| step.uses.clone()).collect(),
     });
     if !transforms.is_empty() {
-        plan.prove(from).await?;
+        let mut compiling = plan.shared.compiling.lock().await;
+        if !compiling.taken.iter().any(|chain| chain == transforms) {
+            let begun = Instant::now();
+            plan.prove(from).await?;
+            compiling.takes = begun.elapsed();
+            compiling.taken.push(transforms.to_vec());
+        }
     }
     Ok(Reader {
         plan,
@@ -194,10 +200,21 @@ async fn pump(plan: Arc<Plan>, from: Offset, chunks: mpsc::Sender<Result<Chunk, 
     let mut next = from;
     let usual = plan.shared.options.max_bytes.clamp(1, LARGEST_ANSWER);
     let mut max_bytes = usual;
+    let mut quiet = plan.shared.options.module_quiet;
+    // A stream with more room is opened to find out, and asked at once.
+    let mut asks_at_once = false;
     let mut retry = Retry::new(plan.shared.options.patience);
     loop {
         let before = next;
-        let end = Stream::run(&plan, &mut next, max_bytes, &chunks).await;
+        let terms = Terms {
+            max_bytes,
+            usual,
+            quiet,
+            asks_at_once,
+        };
+        let end = Stream::run(&plan, &mut next, terms, &chunks).await;
+        let asked_at_once = asks_at_once;
+        asks_at_once = false;
         if next > before {
             retry = Retry::new(plan.shared.options.patience);
         }
@@ -211,12 +228,24 @@ async fn pump(plan: Arc<Plan>, from: Offset, chunks: mpsc::Sender<Result<Chunk, 
                 }
                 plan.storage_error(&reason, true)
             }
+            End::AskedTooEarly => {
+                if !asked_at_once {
+                    quiet = (quiet * 2).min(MODULE_QUIET_MAX);
+                }
+                tracing::debug!(topic, partition, next, ?quiet, "the SPU was still at work");
+                continue;
+            }
+            End::LookAgain => {
+                asks_at_once = true;
+                continue;
+            }
             End::Usual => {
                 max_bytes = usual;
                 continue;
             }
             End::MoreRoom(bytes) => {
                 tracing::debug!(topic, partition, next, bytes, "answer too small");
+                asks_at_once = bytes > max_bytes;
                 max_bytes = bytes;
                 continue;
             }

@@ -1,5 +1,7 @@
 //! One stream of answers on one connection, from one offset to its end for whatever reason.
 
+use std::time::Duration;
+
 use fluvio_socket::AsyncResponse;
 use fluvio_spu_schema::Isolation;
 use fluvio_spu_schema::server::stream_fetch::{
@@ -14,7 +16,9 @@ use tokio::time::{Instant, timeout};
 use crate::answer::{BARRIER, Meaning, Position};
 use crate::connection::Connection;
 use crate::error::ClusterError;
-use crate::limits::{ANSWER_GROWTH, LARGEST_ANSWER, QUIET, REQUEST, SILENCE, SURVEY};
+use crate::limits::{
+    ANSWER_GROWTH, BACKLOG, COMPILING, LARGEST_ANSWER, QUIET, REQUEST, SILENCE, SURVEY,
+};
 use crate::reader::Plan;
 
 /// The first stream of a connection (`StreamPublishers::next_stream_id` of the SPU).
@@ -30,6 +34,10 @@ pub(crate) enum End {
     Dropped,
     /// Something that another stream may not meet.
     Again(String),
+    /// The SPU was asked whether it is done while it still worked.
+    AskedTooEarly,
+    /// It is done, but what it has looked at is not known: another stream tells.
+    LookAgain,
     /// Another stream with the usual room.
     Usual,
     /// Another stream with this much room.
@@ -38,11 +46,30 @@ pub(crate) enum End {
     Failed(TopicError),
 }
 
+/// How a stream is to be read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms {
+    /// Bytes of an answer.
+    pub max_bytes: u32,
+    /// What they are unless something did not fit.
+    pub usual: u32,
+    /// How long it may be silent about what is there to read.
+    pub quiet: Duration,
+    /// It is opened to find out, and may be silent for no time until it has brought something.
+    pub asks_at_once: bool,
+}
+
 /// An open stream.
 pub(crate) struct Stream {
     connection: Connection,
     answers: AsyncResponse<DefaultStreamFetchRequest>,
     position: Position,
+    /// The SPU was last heard of.
+    heard: Instant,
+    /// Since when there is something to read.
+    waiting: Option<Instant>,
+    /// Since when the SPU has been asked whether it is done.
+    barrier: Option<Instant>,
 }
 
 /// What came, or did not.
@@ -79,6 +106,9 @@ impl Stream {
             connection,
             answers,
             position,
+            heard: Instant::now(),
+            waiting: None,
+            barrier: None,
         })
     }
 
@@ -86,7 +116,7 @@ impl Stream {
     pub(crate) async fn run(
         plan: &Plan,
         next: &mut Offset,
-        max_bytes: u32,
+        terms: Terms,
         chunks: &mpsc::Sender<Result<Chunk, TopicError>>,
     ) -> End {
         let bounds = match plan.shared.bounds_once(plan.partition).await {
@@ -101,41 +131,77 @@ impl Stream {
             let end = bounds.end;
             return End::Again(format!("offset {next} is behind the log's end {end}"));
         }
+        let Terms {
+            max_bytes, usual, ..
+        } = terms;
         let position = Position {
             next: *next,
             known_end: bounds.end,
             transforms: !plan.invocations.is_empty(),
+        };
+        let mut turn = match position.transforms {
+            true => Some(plan.shared.compiling.lock().await),
+            false => None,
         };
         let mut stream = match Self::open(plan, position, max_bytes).await {
             Ok(stream) => stream,
             Err(error) => return ended(plan, error),
         };
         let opened_at = *next;
-        let mut barrier: Option<Instant> = None;
+        let opened = Instant::now();
         loop {
             let (meaning, bytes) = match stream.event(chunks).await {
-                Event::Answer(meaning, bytes) => (meaning, bytes),
+                Event::Answer(meaning, bytes) => {
+                    turn = None;
+                    (meaning, bytes)
+                }
                 Event::Broken(reason) => return End::Again(reason),
                 Event::Dropped => return End::Dropped,
-                Event::Quiet => match stream.quiet(plan, barrier).await {
-                    Ok(since) => {
-                        barrier = since;
-                        continue;
+                Event::Quiet => {
+                    let quiet = match terms.asks_at_once && *next == opened_at {
+                        true => Duration::ZERO,
+                        false => terms.quiet,
+                    };
+                    if let Err(end) = stream.quiet(plan, quiet).await {
+                        return end;
                     }
-                    Err(end) => return end,
-                },
+                    // Without anything to read there will be no answer.
+                    turn = turn.filter(|held| {
+                        let is_answered = stream.waiting.is_some();
+                        let takes = if is_answered { COMPILING } else { held.takes };
+                        opened.elapsed() < takes.min(COMPILING)
+                    });
+                    continue;
+                }
+            };
+            stream.heard = Instant::now();
+            let meaning = match meaning {
+                Meaning::Gap { base, chunk } if max_bytes == ALL => {
+                    match stream.survey(plan, base).await {
+                        Ok(end) if end == base => {
+                            stream.position.believe(&chunk);
+                            Meaning::Chunk(chunk)
+                        }
+                        Ok(_) => return End::LookAgain,
+                        Err(end) => return end,
+                    }
+                }
+                other => other,
             };
             match meaning {
                 Meaning::Chunk(_) if bytes > LARGEST_ANSWER as usize => {
                     return End::Failed(too_large(plan, *next));
                 }
                 Meaning::Chunk(chunk) => {
-                    barrier = None;
+                    stream.barrier = None;
+                    stream.waiting = None;
                     *next = chunk.offsets.end;
                     if chunks.send(Ok(chunk)).await.is_err() {
                         return End::Dropped;
                     }
-                    if max_bytes == ALL {
+                    // All the room there is, as long as little comes at a time.
+                    let is_late = stream.heard.elapsed() > BACKLOG;
+                    if max_bytes == ALL && (bytes > usual as usize || is_late) {
                         return End::Usual;
                     }
                     let offset = i64::try_from(*next).unwrap_or(i64::MAX);
@@ -144,17 +210,17 @@ impl Stream {
                     }
                 }
                 Meaning::TooSmall(needed) => return more_room(plan, *next, max_bytes, needed),
-                Meaning::Barrier if barrier.is_none() => return End::Again("barrier".into()),
-                Meaning::Barrier | Meaning::Gap if !stream.position.transforms => {
+                Meaning::Barrier if stream.barrier.is_none() => return End::AskedTooEarly,
+                Meaning::Barrier if !stream.position.transforms => {
                     return End::Again("the SPU has nothing to send".into());
                 }
-                Meaning::Barrier | Meaning::Gap if max_bytes < ALL => {
+                Meaning::Barrier | Meaning::Gap { .. } if max_bytes < ALL => {
                     return End::MoreRoom(grown(max_bytes));
                 }
                 // Nothing but an empty output is left, if this stream has looked at all.
-                Meaning::Barrier | Meaning::Gap => {
+                Meaning::Barrier => {
                     if *next != opened_at || stream.position.next >= stream.position.known_end {
-                        return End::Usual;
+                        return End::LookAgain;
                     }
                     return stream.pass_over(plan, next, chunks).await;
                 }
@@ -193,26 +259,39 @@ impl Stream {
     }
 
     /// Nothing came for a while: is there something that should have?
-    async fn quiet(&self, plan: &Plan, barrier: Option<Instant>) -> Result<Option<Instant>, End> {
-        if let Some(since) = barrier {
+    ///
+    /// SmartModules may be silent for `patience` about what is there.
+    async fn quiet(&mut self, plan: &Plan, patience: Duration) -> Result<(), End> {
+        if self.connection.is_stale() {
+            return Err(End::Again("the connection is closed".into()));
+        }
+        if let Some(since) = self.barrier {
             if since.elapsed() < SILENCE {
-                return Ok(barrier);
+                return Ok(());
             }
             let reason = format!("the SPU has not answered for {} s", SILENCE.as_secs());
             return Err(End::Failed(plan.storage_error(&reason, true)));
         }
-        if self.connection.is_stale() {
-            return Err(End::Again("the connection is closed".into()));
+        let end = match plan.shared.bounds_once(plan.partition).await {
+            Ok(bounds) => bounds.end,
+            // An SPU whose cores are all in SmartModules answers nothing else meanwhile; another
+            // stream would have it compile them once more.
+            Err(error) if error.is_transient() && self.heard.elapsed() < SILENCE => return Ok(()),
+            Err(error) => return Err(ended(plan, error)),
+        };
+        self.heard = Instant::now();
+        if end == self.position.next {
+            self.waiting = None;
+            return Ok(());
         }
-        let bounds = plan.shared.bounds_once(plan.partition).await;
-        let bounds = bounds.map_err(|error| ended(plan, error))?;
-        if bounds.end == self.position.next {
-            return Ok(None);
+        let waiting = self.waiting.get_or_insert_with(Instant::now).elapsed();
+        if self.position.transforms && waiting < patience {
+            return Ok(());
         }
-        match self.acknowledge(BARRIER).await {
-            Ok(()) => Ok(Some(Instant::now())),
-            Err(error) => Err(ended(plan, error)),
-        }
+        let asked = self.acknowledge(BARRIER).await;
+        asked.map_err(|error| ended(plan, error))?;
+        self.barrier = Some(Instant::now());
+        Ok(())
     }
 
     async fn acknowledge(&self, offset: i64) -> Result<(), ClusterError> {
@@ -239,29 +318,42 @@ impl Stream {
         next: &mut Offset,
         chunks: &mpsc::Sender<Result<Chunk, TopicError>>,
     ) -> End {
-        let mut at = self.position;
-        at.transforms = false;
-        let mut survey = match Self::open(plan, at, SURVEY).await {
-            Ok(survey) => survey,
-            Err(error) => return ended(plan, error),
+        let end = match self.survey(plan, self.position.known_end).await {
+            Ok(end) if end > *next => end,
+            Ok(_) => return End::Again("the stored batches could not be seen".into()),
+            Err(end) => return end,
         };
-        let end = match timeout(REQUEST, survey.answers.next()).await {
-            Ok(Some(Ok(answer))) if answer.partition.error_code.is_ok() => {
-                at.passed_over(&answer.partition)
-            }
-            _ => return End::Again("the stored batches could not be seen".into()),
-        };
-        if end == *next {
-            return End::Again("the stored batches could not be seen".into());
-        }
         let chunk = Chunk {
             offsets: *next..end,
             records: Vec::new(),
         };
         *next = end;
         match chunks.send(Ok(chunk)).await {
-            Ok(()) => End::Usual,
+            // Where modules leave nothing of whole batches they will do so again.
+            Ok(()) => End::MoreRoom(ALL),
             Err(_) => End::Dropped,
+        }
+    }
+
+    /// Where the stored batches of the segment end from here on, or those up to `limit`.
+    async fn survey(&self, plan: &Plan, limit: Offset) -> Result<Offset, End> {
+        let mut at = self.position;
+        at.transforms = false;
+        at.known_end = limit;
+        let opened = Self::open(plan, at, SURVEY).await;
+        let mut survey = opened.map_err(|error| ended(plan, error))?;
+        loop {
+            match timeout(REQUEST, survey.answers.next()).await {
+                Ok(Some(Ok(answer))) if answer.partition.error_code.is_ok() => {
+                    if !at.look(&answer.partition) || at.next == limit {
+                        return Ok(at.next);
+                    }
+                }
+                _ => return Err(End::Again("the stored batches could not be seen".into())),
+            }
+            let offset = i64::try_from(at.next).unwrap_or(i64::MAX);
+            let asked = survey.acknowledge(offset).await;
+            asked.map_err(|error| ended(plan, error))?;
         }
     }
 }
@@ -273,7 +365,7 @@ fn ended(plan: &Plan, error: ClusterError) -> End {
     }
 }
 
-/// Four times the room, then all there is.
+/// Much more room, then all there is.
 fn grown(max_bytes: u32) -> u32 {
     match max_bytes.checked_mul(ANSWER_GROWTH) {
         Some(bytes) if bytes <= LARGEST_ANSWER => bytes,

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::cluster::Cluster;
 use crate::connection::Connection;
 use crate::error::{ClusterError, Remedy, classify};
-use crate::limits::{ANSWER, REQUEST};
+use crate::limits::{ANSWER, MODULE_QUIET, REQUEST};
 use crate::producer::Producer;
 use crate::reader;
 use crate::release::Releases;
@@ -30,10 +30,13 @@ pub struct TopicOptions {
     /// Bytes of one answer to a reader. One batch that is larger, or that a SmartModule makes
     /// larger, is asked for again with more room.
     pub max_bytes: u32,
-    /// Compression of the batches appended; `None` and `Any`: none.
+    /// Compression of the batches appended; `None` and `Any`: what the topic asks for, else none.
     pub compression: Option<Compression>,
     /// What a `uses` is on this cluster, where it is not [`crate::smartmodule_name`] of it.
     pub modules: HashMap<String, ModuleSource>,
+    /// How long SmartModules may be silent about what is there to read until the SPU is asked
+    /// whether it has come to the end, which has it compile them anew.
+    pub module_quiet: Duration,
     /// How long an operation may wait for a leader before it fails with a retryable error.
     pub patience: Duration,
 }
@@ -44,6 +47,7 @@ impl Default for TopicOptions {
             max_bytes: ANSWER,
             compression: None,
             modules: HashMap::new(),
+            module_quiet: MODULE_QUIET,
             patience: Duration::from_secs(30),
         }
     }
@@ -72,13 +76,25 @@ pub(crate) struct Shared {
     pub options: TopicOptions,
     partitions: u32,
     control: Vec<Mutex<Option<Connection>>>,
+    /// What is known of SmartModules. Whoever holds it may have an SPU compile some: it does so on
+    /// the threads that answer everything else, and so is asked for one chain at a time.
+    pub compiling: Mutex<Compiling>,
+}
+
+/// What is known of SmartModules.
+#[derive(Debug, Default)]
+pub(crate) struct Compiling {
+    /// Chains that an SPU has taken.
+    pub taken: Vec<Vec<Transform>>,
+    /// How long it took for one of them.
+    pub takes: Duration,
 }
 
 impl FluvioTopic {
     pub(crate) async fn open(
         cluster: Cluster,
         name: &str,
-        options: TopicOptions,
+        mut options: TopicOptions,
     ) -> Result<Self, ClusterError> {
         let deadline = Instant::now() + options.patience;
         let mut retry = Retry::new(options.patience);
@@ -91,6 +107,10 @@ impl FluvioTopic {
             // A topic just created gets its partitions a moment later.
             let found = cluster.partitions(name).await?;
             if found.len() == topic.partitions as usize && !found.is_empty() {
+                let chosen = options
+                    .compression
+                    .filter(|codec| *codec != Compression::Any);
+                options.compression = chosen.or(topic.compression);
                 break topic.partitions;
             }
             if Instant::now() >= deadline || !retry.wait().await {
@@ -106,6 +126,7 @@ impl FluvioTopic {
             options,
             partitions,
             control: (0..partitions).map(|_| Mutex::new(None)).collect(),
+            compiling: Mutex::default(),
         });
         let producers = (0..partitions)
             .map(|partition| Producer::new(Arc::clone(&shared), partition))
@@ -231,6 +252,21 @@ impl Topic for FluvioTopic {
 
     fn is_shared(&self) -> bool {
         true
+    }
+
+    async fn other(&self, name: &str) -> Result<Arc<dyn Topic>, TopicError> {
+        let options = TopicOptions {
+            compression: self.shared.options.compression,
+            ..TopicOptions::default()
+        };
+        match self.shared.cluster.open_topic(name, options).await {
+            Ok(topic) => Ok(Arc::new(topic)),
+            Err(error) => Err(TopicError::Storage {
+                topic: name.to_owned(),
+                context: error.to_string(),
+                retryable: error.is_transient(),
+            }),
+        }
     }
 
     async fn append(

@@ -26,6 +26,9 @@ pub const METRICS_VARIABLE: &str = "FLUVIO_METRIC_CONNECTOR";
 /// The contract's default for [`METRICS_VARIABLE`].
 const METRICS_PATH: &str = "/tmp/fluvio-connector.sock";
 
+/// `host:port` for metrics, probes and status by HTTP; not served without it.
+pub const HTTP_VARIABLE: &str = "MILLPOND_HTTP";
+
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 
 /// The variables that count, empty ones left out.
@@ -44,6 +47,7 @@ impl Environment {
             CONNECT_LIMIT_VARIABLE,
             DATA_DIR_VARIABLE,
             METRICS_VARIABLE,
+            HTTP_VARIABLE,
             "XDG_STATE_HOME",
             "HOME",
         ];
@@ -69,6 +73,11 @@ impl Environment {
             anyhow::anyhow!("`{CONNECT_LIMIT_VARIABLE}` is `{text}`: {reason}")
         })?;
         Ok(limit.get())
+    }
+
+    /// Where metrics, probes and status are served by HTTP.
+    pub(crate) fn http(&self) -> Option<&str> {
+        self.0.get(HTTP_VARIABLE).map(String::as_str)
     }
 
     /// The metrics socket that was asked for.

@@ -24,10 +24,12 @@ use millpond_connector::logging::{self, LogFormat};
 use millpond_connector::manifest::{ManifestFile, PipelineConnector, Scope};
 use millpond_connector::registry::{ConnectorKind, Registry};
 use millpond_connector::secret::SecretStore;
+use millpond_observe::Server;
+use millpond_observe::traces::Traces;
 
 pub use catalog::BuiltIn;
 pub use environment::{
-    CONNECT_LIMIT_VARIABLE, DATA_DIR_VARIABLE, ENDPOINT_VARIABLE, METRICS_VARIABLE,
+    CONNECT_LIMIT_VARIABLE, DATA_DIR_VARIABLE, ENDPOINT_VARIABLE, HTTP_VARIABLE, METRICS_VARIABLE,
     PROFILE_VARIABLE,
 };
 pub use running::DRAIN_LIMIT;
@@ -53,6 +55,10 @@ Environment:
                              $XDG_STATE_HOME/millpond, else in ~/.local/state/millpond
   FLUVIO_METRIC_CONNECTOR    path of the metrics socket, else /tmp/fluvio-connector.sock, or
                              `metrics.sock` beside the state when another connector answers there
+  MILLPOND_HTTP              `host:port` for /metrics, /healthz, /readyz, /status and a page for
+                             people; not served unless set
+  MILLPOND_LOG_FORMAT        `text` or `json`, text unless set
+  OTEL_EXPORTER_OTLP_ENDPOINT  collector for traces, plain HTTP; none unless set
 
 Exit codes:
   0    drained, within 30 s of the first SIGTERM or Ctrl-C
@@ -95,7 +101,9 @@ fn start(kind: impl ConnectorKind + 'static, arguments: Vec<OsString>) -> Result
         }
     };
     let secrets = SecretStore::open(arguments.secrets.as_deref())?;
-    logging::init(LogFormat::Text, secrets.redactor())?;
+    let traces = Traces::from_process()?;
+    let layer = traces.as_ref().map(Traces::layer);
+    logging::init(LogFormat::from_process()?, secrets.redactor(), layer)?;
     let Some(connector) = read(kind, &arguments, &secrets)? else {
         return Ok(Exit::Configuration);
     };
@@ -106,6 +114,7 @@ fn start(kind: impl ConnectorKind + 'static, arguments: Vec<OsString>) -> Result
     let ended = runtime.block_on(run(connector, environment));
     // Blocking work that was abandoned must not hold the process up.
     runtime.shutdown_background();
+    drop(traces);
     ended
 }
 
@@ -156,6 +165,10 @@ async fn run(connector: PipelineConnector, environment: Environment) -> Result<E
         None => Some(data_dir.path().join(metrics_socket::OWN_NAME)),
     };
     let _socket = MetricsSocket::open(environment.metrics_path(), own, Arc::clone(&state));
+    let _server = match environment.http() {
+        Some(address) => Some(Server::bind(address, state.process()).await?),
+        None => None,
+    };
     let topic = tokio::select! {
         biased;
         () = drain.cancelled() => return Ok(Exit::Success),

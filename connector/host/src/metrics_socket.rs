@@ -161,7 +161,7 @@ impl Answer {
 
     /// It is past connecting.
     pub(crate) fn is_ready(&self) -> bool {
-        self.state() == crate::state::Phase::Running.name()
+        self.state() == millpond_observe::Phase::Running.name()
     }
 }
 

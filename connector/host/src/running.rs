@@ -8,13 +8,14 @@ use millpond_connector::connector::ConnectorContext;
 use millpond_connector::data_dir::DataDir;
 use millpond_connector::manifest::PipelineConnector;
 use millpond_connector::registry::{BuiltConnector, Direction};
-use millpond_connector::topic::Topic as _;
+use millpond_connector::topic::Topic;
 use millpond_fluvio_topic::FluvioTopic;
+use millpond_observe::Phase;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::state::{Phase, State};
+use crate::state::State;
 
 /// A drain ends within this time: what is not committed by then is committed after the next start.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(30);
@@ -42,9 +43,11 @@ pub(crate) async fn run(
         () = drain.cancelled() => return Ok(()),
         built = connector.config.build() => built?,
     };
+    let topic: Arc<dyn Topic> = Arc::new(topic);
+    state.connected(direction, Arc::clone(&topic));
     let context = ConnectorContext {
         name: meta.name.clone(),
-        topic: Arc::new(topic),
+        topic,
         data_dir: data_dir.path().to_owned(),
         drain: drain.clone(),
         metrics: Arc::clone(&state.metrics),

@@ -1,40 +1,18 @@
 //! What the process is doing, and how it is shown to others.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use millpond_connector::metrics::Metrics;
+use millpond_connector::registry::Direction;
+use millpond_connector::topic::Topic;
+use millpond_observe::{Connector, Phase, Process};
 use serde_json::{Value, json};
-
-/// What the process is doing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub(crate) enum Phase {
-    /// Looking for the cluster, its topic, and what the connector speaks to.
-    Connecting,
-    /// At work.
-    Running,
-    /// Told to end, finishing what is in flight.
-    Draining,
-}
-
-impl Phase {
-    const ALL: [Self; 3] = [Self::Connecting, Self::Running, Self::Draining];
-
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Connecting => "connecting",
-            Self::Running => "running",
-            Self::Draining => "draining",
-        }
-    }
-}
 
 /// Phase and counters of the one connector of this process.
 pub(crate) struct State {
     name: String,
     type_name: String,
-    phase: AtomicU8,
+    process: Arc<Process>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -43,21 +21,30 @@ impl State {
         Self {
             name: name.to_owned(),
             type_name: type_name.to_owned(),
-            phase: AtomicU8::new(Phase::Connecting as u8),
+            process: Arc::new(Process::new(env!("CARGO_PKG_VERSION"))),
             metrics: Arc::default(),
         }
     }
 
     pub(crate) fn enter(&self, phase: Phase) {
-        self.phase.store(phase as u8, Ordering::Release);
+        self.process.enter(phase);
     }
 
-    fn phase(&self) -> Phase {
-        let now = self.phase.load(Ordering::Acquire);
-        Phase::ALL
-            .into_iter()
-            .find(|phase| *phase as u8 == now)
-            .unwrap_or(Phase::Connecting)
+    pub(crate) fn process(&self) -> Arc<Process> {
+        Arc::clone(&self.process)
+    }
+
+    /// The connector has its topic.
+    pub(crate) fn connected(&self, direction: Direction, topic: Arc<dyn Topic>) {
+        self.process.add_connector(Connector {
+            name: self.name.clone(),
+            type_name: self.type_name.clone(),
+            direction,
+            metrics: Arc::clone(&self.metrics),
+            topic,
+            // On a cluster a connector may rightly hold nothing: others hold all there is.
+            is_ready: Box::new(|| true),
+        });
     }
 
     /// The three counters that every Fluvio connector shows, under the same names, and ours below `millpond`.
@@ -65,39 +52,17 @@ impl State {
     /// `consumer` counts what left the topic for good, `producer_connector` what is durable in it.
     /// `producer_client` counts other producers of the process: there are none.
     pub(crate) fn to_json(&self) -> Value {
-        let m = &self.metrics;
-        let of = |gauge: &std::sync::atomic::AtomicU64| gauge.load(Ordering::Relaxed);
+        let counted = self.metrics.copy();
+        let mut ours = json!(counted);
+        ours["name"] = self.name.as_str().into();
+        ours["type"] = self.type_name.as_str().into();
+        ours["state"] = self.process.phase().name().into();
+        ours["caught_up"] = (counted.caught_up == 1).into();
         json!({
-            "consumer": {"records": m.sink_events.get(), "bytes": m.sink_event_bytes.get()},
-            "producer_connector": {"records": m.topic_events.get(), "bytes": m.source_bytes.get()},
+            "consumer": {"records": counted.sink_events, "bytes": counted.sink_event_bytes},
+            "producer_connector": {"records": counted.topic_events, "bytes": counted.source_bytes},
             "producer_client": {"records": 0, "bytes": 0},
-            "millpond": {
-                "name": self.name,
-                "type": self.type_name,
-                "state": self.phase().name(),
-                "source_events": m.source_events.get(),
-                "source_bytes": m.source_bytes.get(),
-                "topic_events": m.topic_events.get(),
-                "source_throttles": m.source_throttles.get(),
-                "shards_known": of(&m.shards_known),
-                "shards_caught_up": of(&m.shards_caught_up),
-                "caught_up": of(&m.caught_up) == 1,
-                "sink_events": m.sink_events.get(),
-                "sink_event_bytes": m.sink_event_bytes.get(),
-                "items": m.items.get(),
-                "item_bytes": m.item_bytes.get(),
-                "write_units_reported_milli": m.write_units_reported_milli.get(),
-                "write_units_items": m.write_units_items.get(),
-                "write_units_overhead": m.write_units_overhead.get(),
-                "sink_throttles": m.sink_throttles.get(),
-                "dead_letters": m.dead_letters.get(),
-                "duplicates_dropped": m.duplicates_dropped.get(),
-                "gaps": m.gaps.get(),
-                "gap_records": m.gap_records.get(),
-                "commits": m.commits.get(),
-                "partitions_held": of(&m.partitions_held),
-                "partitions_halted": m.partitions_halted.get(),
-            },
+            "millpond": ours,
         })
     }
 }

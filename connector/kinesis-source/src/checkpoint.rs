@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use millpond_format::sequence::{Position, SequenceNumber};
 use serde::{Deserialize, Serialize};
 
+use crate::numbering::Numbering;
 use crate::shard::{ShardId, ShardInfo};
 
 /// How far one stream is delivered.
@@ -23,9 +24,9 @@ pub struct StreamCheckpoint {
     pub stream_created_ms: i64,
     /// Where reading began, pinned when it first did.
     pub start: PinnedStart,
-    /// What was made of aggregated records: another choice numbers events otherwise.
+    /// By which rules records became events: others number them otherwise.
     #[serde(default)]
-    pub aggregated: Aggregated,
+    pub aggregated: Numbering,
     /// The shards known, finished ones included until they leave the stream.
     pub shards: BTreeMap<ShardId, ShardCheckpoint>,
 }

@@ -35,7 +35,7 @@ fn sample(stream: &str) -> StreamCheckpoint {
         start: PinnedStart::Timestamp {
             ms: 1_763_881_000_000,
         },
-        aggregated: Aggregated::KeepStray,
+        aggregated: Aggregated::KeepStray.into(),
         shards: shards.collect(),
     }
 }

@@ -15,6 +15,12 @@ pub enum Operation {
     ShardIterator,
     /// `GetRecords`.
     Read,
+    /// `DescribeStreamConsumer`.
+    DescribeConsumer,
+    /// `RegisterStreamConsumer`.
+    RegisterConsumer,
+    /// `SubscribeToShard`.
+    Subscribe,
 }
 
 impl Operation {
@@ -26,7 +32,19 @@ impl Operation {
             Self::ListShards => "ListShards",
             Self::ShardIterator => "GetShardIterator",
             Self::Read => "GetRecords",
+            Self::DescribeConsumer => "DescribeStreamConsumer",
+            Self::RegisterConsumer => "RegisterStreamConsumer",
+            Self::Subscribe => "SubscribeToShard",
         }
+    }
+
+    /// True for the calls of enhanced fan-out.
+    #[must_use]
+    pub const fn is_fan_out(self) -> bool {
+        matches!(
+            self,
+            Self::DescribeConsumer | Self::RegisterConsumer | Self::Subscribe
+        )
     }
 }
 
@@ -96,7 +114,8 @@ pub enum Fatal {
 #[must_use]
 pub fn classify(operation: Operation, failure: &Failure) -> Verdict {
     match failure.step {
-        // The request may not have arrived: all four calls only read, so asking again is safe.
+        // The request may not have arrived. All calls but one only read, and a consumer that was registered
+        // all the same is found: asking again is safe.
         FailedStep::Connection | FailedStep::Timeout | FailedStep::Answer => Verdict::Retry,
         FailedStep::Credentials => Verdict::Fatal(Fatal::Credentials),
         FailedStep::Request => Verdict::Fatal(Fatal::Refused),
@@ -115,7 +134,8 @@ fn by_code(operation: Operation, failure: &Failure) -> Option<Verdict> {
         // API reference, GetRecords and GetShardIterator: the request rate or the data is too much
         // for the throughput of the shard.
         "ProvisionedThroughputExceededException" => throttled,
-        // API reference, ListShards and DescribeStreamSummary: calls a second.
+        // API reference, ListShards, DescribeStreamSummary, SubscribeToShard and others: calls a second.
+        // RegisterStreamConsumer: also the number of consumers (`consumer.rs`).
         "LimitExceededException" => throttled,
         // API reference, GetRecords: KMS limits requests a second.
         "KMSThrottlingException" => throttled,
@@ -129,7 +149,8 @@ fn by_code(operation: Operation, failure: &Failure) -> Option<Verdict> {
         "ExpiredIteratorException" => Verdict::Refresh,
         // API reference, ListShards: a token lives for 300 seconds.
         "ExpiredNextTokenException" => Verdict::Refresh,
-        // API reference, ListShards: the stream is not ACTIVE; it may become so.
+        // API reference, ListShards: the stream is not ACTIVE; it may become so. SubscribeToShard: the consumer is
+        // not ACTIVE yet, or subscribed to the shard less than five seconds ago.
         "ResourceInUseException" => Verdict::Retry,
         // API reference, GetRecords: processing failed for an unknown reason. Common errors:
         // InternalFailure, ServiceUnavailable.
@@ -201,7 +222,7 @@ mod tests {
 
     #[test]
     fn table_by_code() {
-        use Operation::{Describe, ListShards, Read, ShardIterator};
+        use Operation::{Describe, ListShards, Read, RegisterConsumer, ShardIterator, Subscribe};
         let throttled = Verdict::Throttled(Some(Duration::from_secs(2)));
         let fatal = Verdict::Fatal;
         for (operation, code, status, verdict) in [
@@ -286,6 +307,28 @@ mod tests {
                 "ValidationException",
                 400,
                 fatal(Fatal::Refused),
+            ),
+            (Subscribe, "ResourceInUseException", 400, Verdict::Retry),
+            (Subscribe, "ResourceInUseException", 500, Verdict::Retry),
+            (Subscribe, "LimitExceededException", 400, throttled),
+            (
+                Subscribe,
+                "ResourceNotFoundException",
+                400,
+                fatal(Fatal::NotFound),
+            ),
+            (
+                Subscribe,
+                "InvalidArgumentException",
+                400,
+                fatal(Fatal::Refused),
+            ),
+            (RegisterConsumer, "LimitExceededException", 400, throttled),
+            (
+                RegisterConsumer,
+                "AccessDeniedException",
+                400,
+                fatal(Fatal::Permission),
             ),
             (Read, "NeverHeardOf", 500, Verdict::Retry),
             (Read, "NeverHeardOf", 429, throttled),

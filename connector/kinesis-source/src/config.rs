@@ -11,8 +11,12 @@ use millpond_leases::Settings;
 use crate::checkpoint::Aggregated;
 use crate::delivery::Batching;
 use crate::dynamo_table::companion_name;
-use crate::limits::{READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND};
+use crate::fan_out::FallBack;
+use crate::limits::{
+    MAX_CONSUMER_NAME_BYTES, READ_TARGET_BYTES, SHARD_READ_BYTES_PER_SECOND, SHARD_READS_PER_SECOND,
+};
 use crate::loss::OnLoss;
+use crate::numbering::{Decompress, Numbering};
 use crate::pacing::Pace;
 use crate::retention_guard::GuardSettings;
 use crate::shard_scaling::{ScalingMode, ScalingSettings};
@@ -67,6 +71,9 @@ pub struct RawKinesis {
     /// one event, those of other shards are dropped as by the Kinesis Client Library), `keep-stray`
     /// (the same, without dropping any), or `off` (the record is one event, as it is).
     pub aggregated: Option<Aggregated>,
+    /// Which payloads are opened on their way in: `none` (default), `auto` (those that begin as gzip or zstd do), `gzip` or
+    /// `zstd` (all). One that cannot be opened is a dead letter, as it was; events are what was in them.
+    pub decompress: Option<Decompress>,
     /// Partitions of the topic that `millpond run` creates, 1 to 256. Default: 4. In a cluster the topic's
     /// own count holds.
     pub topic_partitions: Option<u32>,
@@ -105,6 +112,17 @@ pub struct RawKinesis {
     pub utilisation_low: Option<u32>,
     /// Percentage of what the shards take above which there are too few, 1 to 100. Default: 75.
     pub utilisation_high: Option<u32>,
+    /// How shards are read: `polling` (default; shares a shard's 2 MiB a second with its other readers), or `fan-out`
+    /// (has 2 MiB a second of its own, pushed at once, and costs by shard, hour and byte).
+    pub mode: Option<Mode>,
+    /// Name of the consumer that `fan-out` registers: 1 to 128 of `A-Z a-z 0-9 . _ -`, the same for all sources that
+    /// share the shards. Default: `lease-table`, else the connector's name.
+    pub consumer_name: Option<String>,
+    /// What is done when fan-out does not work: `none` (default; it is tried again, or the source ends with
+    /// the reason), or `polling`.
+    pub fall_back: Option<FallBack>,
+    /// Removes the consumer at the end of a drain. Default: false; it stays registered, and costs.
+    pub remove_consumer: Option<bool>,
     /// DynamoDB table of leases and checkpoints, in the layout of the Kinesis Client Library: sources with the same
     /// table share the shards. A second table, `<name>-millpond`, goes with it. Default: none; this
     /// process reads every shard and keeps its checkpoint in its data directory.
@@ -128,6 +146,27 @@ pub enum CheckpointAfter {
     Topic,
     /// What every sink of the topic has committed.
     Table,
+}
+
+/// How shards are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// By asking, `GetRecords`.
+    Polling,
+    /// By having them pushed, `SubscribeToShard`.
+    FanOut,
+}
+
+/// How shards are read by fan-out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FanOutConfig {
+    /// Name of the consumer.
+    pub consumer_name: String,
+    /// What is done when it cannot be had.
+    pub fall_back: FallBack,
+    /// It is removed at the end of a drain.
+    pub removes_consumer: bool,
 }
 
 /// Where to begin when no checkpoint exists.
@@ -168,10 +207,20 @@ pub struct SourceConfig {
     pub scaling: ScalingSettings,
     /// What is made of aggregated records.
     pub aggregated: Aggregated,
+    /// Which payloads are opened.
+    pub decompress: Decompress,
     /// How batches are made.
     pub batching: Batching,
     /// How often and how much a shard is read.
     pub pace: Pace,
+}
+
+impl SourceConfig {
+    /// By which rules records become events.
+    #[must_use]
+    pub const fn numbering(&self) -> Numbering {
+        Numbering::new(self.aggregated, self.decompress)
+    }
 }
 
 impl Default for SourceConfig {
@@ -183,6 +232,7 @@ impl Default for SourceConfig {
             guard: GuardSettings::default(),
             scaling: ScalingSettings::default(),
             aggregated: Aggregated::Auto,
+            decompress: Decompress::None,
             batching: Batching {
                 batch_bytes: 1 << 20,
                 linger: std::time::Duration::from_millis(250),
@@ -235,6 +285,8 @@ pub struct KinesisConfig {
     pub source: SourceConfig,
     /// How the shards are shared; `None` for one process with all of them.
     pub leases: Option<LeaseConfig>,
+    /// How the shards are read by fan-out; `None` for polling.
+    pub fan_out: Option<FanOutConfig>,
 }
 
 impl KinesisConfig {
@@ -249,6 +301,7 @@ impl KinesisConfig {
         let leases = LeaseConfig::validate(section, problems, &raw);
         let guard = watch_config::guard(section, problems, &raw);
         let scaling = watch_config::scaling(section, problems, &raw);
+        let fan_out = FanOutConfig::validate(document, section, problems, &raw);
         let stream = section.require(problems, "stream", raw.stream);
         if stream.as_deref().is_some_and(|name| !is_stream_name(name)) {
             problems.push(
@@ -357,6 +410,7 @@ impl KinesisConfig {
                 guard,
                 scaling,
                 aggregated: raw.aggregated.unwrap_or(defaults.aggregated),
+                decompress: raw.decompress.unwrap_or(defaults.decompress),
                 batching: Batching {
                     batch_bytes: usize::try_from(batch_bytes).ok()?,
                     linger: document.meta.producer.linger,
@@ -370,6 +424,63 @@ impl KinesisConfig {
                 },
             },
             leases,
+            fan_out,
+        })
+    }
+}
+
+impl FanOutConfig {
+    fn validate(
+        document: &ConnectorDocument,
+        section: &Section<'_>,
+        problems: &mut Problems,
+        raw: &RawKinesis,
+    ) -> Option<Self> {
+        if raw.mode != Some(Mode::FanOut) {
+            for (setting, is_given) in [
+                ("consumer-name", raw.consumer_name.is_some()),
+                ("fall-back", raw.fall_back.is_some()),
+                ("remove-consumer", raw.remove_consumer.is_some()),
+            ] {
+                if is_given {
+                    problems.push(
+                        section
+                            .problem(setting, "does nothing without `mode: fan-out`")
+                            .help("set the mode, or leave this out"),
+                    );
+                }
+            }
+            return None;
+        }
+        let given = raw.consumer_name.as_ref().or(raw.lease_table.as_ref());
+        let consumer_name = given.unwrap_or(&document.meta.name).clone();
+        if !is_name(&consumer_name, MAX_CONSUMER_NAME_BYTES) {
+            problems.push(
+                section
+                    .problem(
+                        "consumer-name",
+                        format!("`{consumer_name}` is no name of a consumer"),
+                    )
+                    .allowed(format!(
+                        "1 to {MAX_CONSUMER_NAME_BYTES} of `A-Z a-z 0-9 . _ -`"
+                    )),
+            );
+        }
+        let removes_consumer = raw.remove_consumer.unwrap_or(false);
+        if removes_consumer && raw.lease_table.is_some() {
+            problems.push(
+                section
+                    .problem(
+                        "remove-consumer",
+                        "would take the consumer from the other sources that share the shards",
+                    )
+                    .help("leave it out, and remove the consumer once all of them have ended"),
+            );
+        }
+        Some(Self {
+            consumer_name,
+            fall_back: raw.fall_back.unwrap_or_default(),
+            removes_consumer,
         })
     }
 }
@@ -446,8 +557,12 @@ fn is_table_name(name: &str) -> bool {
 }
 
 fn is_stream_name(name: &str) -> bool {
+    is_name(name, MAX_STREAM_NAME_BYTES)
+}
+
+fn is_name(name: &str, most_bytes: usize) -> bool {
     let known = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
-    !name.is_empty() && name.len() <= MAX_STREAM_NAME_BYTES && name.bytes().all(known)
+    !name.is_empty() && name.len() <= most_bytes && name.bytes().all(known)
 }
 
 fn warn_above(section: &Section<'_>, problems: &mut Problems, setting: &str, above: bool) {

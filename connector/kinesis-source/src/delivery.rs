@@ -6,18 +6,21 @@
 //!   flight. With two, the first could fail and the second be stored: later events
 //!   would then stand before earlier ones, and no repetition could mend that (I3). A failed
 //!   append is offered again as it was, before anything behind it.
+//! - A record that cannot be taken apart or opened is a dead letter: it goes the same way, as it was, under
+//!   a key that is no origin, and has no ordinal (I10).
 //! - A shard's position moves from answer to answer: an answer is durable once, for every
-//!   topic partition, the chain is durable up to the ordinal that the answer ended with (I5).
+//!   topic partition, what was sent is durable up to where the answer ended (I5).
 //!   Nothing is kept for single events.
 
 mod appends;
 
 use std::collections::VecDeque;
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, PartitionId, StoredBatch};
-use millpond_format::origin::{ChainLink, Origin};
+use millpond_format::origin::{ChainLink, ORIGIN_VERSION, Origin};
 use millpond_format::record::BatchBuilder;
 use millpond_format::sequence::{Position, SequenceNumber};
 
@@ -25,6 +28,8 @@ use crate::aggregate::{Aggregate, BrokenAggregate, is_aggregated};
 use crate::checkpoint::{Aggregated, ChainState};
 use crate::client::StreamRecord;
 use crate::limits::MAX_RECORDS_PER_BATCH;
+use crate::numbering::{Decompress, Numbering};
+use crate::opening::{Allowance, NotOpened, Opener};
 use crate::shard::{HashKeyRange, ShardId};
 
 /// How batches are made.
@@ -63,9 +68,11 @@ pub struct Accepted {
     pub bytes: u64,
     /// Events of aggregated records that belong to another shard, which were dropped.
     pub stray: u64,
-    /// Records that begin like aggregated ones and are none, taken in as they are: sequence
+    /// Records that begin like aggregated ones and are none, taken in as dead letters: sequence
     /// number and why.
     pub broken: Vec<(String, BrokenAggregate)>,
+    /// The same for payloads that cannot be opened.
+    pub unopened: Vec<(String, NotOpened)>,
 }
 
 /// What an answer says beyond its records.
@@ -94,11 +101,13 @@ pub struct Durable {
     pub finished: bool,
 }
 
-/// The state of a shard after one answer, reached once the chains are durable up to `ordinals`.
+/// The state of a shard after one answer, reached once, for every topic partition, all that was sent
+/// is durable up to `sends`.
 #[derive(Debug)]
 struct Mark {
     position: Option<Position>,
     ordinals: Vec<u64>,
+    sends: Vec<u64>,
     end: AnswerEnd,
 }
 
@@ -108,8 +117,10 @@ struct Shard {
     hash_keys: Option<HashKeyRange>,
     epoch: u64,
     next_ordinals: Vec<u64>,
-    appended_ordinals: Vec<u64>,
-    durable_ordinals: Vec<u64>,
+    /// What was sent to each topic partition, dead letters included, which have no ordinals.
+    next_sends: Vec<u64>,
+    appended_sends: Vec<u64>,
+    durable_sends: Vec<u64>,
     marks: VecDeque<Mark>,
     durable: Durable,
     /// Events of its first record up to here were delivered by somebody else.
@@ -126,11 +137,27 @@ struct Event<'a> {
     value: &'a [u8],
 }
 
+/// Reason in the key of a dead letter that is an aggregated record; others are those of [`NotOpened`].
+const BROKEN_AGGREGATE: &str = "aggregate";
+
+impl Event<'_> {
+    /// The record key of a dead letter: it begins like an origin and is none (see `FORMAT.md`).
+    fn write_letter_key(&self, stream: &str, shard: &str, reason: &str, out: &mut String) {
+        let (sequence, sub, arrival) = (self.sequence, self.sub_sequence, self.arrival_ms);
+        let key = self.partition_key;
+        // Writing to a String cannot fail.
+        let _ = write!(
+            out,
+            "{ORIGIN_VERSION}/{stream}/{shard}/broken/{sequence}/{sub}/{arrival}/{reason}/{key}"
+        );
+    }
+}
+
 /// Consecutive events of one shard in a batch.
 #[derive(Debug, Clone, Copy)]
 struct Run {
     shard: ShardIndex,
-    next_ordinal: u64,
+    next_send: u64,
 }
 
 #[derive(Debug)]
@@ -156,6 +183,7 @@ pub struct Delivery {
     stream: String,
     batching: Batching,
     aggregated: Aggregated,
+    opener: Opener,
     shards: Vec<Shard>,
     partitions: Vec<Partition>,
     sealed_bytes: usize,
@@ -181,12 +209,14 @@ impl Delivery {
         stream: &str,
         partition_count: u32,
         batching: Batching,
-        aggregated: Aggregated,
+        numbering: impl Into<Numbering>,
     ) -> Self {
+        let numbering = numbering.into();
         Self {
             stream: stream.to_owned(),
             batching,
-            aggregated,
+            aggregated: numbering.aggregated,
+            opener: Opener::new(numbering.decompress),
             shards: Vec::new(),
             partitions: (0..partition_count.max(1))
                 .map(|_| Partition::default())
@@ -225,8 +255,9 @@ impl Delivery {
             hash_keys,
             epoch: chain.epoch,
             next_ordinals: chain.next_ordinals.clone(),
-            appended_ordinals: chain.next_ordinals.clone(),
-            durable_ordinals: chain.next_ordinals.clone(),
+            next_sends: vec![0; self.partitions.len()],
+            appended_sends: vec![0; self.partitions.len()],
+            durable_sends: vec![0; self.partitions.len()],
             marks: VecDeque::new(),
             durable: Durable {
                 position,
@@ -255,7 +286,7 @@ impl Delivery {
     #[must_use]
     pub fn is_settled(&self, index: ShardIndex) -> bool {
         let shard = &self.shards[index.0];
-        shard.appended_ordinals == shard.next_ordinals
+        shard.appended_sends == shard.next_sends
     }
 
     /// Takes in one answer of a shard, in order.
@@ -310,79 +341,109 @@ impl Delivery {
             partition_key: &record.partition_key,
             value: data,
         };
-        if self.aggregated != Aggregated::Off && is_aggregated(data) {
-            match Aggregate::parse(data) {
-                Ok(aggregate) => {
-                    let range = match self.aggregated {
-                        Aggregated::Auto => self.shards[index.0].hash_keys,
-                        Aggregated::KeepStray | Aggregated::Off => None,
-                    };
-                    for user in aggregate.events() {
-                        event.sub_sequence = user.sub_sequence;
-                        if !user.belongs_to(range) {
-                            accepted.stray += 1;
-                            continue;
-                        }
-                        let event = Event {
-                            partition_key: user.partition_key,
-                            value: &user.data,
-                            ..event
-                        };
-                        self.route(index, event, now, accepted);
-                    }
-                    return event.sub_sequence;
-                }
-                Err(error) => accepted.broken.push((record.sequence.clone(), error)),
-            }
+        let mut allowance = Allowance::default();
+        if self.aggregated == Aggregated::Off || !is_aggregated(data) {
+            self.take_event(index, event, now, &mut allowance, accepted);
+            return 0;
         }
-        self.route(index, event, now, accepted);
-        0
+        let aggregate = match Aggregate::parse(data) {
+            Ok(aggregate) => aggregate,
+            Err(error) => {
+                accepted.broken.push((record.sequence.clone(), error));
+                self.send(index, event, Some(BROKEN_AGGREGATE), now);
+                return 0;
+            }
+        };
+        let range = match self.aggregated {
+            Aggregated::Auto => self.shards[index.0].hash_keys,
+            Aggregated::KeepStray | Aggregated::Off => None,
+        };
+        for user in aggregate.events() {
+            event.sub_sequence = user.sub_sequence;
+            if !user.belongs_to(range) {
+                accepted.stray += 1;
+                continue;
+            }
+            let event = Event {
+                partition_key: user.partition_key,
+                value: &user.data,
+                ..event
+            };
+            self.take_event(index, event, now, &mut allowance, accepted);
+        }
+        event.sub_sequence
     }
 
-    fn route(
+    /// Opens an event where that is wanted, and sends it.
+    fn take_event(
         &mut self,
         index: ShardIndex,
         event: Event<'_>,
         now: Instant,
+        allowance: &mut Allowance,
         accepted: &mut Accepted,
     ) {
-        let Event {
-            sequence,
-            sub_sequence,
-            arrival_ms,
-            partition_key,
-            value,
-        } = event;
+        let position = Position::new(event.sequence, event.sub_sequence);
+        // What is left of its allowance depends on the events before it, skipped ones too.
+        let mut opener = std::mem::replace(&mut self.opener, Opener::new(Decompress::None));
+        let opened = opener.open(event.value, allowance);
         let skip = self.shards[index.0].skip.as_ref();
-        if skip.is_some_and(|skip| Position::new(sequence, sub_sequence) <= *skip) {
-            return;
+        if skip.is_none_or(|skip| position > *skip) {
+            match opened {
+                Ok(value) => {
+                    accepted.events += 1;
+                    accepted.bytes += value.len() as u64;
+                    self.send(index, Event { value, ..event }, None, now);
+                }
+                Err(error) => {
+                    self.send(index, event, Some(error.name()), now);
+                    let sequence = event.sequence.as_str().to_owned();
+                    accepted.unopened.push((sequence, error));
+                }
+            }
         }
-        accepted.events += 1;
-        accepted.bytes += value.len() as u64;
+        self.opener = opener;
+    }
+
+    /// Puts an event into the batch of its topic partition, or a dead letter with its reason.
+    fn send(&mut self, index: ShardIndex, event: Event<'_>, broken: Option<&str>, now: Instant) {
         let partition_count = self.partitions.len() as u32;
         let shard = &mut self.shards[index.0];
         let routed_by = match mutation::is(Mutation::RoutedByShard) {
             true => shard.id.as_str(),
-            false => partition_key,
+            false => event.partition_key,
         };
         let partition_id = topic_partition(routed_by, partition_count) as usize;
-        let ordinal = shard.next_ordinals[partition_id];
         self.key.clear();
-        Origin {
-            stream: &self.stream,
-            shard: shard.id.as_str(),
-            sequence,
-            sub_sequence,
-            arrival_ms,
-            chain: ChainLink {
-                epoch: shard.epoch,
-                ordinal,
-            },
-            partition_key,
+        match broken {
+            None => {
+                let ordinal = shard.next_ordinals[partition_id];
+                shard.next_ordinals[partition_id] = ordinal + 1;
+                Origin {
+                    stream: &self.stream,
+                    shard: shard.id.as_str(),
+                    sequence: event.sequence,
+                    sub_sequence: event.sub_sequence,
+                    arrival_ms: event.arrival_ms,
+                    chain: ChainLink {
+                        epoch: shard.epoch,
+                        ordinal,
+                    },
+                    partition_key: event.partition_key,
+                }
+                .write_to(&mut self.key);
+            }
+            Some(reason) => {
+                event.write_letter_key(&self.stream, shard.id.as_str(), reason, &mut self.key)
+            }
         }
-        .write_to(&mut self.key);
-        shard.next_ordinals[partition_id] = ordinal + 1;
+        shard.next_sends[partition_id] += 1;
+        let run = Run {
+            shard: index,
+            next_send: shard.next_sends[partition_id],
+        };
 
+        let value = event.value;
         let room = self.batching.batch_bytes;
         let partition = &mut self.partitions[partition_id];
         let before = partition.open.raw_len();
@@ -395,12 +456,8 @@ impl Delivery {
         let before = partition.open.raw_len();
         partition
             .open
-            .push(Some(self.key.as_bytes()), value, arrival_ms);
+            .push(Some(self.key.as_bytes()), value, event.arrival_ms);
         partition.opened_at.get_or_insert(now);
-        let run = Run {
-            shard: index,
-            next_ordinal: ordinal + 1,
-        };
         match partition.runs.last_mut() {
             Some(last) if last.shard == index => *last = run,
             _ => partition.runs.push(run),

@@ -9,6 +9,7 @@ use aws_sdk_dynamodb::types::{
 };
 use millpond_connector::aws::FailureKind;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
+use millpond_connector::random;
 use millpond_leases::CallError;
 use tokio::time::{Instant, sleep};
 
@@ -75,7 +76,7 @@ pub(crate) async fn prepare(
                 "the lease table is not active yet"
             );
         }
-        sleep(backoff.next_wait(rand::random()).unwrap_or(LOOKS.cap)).await;
+        sleep(backoff.next_wait(random::unit()).unwrap_or(LOOKS.cap)).await;
     }
 }
 

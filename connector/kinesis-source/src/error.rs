@@ -6,6 +6,7 @@ use crate::checkpoint::CheckpointError;
 use crate::classify::{Failure, Fatal, Operation};
 use crate::client::StreamTarget;
 use crate::delivery::BadSequence;
+use crate::limits::MAX_CONSUMERS;
 use crate::shard::ShardId;
 
 /// Why the source ended. Each says what, where, and what to do.
@@ -117,6 +118,20 @@ pub enum SourceError {
         start_ms: i64,
         /// The service's clock.
         now_ms: i64,
+    },
+    /// No consumer can be registered.
+    #[error(
+        "consumer `{consumer}` cannot be registered on {target}: {failure}; a stream has at most {MAX_CONSUMERS} consumers (50 with on-demand \
+         advantage), `aws kinesis list-stream-consumers` names them; remove one, name one of them in `consumer-name`, or set \
+         `fall-back: polling` or `mode: polling`"
+    )]
+    ConsumerLimit {
+        /// Name of the consumer.
+        consumer: String,
+        /// The stream.
+        target: Box<StreamTarget>,
+        /// What was said.
+        failure: Box<Failure>,
     },
     /// A listing did not end.
     #[error("`ListShards` on {target} gave {pages} pages without an end")]

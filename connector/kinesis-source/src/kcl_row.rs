@@ -24,7 +24,8 @@ use millpond_format::sequence::SequenceNumber;
 use millpond_leases::{LeaseRow, WorkerId};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::{Aggregated, ChainState, PinnedStart, Progress, ShardCheckpoint};
+use crate::checkpoint::{ChainState, PinnedStart, Progress, ShardCheckpoint};
+use crate::numbering::Numbering;
 use crate::shard::{HashKeyRange, ShardId};
 use crate::shard_table::ShardRow;
 
@@ -73,7 +74,7 @@ struct Addition {
     progress: Progress,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unread_since_ms: Option<i64>,
-    aggregated: Aggregated,
+    aggregated: Numbering,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     start: Option<PinnedStart>,
 }
@@ -143,7 +144,7 @@ pub fn read(item: &Attributes, meaning: Meaning) -> Result<Option<KclRow>, RowEr
     let throughput = throughput.and_then(|value| value.as_n().ok()?.parse::<f64>().ok());
     let mut row = ShardRow {
         checkpoint: ShardCheckpoint::not_begun(set(item, names::PARENT_SHARD_IDS), None),
-        aggregated: Aggregated::default(),
+        aggregated: Numbering::default(),
         start: None,
         hash_keys,
         children: set(item, names::CHILD_SHARD_IDS),

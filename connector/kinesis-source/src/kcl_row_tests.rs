@@ -1,4 +1,5 @@
 use super::*;
+use crate::checkpoint::Aggregated;
 use proptest::prelude::*;
 
 const MEANING: Meaning = Meaning {
@@ -264,7 +265,7 @@ fn rows() -> impl Strategy<Value = ShardRow> {
                     progress,
                     unread_since_ms,
                 },
-                aggregated: Aggregated::KeepStray,
+                aggregated: Aggregated::KeepStray.into(),
                 start,
                 hash_keys: range.map(|(first, last)| HashKeyRange { first, last }),
                 children,

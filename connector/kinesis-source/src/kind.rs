@@ -14,8 +14,10 @@ use schemars::{Schema, SchemaGenerator};
 use crate::checkpoint_file::FileCheckpoints;
 use crate::config::{KinesisConfig, LeaseConfig, RawKinesis, Start};
 use crate::dynamo_table::{DynamoTable, TableSettings};
+use crate::fan_out::FanOut;
 use crate::sdk::SdkStream;
 use crate::sdk_admin::SdkAdmin;
+use crate::sdk_fan_out::SdkFanOut;
 use crate::session::sharing::Worker;
 use crate::source::{KinesisSource, system_clock};
 
@@ -70,10 +72,16 @@ impl ValidConnector for KinesisConfig {
             Some(leases) => Some(leases.aws.load_with(self.switches).await?),
             None => None,
         };
+        // With connections of its own.
+        let fan_out_sdk = match &self.fan_out {
+            Some(_) => Some(self.aws.load().await?),
+            None => None,
+        };
         Ok(BuiltConnector::Source(Box::new(ConfiguredSource {
             config: *self,
             sdk,
             lease_sdk,
+            fan_out_sdk,
         })))
     }
 }
@@ -83,9 +91,24 @@ struct ConfiguredSource {
     config: KinesisConfig,
     sdk: SdkConfig,
     lease_sdk: Option<SdkConfig>,
+    fan_out_sdk: Option<SdkConfig>,
 }
 
 impl ConfiguredSource {
+    fn fan_out(&self) -> Option<FanOut> {
+        let (config, sdk) = self
+            .config
+            .fan_out
+            .as_ref()
+            .zip(self.fan_out_sdk.as_ref())?;
+        Some(FanOut {
+            api: Arc::new(SdkFanOut::new(sdk, &self.config.stream)),
+            consumer_name: config.consumer_name.clone(),
+            fall_back: config.fall_back,
+            removes_consumer: config.removes_consumer,
+        })
+    }
+
     /// Opens the lease table.
     async fn share(
         config: &KinesisConfig,
@@ -136,6 +159,10 @@ impl Source for ConfiguredSource {
                 source.with_admin(Arc::new(admin))
             }
             false => source,
+        };
+        let source = match self.fan_out() {
+            Some(fan_out) => source.with_fan_out(fan_out),
+            None => source,
         };
         Box::new(source).run(context).await
     }

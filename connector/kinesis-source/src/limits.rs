@@ -60,6 +60,52 @@ pub const READ_TARGET_BYTES: u64 = 1 << 20;
 /// records do not fill the memory when many shards start together.
 pub const FIRST_READ_LIMIT: u32 = 20;
 
+/// Longest time between two reads of a shard that others read, too, and that throttles: half a read
+/// a second, so that nobody starves.
+pub const LONGEST_THROTTLED_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Consumers that one stream can have (Kinesis API reference, `RegisterStreamConsumer`, read 2026-11-26; 50 with
+/// on-demand advantage).
+pub const MAX_CONSUMERS: usize = 20;
+
+/// Longest name of a consumer (Kinesis API reference, `RegisterStreamConsumer`, read 2026-11-26).
+pub const MAX_CONSUMER_NAME_BYTES: usize = 128;
+
+/// How long the registration of a consumer is repeated while the service says that a limit is
+/// reached: too many calls a second say the same as too many consumers.
+pub const REGISTER_PATIENCE: Duration = Duration::from_secs(15);
+
+/// Time between two looks at a consumer that is being made.
+pub const CONSUMER_POLL: Duration = Duration::from_secs(1);
+
+/// A consumer that is not active by then is worth a warning.
+pub const CONSUMER_ACTIVE_WITHIN: Duration = Duration::from_secs(60);
+
+/// A second subscription of the same consumer and shard within so long is refused (Kinesis API
+/// reference, `SubscribeToShard`, read 2026-11-26: 5 s), and some for clocks and the way there.
+pub const SUBSCRIBE_SPACING: Duration = Duration::from_millis(5_200);
+
+/// Age at which a subscription is replaced. The service ends it after five minutes (Kinesis API
+/// reference, `SubscribeToShard`, read 2026-11-26).
+pub const RENEWAL_AGE: Duration = Duration::from_secs(285);
+
+/// A call for a subscription that is not answered by then counts as failed.
+pub const SUBSCRIBE_LIMIT: Duration = Duration::from_secs(10);
+
+/// A subscription without an event, not even an empty one, for so long is half open. How often the service sends
+/// empty ones is undocumented; emulators do it each five seconds. A false alarm costs a
+/// new subscription. Below [`STALL_PATIENCE`], so that a shard is not given up for it.
+pub const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+
+/// With `fall-back: polling`, so many attempts must have failed, and for
+pub const FALL_BACK_ATTEMPTS: u32 = 3;
+
+/// so long, before a shard is polled,
+pub const FALL_BACK_PATIENCE: Duration = Duration::from_secs(30);
+
+/// for this time, after which a subscription is tried again.
+pub const POLL_INSTEAD: Duration = Duration::from_secs(300);
+
 /// Time between two saves of the checkpoint while something moves.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 

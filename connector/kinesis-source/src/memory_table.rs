@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
+use millpond_connector::mutation::{self, Mutation};
 use millpond_leases::{
     Change, LeaseId, LeaseRow, LeaseStore, MemoryStore, Outcome, StoreError, View, WorkerId,
 };
@@ -95,7 +96,10 @@ impl ShardTable for MemoryTable {
                     let row = || write.row.clone();
                     rows.entry(write.shard.clone()).or_insert_with(row);
                 }
-                WriteIf::Held { epoch } if self.holds(&write.shard, epoch) => {
+                WriteIf::Held { epoch }
+                    if self.holds(&write.shard, epoch)
+                        || mutation::is(Mutation::ShardFenceSkipped) =>
+                {
                     rows.insert(write.shard.clone(), write.row.clone());
                 }
                 WriteIf::Held { .. } => refused.push(write.shard.clone()),

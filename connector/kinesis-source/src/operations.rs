@@ -9,6 +9,10 @@ use serde_json::{Value, json};
 pub enum Mode {
     /// Reads the stream, with its checkpoint on disk. Also `retention-guard: warn` and `shard-scaling: advise`.
     Read,
+    /// `mode: fan-out`; those of reading stay needed, for `fall-back` and doubtful ends.
+    FanOut,
+    /// `remove-consumer` with it.
+    RemoveConsumer,
     /// `lease-table`.
     Leases,
     /// `create-lease-table`, until the tables are there.
@@ -23,8 +27,10 @@ pub enum Mode {
 
 impl Mode {
     /// Every mode, in the order of the README.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Read,
+        Self::FanOut,
+        Self::RemoveConsumer,
         Self::Leases,
         Self::CreateLeases,
         Self::Extend,
@@ -42,6 +48,12 @@ impl Mode {
                 "GetShardIterator",
                 "ListShards",
             ],
+            Self::FanOut => &[
+                "DescribeStreamConsumer",
+                "RegisterStreamConsumer",
+                "SubscribeToShard",
+            ],
+            Self::RemoveConsumer => &["DeregisterStreamConsumer"],
             Self::Leases => &[
                 "DeleteItem",
                 "DescribeTable",
@@ -71,7 +83,12 @@ pub fn policy(mode: Mode) -> Value {
         ("dynamodb", json!([table, format!("{table}-millpond")]))
     } else {
         let stream = "arn:aws:kinesis:REGION:ACCOUNT:stream/STREAM";
-        ("kinesis", json!([stream]))
+        match mode {
+            Mode::FanOut | Mode::RemoveConsumer => {
+                ("kinesis", json!([stream, format!("{stream}/consumer/*")]))
+            }
+            _ => ("kinesis", json!([stream])),
+        }
     };
     let operations = mode.operations().iter();
     let actions: Vec<String> = operations.map(|name| format!("{prefix}:{name}")).collect();

@@ -1,16 +1,30 @@
 //! When a shard may be read next, and how much to ask for. Pure: `now` is an argument.
 //!
-//! Two limits hold: reads a second, and bytes a second. The bytes of an answer are known only
+//! Two limits hold: reads a second, and bytes a second. Both are the shard's, for all who poll it together, so
+//! throttles are met with fewer and larger reads (interval doubled at once, shortened slowly), down to half a read a second. The bytes of an answer are known only
 //! afterwards. So the next read waits until the last answer is paid for, and until an answer of the expected
 //! size fits into the second that it would end.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::limits::{FIRST_READ_LIMIT, MAX_RECORDS_PER_READ};
+use crate::limits::{FIRST_READ_LIMIT, LONGEST_THROTTLED_INTERVAL, MAX_RECORDS_PER_READ};
 
 /// Consecutive empty answers after which a shard counts as quiet.
 const QUIET_AFTER: u32 = 20;
+
+/// Consecutive answers after which a shard that throttled is read more often again.
+const CALM_ANSWERS: u32 = 8;
+
+/// Time between two reads, at least, after a throttle: one of the shard's 2 MiB a second.
+const SHARED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Whoever reads a backlog takes all that the shard gives, in a rhythm that leaves no room to others: they
+/// would be throttled for ever, and it never. So after this many answers
+const YIELD_AFTER: u32 = 8;
+
+/// it waits for this long. Alone that costs a sixteenth of its speed.
+const YIELD: Duration = Duration::from_millis(250);
 
 /// How often and how much one shard is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +63,12 @@ pub struct Pacer {
     next_read: Option<Instant>,
     record_bytes: Option<u64>,
     empty_answers: u32,
+    /// Time between two reads; longer than the pace says while others read the shard, too.
+    interval: Duration,
+    /// Answers since the last throttle, or since the interval was last shortened.
+    calm_answers: u32,
+    /// Answers since the newest record was read last.
+    busy_answers: u32,
     /// Reads of the last second: when each began, and its bytes.
     recent: VecDeque<(Instant, u64)>,
 }
@@ -62,6 +82,9 @@ impl Pacer {
             next_read: None,
             record_bytes: None,
             empty_answers: 0,
+            interval: pace.read_interval(),
+            calm_answers: 0,
+            busy_answers: 0,
             recent: VecDeque::new(),
         }
     }
@@ -87,6 +110,11 @@ impl Pacer {
     /// A read that began at `began` was answered.
     pub fn answered(&mut self, began: Instant, answer: AnswerSize) {
         self.learn_size(answer);
+        self.calm_answers += 1;
+        if self.calm_answers >= CALM_ANSWERS {
+            self.calm_answers = 0;
+            self.interval = (self.interval * 3 / 4).max(self.pace.read_interval());
+        }
         let quiet = answer.records == 0 && answer.caught_up;
         self.empty_answers = if quiet {
             self.empty_answers.saturating_add(1)
@@ -100,14 +128,25 @@ impl Pacer {
         };
         let paid =
             Duration::from_secs_f64(answer.bytes as f64 / self.pace.bytes_per_second.max(1) as f64);
-        let earliest = began + pause.max(paid).max(self.pace.read_interval());
+        let mut earliest = began + pause.max(paid).max(self.interval);
+        self.busy_answers = if answer.caught_up {
+            0
+        } else {
+            self.busy_answers.wrapping_add(1)
+        };
+        if self.busy_answers > 0 && self.busy_answers.is_multiple_of(YIELD_AFTER) {
+            earliest += YIELD;
+        }
         self.recent.push_back((began, answer.bytes));
         self.next_read = Some(self.window_has_room(earliest));
     }
 
     /// Bytes that one answer is aimed at.
     fn target(&self) -> u64 {
-        self.pace.target_bytes.min(self.pace.bytes_per_second)
+        let bytes_per_second = self.pace.bytes_per_second;
+        // Fewer reads are larger ones: half of what the shard gives in between, to leave the other half.
+        let half = (bytes_per_second as f64 * self.interval.as_secs_f64() / 2.0) as u64;
+        self.pace.target_bytes.max(half).min(bytes_per_second)
     }
 
     /// The first moment from `earliest` on at which the expected answer fits into its second.
@@ -131,6 +170,19 @@ impl Pacer {
             self.recent.pop_front();
         }
         room_from
+    }
+
+    /// A read was throttled: others read the shard, too. It is read half as often from now on, until it
+    /// has answered for some time, and never less than [`LONGEST_THROTTLED_INTERVAL`] says. `asked` is the wait that the
+    /// service asks for; `jitter` from 0 to 1 keeps those who were throttled together from coming back together.
+    pub fn throttled(&mut self, now: Instant, asked: Duration, jitter: f64) {
+        let longest = LONGEST_THROTTLED_INTERVAL.max(self.pace.read_interval());
+        self.interval = (self.interval * 2).clamp(SHARED_INTERVAL, longest);
+        self.calm_answers = 0;
+        self.busy_answers = 0;
+        // From a quarter to three quarters of it: who waits for room must look often enough to find some.
+        let wait = self.interval.mul_f64(0.25 + jitter.clamp(0.0, 1.0) / 2.0);
+        self.next_read = Some(now + wait.max(asked));
     }
 
     /// A read that began at `began` failed; the next one waits for at least `wait` after `now`.

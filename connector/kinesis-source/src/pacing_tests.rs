@@ -168,3 +168,169 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn throttles_make_reads_fewer_and_larger_and_calm_undoes_it() {
+    let mut pacer = Pacer::new(pace());
+    let mut now = Instant::now();
+    for _ in 0..60 {
+        pacer.answered(now, answer(100, 100 << 10, false));
+    }
+    let usual = pacer.limit();
+    for _ in 0..10 {
+        pacer.throttled(now, Duration::ZERO, 0.5);
+        let wait = pacer.next_read(now) - now;
+        assert!(wait <= LONGEST_THROTTLED_INTERVAL, "{wait:?}");
+        now += wait;
+    }
+    assert_eq!(
+        pacer.limit(),
+        2 * usual,
+        "two seconds' half is all that a second gives"
+    );
+    pacer.throttled(now, Duration::from_secs(7), 0.5);
+    assert_eq!(
+        pacer.next_read(now) - now,
+        Duration::from_secs(7),
+        "what the service asks for"
+    );
+    for _ in 0..100 {
+        now = pacer.next_read(now);
+        pacer.answered(now, answer(10, 1_000, false));
+    }
+    assert_eq!(pacer.next_read(now) - now, Duration::from_millis(200));
+}
+
+/// One shard, as the service counts it, on virtual time.
+struct SharedShard {
+    kinesis: millpond_kinesis_local::model::Kinesis,
+    begin: Instant,
+}
+
+impl SharedShard {
+    const BEGIN_MS: u64 = 1_763_880_000_000;
+
+    fn new(begin: Instant) -> Self {
+        use millpond_kinesis_local::model::{
+            CreateStream, Kinesis, ModelConfig, NewRecord, ReadLimits,
+        };
+        let config = ModelConfig {
+            read_limits: Some(ReadLimits::default()),
+            ..ModelConfig::default()
+        };
+        let mut kinesis = Kinesis::new(config, 1);
+        let create = CreateStream::provisioned(1);
+        kinesis
+            .create_stream(Self::BEGIN_MS, "s", create)
+            .expect("created");
+        let data = bytes::Bytes::from(vec![7; 10 << 10]);
+        for _ in 0..20_000 {
+            let record = NewRecord::new("k", None, data.clone()).expect("a record");
+            kinesis
+                .put_record(Self::BEGIN_MS, "s", record, None)
+                .expect("put");
+        }
+        Self { kinesis, begin }
+    }
+
+    fn ms(&self, now: Instant) -> u64 {
+        Self::BEGIN_MS + (now - self.begin).as_millis() as u64
+    }
+
+    fn iterator(&mut self) -> String {
+        use millpond_kinesis_local::model::{IteratorStart, ShardId};
+        let start = IteratorStart::TrimHorizon;
+        self.kinesis
+            .get_shard_iterator(Self::BEGIN_MS, "s", ShardId::new(0), start)
+            .expect("an iterator")
+    }
+}
+
+/// Several readers of a shard that is far behind: nobody starves, little is wasted. The last one polls as
+/// fast as it can and knows no pace.
+fn share(readers: usize, greedy: bool, seed: u64) -> (Vec<u64>, u64, u64) {
+    use rand::{Rng as _, SeedableRng as _};
+    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    let begin = Instant::now();
+    let mut shard = SharedShard::new(begin);
+    let mut pacers: Vec<(Pacer, String, u64)> = (0..readers)
+        .map(|_| (Pacer::new(pace()), shard.iterator(), 0))
+        .collect();
+    let mut greedy_iterator = greedy.then(|| shard.iterator());
+    let mut greedy_next = begin;
+    let (mut reads, mut throttles) = (0, 0);
+    let end = begin + Duration::from_secs(60);
+    loop {
+        let next = pacers.iter().enumerate();
+        let next = next.min_by_key(|(_, (pacer, ..))| pacer.next_read(begin));
+        let (index, at) = next
+            .map(|(index, (pacer, ..))| (index, pacer.next_read(begin)))
+            .expect("a reader");
+        if let Some(iterator) = &mut greedy_iterator
+            && greedy_next < at
+        {
+            let ms = shard.ms(greedy_next);
+            if let Ok(page) = shard.kinesis.get_records(ms, iterator, Some(20)) {
+                *iterator = page.next_shard_iterator.expect("open");
+            }
+            greedy_next += Duration::from_millis(250);
+            continue;
+        }
+        if at >= end {
+            let bytes = pacers.iter().map(|(_, _, bytes)| *bytes).collect();
+            return (bytes, reads, throttles);
+        }
+        let ms = shard.ms(at);
+        let (pacer, iterator, bytes) = &mut pacers[index];
+        reads += 1;
+        match shard
+            .kinesis
+            .get_records(ms, iterator, Some(pacer.limit() as usize))
+        {
+            Ok(page) => {
+                let size: usize = page.records.iter().map(|record| record.size_bytes).sum();
+                *bytes += size as u64;
+                *iterator = page.next_shard_iterator.expect("open");
+                pacer.answered(at, answer(page.records.len() as u32, size as u64, false));
+            }
+            Err(_) => {
+                throttles += 1;
+                pacer.throttled(at, Duration::ZERO, random.random());
+            }
+        }
+    }
+}
+
+#[test]
+fn readers_of_one_shard_share_it() {
+    // Every assertion says the seed; `MILLPOND_SEED` takes it again.
+    let given = std::env::var("MILLPOND_SEED").ok();
+    let given = given.and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(rand::random);
+    let whole = 60 * SHARD_READ_BYTES_PER_SECOND;
+    for readers in 1..=5 {
+        let (bytes, reads, throttles) = share(readers, false, seed);
+        let all: u64 = bytes.iter().sum();
+        assert!(
+            all * 2 >= whole,
+            "{readers} readers, seed {seed}: {all} of {whole} bytes"
+        );
+        // A sixth of a fair share, at least.
+        let least = bytes.iter().min().expect("one") * readers as u64;
+        assert!(
+            least * 6 >= whole,
+            "{readers} readers, seed {seed}: {bytes:?}"
+        );
+        assert!(
+            throttles * 10 <= reads * 9,
+            "{readers} readers, seed {seed}: {throttles} of {reads}"
+        );
+    }
+    let (bytes, _, _) = share(2, true, seed);
+    for bytes in &bytes {
+        assert!(
+            *bytes * 40 >= whole,
+            "seed {seed}: {bytes} of {whole} beside a greedy one"
+        );
+    }
+}

@@ -1,21 +1,21 @@
 //! Reads one shard: one answer in flight, one waiting to be taken in.
 
 use std::sync::Arc;
-use std::time::Instant;
 
-use millpond_connector::metrics::Metrics;
 use millpond_connector::mutation::{self, Mutation};
+use millpond_format::sequence::SequenceNumber;
 use millpond_format::stream_gap::StreamGapKind;
 use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument as _, debug_span};
 
-use crate::classify::Operation;
-use crate::client::{Continuation, ReadAnswer, ReadFrom, ShardIterator, StreamApi, StreamRecord};
+use crate::client::{ReadFrom, StreamRecord, StreamTarget};
 use crate::delivery::{AnswerEnd, ShardIndex};
 use crate::error::SourceError;
+use crate::feed::{FeedAnswer, ShardFeed};
 use crate::loss::{FirstLeft, Lost, OnLoss};
-use crate::pacing::{AnswerSize, Pace, Pacer};
+use crate::numbering::Decompress;
+use crate::opening;
 use crate::retention::Retention;
-use crate::retry::{Retry, Step};
 use crate::session::losses::Noted;
 use crate::shard::{ShardId, ShardInfo};
 
@@ -50,7 +50,9 @@ pub(crate) enum FromReader {
 
 /// Reads one shard to its end.
 pub(crate) struct ShardReader {
-    pub(crate) api: Arc<dyn StreamApi>,
+    /// Where its records come from.
+    pub(crate) feed: Box<dyn ShardFeed>,
+    pub(crate) target: StreamTarget,
     pub(crate) shard: ShardId,
     pub(crate) index: ShardIndex,
     /// Where to begin.
@@ -64,63 +66,36 @@ pub(crate) struct ShardReader {
     pub(crate) on_loss: OnLoss,
     /// Unread records may be lost: to be said once it is known what is left.
     pub(crate) in_doubt: bool,
-    pub(crate) pace: Pace,
+    /// Which payloads will be opened.
+    pub(crate) decompress: Decompress,
     pub(crate) clock: WallClock,
-    pub(crate) metrics: Arc<Metrics>,
     pub(crate) out: mpsc::Sender<FromReader>,
 }
 
 impl ShardReader {
     /// Ends with `Ok` at the shard's end, or when nobody listens any more.
     pub(crate) async fn run(mut self) -> Result<(), SourceError> {
-        let mut pacer = Pacer::new(self.pace);
-        let mut retry = Retry::for_shard(Operation::Read, self.api.target(), &self.shard);
-        let mut iterator = None;
         loop {
-            let current = match iterator.take() {
-                Some(current) => current,
-                None => self.open().await?,
-            };
-            tokio::time::sleep_until(pacer.next_read(now()).into()).await;
-            let began = now();
-            let began_ms = (self.clock)();
-            match self.api.read(&current, pacer.limit()).await {
-                Ok(answer) => {
-                    retry.succeeded();
-                    pacer.answered(began, size(&answer));
-                    match self.hand_over(answer, began_ms).await? {
-                        Some(next) => iterator = Some(next),
-                        None => return Ok(()),
+            if !self.feed.is_open() {
+                self.check_age()?;
+                self.feed.open(&self.from).await?;
+            }
+            let next = self.feed.next();
+            match next
+                .instrument(debug_span!("read", shard = %self.shard))
+                .await?
+            {
+                Some(answer) => {
+                    if !self.hand_over(answer).await? {
+                        return Ok(());
                     }
                 }
-                Err(failure) => match retry.failed(&failure)? {
-                    Step::Wait { wait, throttled } => {
-                        if throttled {
-                            self.metrics.source_throttles.add(1);
-                        }
-                        pacer.failed(began, now(), wait);
-                        iterator = Some(current);
+                // The position was lost, as with an expired iterator: begin where the last answer ended.
+                None => {
+                    if mutation::is(Mutation::ExpiredIteratorRewinds) {
+                        self.from = ReadFrom::TrimHorizon;
                     }
-                    Step::Refresh(wait) => {
-                        pacer.failed(began, now(), wait);
-                        if mutation::is(Mutation::ExpiredIteratorRewinds) {
-                            self.from = ReadFrom::TrimHorizon;
-                        }
-                    }
-                },
-            }
-        }
-    }
-
-    /// Takes a new iterator at the position reached.
-    async fn open(&mut self) -> Result<ShardIterator, SourceError> {
-        self.check_age()?;
-        let target = self.api.target();
-        let mut retry = Retry::for_shard(Operation::ShardIterator, target, &self.shard);
-        loop {
-            let call = || self.api.shard_iterator(&self.shard, &self.from);
-            if let Some(iterator) = retry.call(call).await? {
-                return Ok(iterator);
+                }
             }
         }
     }
@@ -148,62 +123,114 @@ impl ShardReader {
     fn too_old(&self, reason: String) -> SourceError {
         SourceError::TooOld {
             shard: self.shard.clone(),
-            target: Box::new(self.api.target().clone()),
+            target: Box::new(self.target.clone()),
             retention_hours: self.retention.ms() / 3_600_000,
             reason,
         }
     }
 
-    /// Gives an answer to the source, and waits until there is room for it.
-    /// Answers the iterator to go on with.
-    async fn hand_over(
-        &mut self,
-        answer: ReadAnswer,
-        began_ms: i64,
-    ) -> Result<Option<ShardIterator>, SourceError> {
-        let ReadAnswer {
-            records,
+    /// Gives an answer to the source, and waits until there is room for it. False when nothing follows.
+    async fn hand_over(&mut self, answer: FeedAnswer) -> Result<bool, SourceError> {
+        let FeedAnswer {
+            mut records,
+            caught_up,
+            since_ms,
             millis_behind_latest,
-            continuation,
+            end,
         } = answer;
-        let caught_up = millis_behind_latest <= 0;
-        let is_told = caught_up || matches!(continuation, Continuation::End(_));
+        self.leave_out_read(&mut records);
+        // An answer whose records grow when they are opened is handed over in pieces.
+        loop {
+            let sizes = records.iter().map(|record| record.data.as_ref().len());
+            let rest = records.split_off(opening::piece(self.decompress, sizes));
+            if rest.is_empty() {
+                break;
+            }
+            let piece = FeedAnswer {
+                records: std::mem::replace(&mut records, rest),
+                caught_up: false,
+                since_ms,
+                millis_behind_latest,
+                end: None,
+            };
+            if !self.hand_over_piece(piece).await? {
+                return Ok(false);
+            }
+        }
+        let last = FeedAnswer {
+            records,
+            caught_up,
+            since_ms,
+            millis_behind_latest,
+            end,
+        };
+        self.hand_over_piece(last).await
+    }
+
+    /// A service that begins before the position it was given would repeat events under other ordinals (I2).
+    /// Kinesis does not; an emulator was seen to.
+    fn leave_out_read(&self, records: &mut Vec<StreamRecord>) {
+        let (position, is_read) = match &self.from {
+            ReadFrom::After(position) => (position, true),
+            ReadFrom::At(position) => (position, false),
+            ReadFrom::TrimHorizon | ReadFrom::Timestamp(_) => return,
+        };
+        let Some(position) = SequenceNumber::parse(position) else {
+            return;
+        };
+        let is_old = |record: &&StreamRecord| {
+            SequenceNumber::parse(&record.sequence)
+                .is_some_and(|sequence| sequence < position || (is_read && sequence == position))
+        };
+        let old = records.iter().take_while(is_old).count();
+        if old > 0 {
+            tracing::warn!(shard = %self.shard, records = old, "answered from before the position that was asked for");
+            records.drain(..old);
+        }
+    }
+
+    async fn hand_over_piece(&mut self, answer: FeedAnswer) -> Result<bool, SourceError> {
+        let FeedAnswer {
+            records,
+            caught_up,
+            since_ms,
+            millis_behind_latest,
+            end,
+        } = answer;
+        let is_told = caught_up || end.is_some();
         if let Some(kind) = self.missing(records.first(), is_told)? {
-            let left_ms = caught_up.then_some(began_ms);
+            let left_ms = caught_up.then_some(since_ms);
             if !self.note_loss(kind, records.first(), left_ms).await {
-                return Ok(None);
+                return Ok(false);
             }
         }
         if let Some(first) = records.first()
             && self.unpinned
             && !self.remember_first(first).await
         {
-            return Ok(None);
+            return Ok(false);
         }
         if let Some(last) = records.last() {
             self.from = ReadFrom::After(last.sequence.clone());
             self.unread_since_ms = self.unread_since_ms.max(last.arrival_ms);
         }
         if caught_up {
-            self.unread_since_ms = self.unread_since_ms.max(Some(began_ms));
+            self.unread_since_ms = self.unread_since_ms.max(Some(since_ms));
         }
-        let (next, children) = match continuation {
-            Continuation::Next(next) => (Some(next), Vec::new()),
-            Continuation::End(children) => (None, children),
-        };
+        let closed = end.is_some();
         let message = FromReader::Answer {
             shard: self.index,
             records,
             end: AnswerEnd {
                 unread_since_ms: self.unread_since_ms,
                 caught_up,
-                closed: next.is_none(),
+                closed,
             },
-            children,
+            children: end.unwrap_or_default(),
             millis_behind_latest,
         };
         let heard = self.out.send(message).await.is_ok();
-        Ok(next.filter(|_| heard))
+        Ok(heard && !closed)
     }
 
     /// What kind of loss an answer shows that begins with `first`. An empty one shows something only when
@@ -281,23 +308,5 @@ impl ShardReader {
         };
         self.unpinned = false;
         self.out.send(message).await.is_ok() && done.await.is_ok()
-    }
-}
-
-/// The clock of timers, which tests can stop.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-fn size(answer: &ReadAnswer) -> AnswerSize {
-    let bytes = |record: &StreamRecord| record.data.as_ref().len() + record.partition_key.len();
-    AnswerSize {
-        records: u32::try_from(answer.records.len()).unwrap_or(u32::MAX),
-        bytes: answer
-            .records
-            .iter()
-            .map(|record| bytes(record) as u64)
-            .sum(),
-        caught_up: answer.millis_behind_latest <= 0,
     }
 }

@@ -18,7 +18,7 @@ const CALLS: BackoffPolicy =
     BackoffPolicy::endless(Duration::from_millis(200), Duration::from_secs(10));
 
 /// Longest wait that a service's own `Retry-After` is believed for.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(60);
 
 /// Consecutive refreshes after which the next one waits as a failure does.
 const FREE_REFRESHES: u32 = 2;

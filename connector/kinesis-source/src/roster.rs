@@ -11,14 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use millpond_connector::mutation::{self, Mutation};
 use millpond_format::sequence::{Position, SequenceNumber};
 
-use crate::checkpoint::{
-    Aggregated, ChainState, PinnedStart, Progress, ShardCheckpoint, StreamCheckpoint,
-};
+use crate::checkpoint::{ChainState, PinnedStart, Progress, ShardCheckpoint, StreamCheckpoint};
 use crate::client::{ReadFrom, ShardScope};
 use crate::delivery::Durable;
 use crate::limits::READ_THROUGH_GRANULARITY_MS;
 use crate::lineage::{Lineage, ListingTicket, Stage};
 use crate::loss::Lost;
+use crate::numbering::Numbering;
 use crate::shard::{HashKeyRange, ShardId, ShardInfo};
 
 /// How to begin with a shard.
@@ -65,9 +64,10 @@ impl Roster {
         stream: &str,
         stream_created_ms: i64,
         start: PinnedStart,
-        aggregated: Aggregated,
+        numbering: impl Into<Numbering>,
         partition_count: u32,
     ) -> Self {
+        let aggregated = numbering.into();
         let checkpoint = StreamCheckpoint {
             stream: stream.to_owned(),
             stream_created_ms,
@@ -80,17 +80,18 @@ impl Roster {
 
     /// Goes on from a checkpoint.
     ///
-    /// Chains of another number of topic partitions, or of another choice about aggregated records,
+    /// Chains of another number of topic partitions, or by other rules of numbering,
     /// cannot be continued: what was sent after the checkpoint may have been numbered otherwise. They
     /// begin anew, with an epoch of `now_ms` or just after the old one. The roster must be saved before
     /// anything is sent under it.
     #[must_use]
     pub fn resume(
         mut checkpoint: StreamCheckpoint,
-        aggregated: Aggregated,
+        numbering: impl Into<Numbering>,
         partition_count: u32,
         now_ms: i64,
     ) -> Self {
+        let aggregated = numbering.into();
         let partition_count = partition_count as usize;
         let numbered_otherwise = checkpoint.aggregated != aggregated;
         checkpoint.aggregated = aggregated;

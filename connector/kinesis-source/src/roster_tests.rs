@@ -1,4 +1,5 @@
 use super::*;
+use crate::checkpoint::Aggregated;
 
 const NOW: i64 = 1_763_886_000_000;
 

@@ -197,7 +197,7 @@ fn shard_info(shard: Shard) -> ShardInfo {
     }
 }
 
-fn child_info(child: ChildShard) -> ShardInfo {
+pub(crate) fn child_info(child: ChildShard) -> ShardInfo {
     ShardInfo {
         id: child.shard_id.into(),
         parents: child.parent_shards.into_iter().map(ShardId::from).collect(),
@@ -209,7 +209,7 @@ fn hash_keys(range: aws_sdk_kinesis::types::HashKeyRange) -> Option<HashKeyRange
     HashKeyRange::parse(&range.starting_hash_key, &range.ending_hash_key)
 }
 
-fn stream_record(record: Record) -> StreamRecord {
+pub(crate) fn stream_record(record: Record) -> StreamRecord {
     StreamRecord {
         arrival_ms: record
             .approximate_arrival_timestamp
@@ -248,14 +248,7 @@ where
         .map(Duration::from_secs);
     let code = error.as_service_error().and_then(|service| service.code());
     Failure {
-        step: match aws::failure_kind(&error) {
-            FailureKind::Unreachable => FailedStep::Connection,
-            FailureKind::Timeout => FailedStep::Timeout,
-            FailureKind::Credentials => FailedStep::Credentials,
-            FailureKind::Service => FailedStep::Service,
-            FailureKind::Answer => FailedStep::Answer,
-            FailureKind::Request => FailedStep::Request,
-        },
+        step: failed_step(&error),
         code: code.map(|code| {
             // Some services put a namespace in front: `com.amazonaws.kinesis#Code`.
             code.rsplit('#').next().unwrap_or(code).to_owned()
@@ -263,6 +256,21 @@ where
         status: response.map(|response| response.status().as_u16()),
         retry_after,
         message: aws::describe(&error),
+    }
+}
+
+pub(crate) fn failed_step<E, R>(error: &SdkError<E, R>) -> FailedStep
+where
+    E: std::error::Error + 'static,
+    R: std::fmt::Debug + 'static,
+{
+    match aws::failure_kind(error) {
+        FailureKind::Unreachable => FailedStep::Connection,
+        FailureKind::Timeout => FailedStep::Timeout,
+        FailureKind::Credentials => FailedStep::Credentials,
+        FailureKind::Service => FailedStep::Service,
+        FailureKind::Answer => FailedStep::Answer,
+        FailureKind::Request => FailedStep::Request,
     }
 }
 

@@ -27,8 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checkpoint::CheckpointError;
 use crate::client::StreamApi;
+use crate::consumer::Consumer;
 use crate::delivery::{Delivery, ShardIndex};
 use crate::error::SourceError;
+use crate::feed::ShardFeed;
 use crate::limits::{
     CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING,
     SHARED_CHECKPOINT_INTERVAL, STALL_PATIENCE,
@@ -36,13 +38,16 @@ use crate::limits::{
 use crate::lineage::ListingTicket;
 use crate::listing::{Listing, list_all};
 use crate::loss::OnLoss;
+use crate::numbering::Decompress;
 use crate::pacing::Pace;
+use crate::polling::PollingFeed;
 use crate::progress::Progress;
 use crate::reader::{FromReader, ShardReader, WallClock};
 use crate::retention::Retention;
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
 use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
+use crate::subscribing::SubscribedFeed;
 use losses::Losses;
 use outcomes::append;
 use releases::Releases;
@@ -66,6 +71,26 @@ pub(crate) struct Parts {
     pub(crate) watch: WatchSettings,
     /// The checkpoint follows what the topic's consumers have released.
     pub(crate) awaits_release: bool,
+    pub(crate) decompress: Decompress,
+    /// Where shards are read by fan-out.
+    pub(crate) consumer: Option<Arc<Consumer>>,
+}
+
+impl Parts {
+    /// Where a shard's records come from.
+    fn feed(&self, shard: &ShardId) -> Box<dyn ShardFeed> {
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        let (api, shard) = (self.api.clone(), shard.clone());
+        let polling = PollingFeed::new(api, shard.clone(), self.pace, clock, metrics);
+        let Some(consumer) = self.consumer.clone() else {
+            return Box::new(polling);
+        };
+        let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
+        let target = self.api.target();
+        Box::new(SubscribedFeed::new(
+            consumer, target, shard, polling, clock, metrics,
+        ))
+    }
 }
 
 /// What a task of the session reports.
@@ -334,7 +359,8 @@ impl Session {
             }
             self.recount = true;
             let reader = ShardReader {
-                api: self.parts.api.clone(),
+                feed: self.parts.feed(&id),
+                target: self.parts.api.target().clone(),
                 shard: id.clone(),
                 index,
                 from: order.from,
@@ -342,9 +368,8 @@ impl Session {
                 unread_since_ms: order.unread_since_ms,
                 retention: self.parts.retention.clone(),
                 on_loss: self.parts.on_loss,
-                pace: self.parts.pace,
+                decompress: self.parts.decompress,
                 clock: self.parts.clock.clone(),
-                metrics: self.parts.metrics.clone(),
                 in_doubt: false,
                 out: self.to_session.clone(),
             };

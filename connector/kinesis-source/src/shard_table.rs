@@ -17,8 +17,9 @@ use millpond_leases::LeaseStore;
 use tokio::sync::watch;
 
 use crate::checkpoint::{
-    Aggregated, CheckpointError, CheckpointStore, PinnedStart, ShardCheckpoint, StreamCheckpoint,
+    CheckpointError, CheckpointStore, PinnedStart, ShardCheckpoint, StreamCheckpoint,
 };
+use crate::numbering::Numbering;
 use crate::shard::{HashKeyRange, ShardId};
 
 /// What is remembered of the stream as a whole.
@@ -37,8 +38,8 @@ pub struct StreamHead {
 pub struct ShardRow {
     /// How far it is delivered.
     pub checkpoint: ShardCheckpoint,
-    /// What was made of aggregated records when its events were numbered.
-    pub aggregated: Aggregated,
+    /// By which rules its events were numbered.
+    pub aggregated: Numbering,
     /// Where to begin in it, where that is not where the stream begins.
     pub start: Option<PinnedStart>,
     /// The hash keys whose records it takes.
@@ -157,7 +158,7 @@ impl Alone {
     }
 }
 
-fn row(checkpoint: &ShardCheckpoint, aggregated: Aggregated) -> ShardRow {
+fn row(checkpoint: &ShardCheckpoint, aggregated: Numbering) -> ShardRow {
     ShardRow {
         checkpoint: checkpoint.clone(),
         aggregated,
@@ -196,7 +197,7 @@ impl ShardTable for Alone {
             stream: head.stream,
             stream_created_ms: head.stream_created_ms,
             start: head.start,
-            aggregated: Aggregated::default(),
+            aggregated: Numbering::default(),
             shards: BTreeMap::new(),
         });
         Ok(StreamHead {

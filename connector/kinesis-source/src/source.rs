@@ -13,8 +13,10 @@ use crate::checkpoint::{CheckpointStore, PinnedStart, StreamCheckpoint};
 use crate::classify::Operation;
 use crate::client::{StreamApi, StreamState, StreamSummary};
 use crate::config::{CheckpointAfter, SourceConfig, Start};
+use crate::consumer::Consumer;
 use crate::delivery::Delivery;
 use crate::error::SourceError;
+use crate::fan_out::FanOut;
 use crate::listing::list_all;
 use crate::loss::{OnLoss, tell};
 use crate::reader::WallClock;
@@ -38,6 +40,8 @@ pub struct KinesisSource {
     /// Who this process is among those that share the shards.
     worker: Option<Worker>,
     admin: Option<Arc<dyn StreamAdmin>>,
+    /// Shards are read by fan-out.
+    fan_out: Option<FanOut>,
     clock: WallClock,
 }
 
@@ -55,6 +59,7 @@ impl KinesisSource {
             table: Arc::new(Alone::new(checkpoints)),
             worker: None,
             admin: None,
+            fan_out: None,
             clock: Arc::new(system_clock),
         }
     }
@@ -73,8 +78,24 @@ impl KinesisSource {
             table,
             worker: Some(worker),
             admin: None,
+            fan_out: None,
             clock: Arc::new(system_clock),
         }
+    }
+
+    /// Has the shards pushed by enhanced fan-out, instead of polling them.
+    #[must_use]
+    pub fn with_fan_out(mut self, fan_out: FanOut) -> Self {
+        self.fan_out = Some(fan_out);
+        self
+    }
+
+    async fn consumer(&self) -> Result<Option<Arc<Consumer>>, SourceError> {
+        let Some(fan_out) = self.fan_out.clone() else {
+            return Ok(None);
+        };
+        let consumer = Consumer::register(fan_out, self.api.target()).await?;
+        Ok(consumer.map(Arc::new))
     }
 
     /// Takes the time of day from elsewhere, milliseconds since the Unix epoch: for simulation.
@@ -116,7 +137,7 @@ impl KinesisSource {
             },
         };
         self.check_stream(&head, &summary)?;
-        let aggregated = self.config.aggregated;
+        let aggregated = self.config.numbering();
         let numbered_as = match &self.worker {
             // One choice holds for all shards; where they are shared, each is looked at when it is taken.
             None => found.shards.values().next().map(|row| row.aggregated),
@@ -279,9 +300,13 @@ pub(crate) fn system_clock() -> i64 {
 impl Source for KinesisSource {
     async fn run(self: Box<Self>, context: ConnectorContext) -> anyhow::Result<()> {
         let partition_count = context.topic.partition_count();
-        let (roster, summary) = tokio::select! {
+        let prepare = async {
+            let (roster, summary) = self.prepare(&context.topic, &context.metrics).await?;
+            Ok::<_, SourceError>((roster, summary, self.consumer().await?))
+        };
+        let (roster, summary, consumer) = tokio::select! {
             biased;
-            prepared = self.prepare(&context.topic, &context.metrics) => prepared?,
+            prepared = prepare => prepared?,
             // Nothing was read yet: there is nothing to bring to safety.
             () = context.drain.cancelled() => return Ok(()),
         };
@@ -294,7 +319,7 @@ impl Source for KinesisSource {
             &stream,
             partition_count,
             self.config.batching,
-            self.config.aggregated,
+            self.config.numbering(),
         );
         let delivery = match awaits_release {
             true => delivery.awaiting_release(),
@@ -304,7 +329,7 @@ impl Source for KinesisSource {
             api: self.api,
             table: self.table.clone(),
             topic: context.topic,
-            metrics: context.metrics,
+            metrics: context.metrics.clone(),
             clock: self.clock,
             pace: self.config.pace,
             retention: Retention::new(summary.retention_ms),
@@ -315,14 +340,19 @@ impl Source for KinesisSource {
                 scaling: self.config.scaling,
                 admin: self.admin,
             },
+            decompress: self.config.decompress,
+            consumer: consumer.clone(),
         };
         let shared = self.worker.as_ref().and_then(|worker| {
             let sharing = self.table.sharing()?;
-            Some(Shared::start(sharing, worker))
+            Some(Shared::start(sharing, worker, context.metrics.clone()))
         });
         Session::new(parts, roster, delivery, shared)
             .run(context.drain)
             .await?;
+        if let Some(consumer) = consumer {
+            consumer.leave().await;
+        }
         Ok(())
     }
 }

@@ -192,28 +192,51 @@ async fn events_of_another_shard_are_dropped_unless_they_are_to_be_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_broken_one_and_any_with_the_setting_off_are_taken_as_they_are() {
+async fn a_broken_one_is_one_dead_letter_as_it_was() {
     let case = &cases()["many keys"];
     let mut broken = bytes(&case.record);
     broken[20] ^= 1;
-    for (aggregated, record) in [
-        (Aggregated::Auto, broken),
-        (Aggregated::Off, bytes(&case.record)),
-    ] {
-        let stream = ModelStream::new(1, ModelConfig::default());
-        let topic = Arc::new(MemoryTopic::new(2));
-        let store: Arc<dyn CheckpointStore> = Arc::new(MemoryCheckpoints::default());
-        stream.put_many(5);
-        stream.put("key", record);
-        stream.put_many(5);
-        let running = run(&stream, aggregated, &store, &topic);
-        running.caught_up().await;
-        let metrics = running.metrics.clone();
-        running.drained().await;
-        assert_eq!(verify(&stream, &topic), 0);
-        let expected = u64::from(aggregated == Aggregated::Auto);
-        assert_eq!(metrics.aggregates_broken.get(), expected);
+    let stream = ModelStream::new(1, ModelConfig::default());
+    let topic = Arc::new(MemoryTopic::new(2));
+    let store: Arc<dyn CheckpointStore> = Arc::new(MemoryCheckpoints::default());
+    for _ in 0..3 {
+        put(&stream, case, "any", true);
+        let record = NewRecord::new("key", None, broken.clone()).expect("a record");
+        stream
+            .with_model(|model, now| model.put_record(now, "events", record, None))
+            .expect("accepted");
     }
+    let running = run(&stream, Aggregated::Auto, &store, &topic);
+    running.caught_up().await;
+    let metrics = running.metrics.clone();
+    running.drained().await;
+    let events: usize = 3 * (case.events.len() + 6);
+    assert_eq!(verify(&stream, &topic), 0);
+    assert_eq!(topic.len(), events + 3);
+    assert_eq!(topic.letters(), vec![("aggregate".to_owned(), broken); 3]);
+    assert_eq!(metrics.aggregates_broken.get(), 3);
+    // It is passed by the checkpoint like any other.
+    let running = run(&stream, Aggregated::Auto, &store, &topic);
+    running.caught_up().await;
+    running.drained().await;
+    assert_eq!(topic.len(), events + 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_the_setting_off_any_is_taken_as_it_is() {
+    let case = &cases()["many keys"];
+    let stream = ModelStream::new(1, ModelConfig::default());
+    let topic = Arc::new(MemoryTopic::new(2));
+    let store: Arc<dyn CheckpointStore> = Arc::new(MemoryCheckpoints::default());
+    stream.put_many(5);
+    stream.put("key", bytes(&case.record));
+    stream.put_many(5);
+    let running = run(&stream, Aggregated::Off, &store, &topic);
+    running.caught_up().await;
+    let metrics = running.metrics.clone();
+    running.drained().await;
+    assert_eq!(verify(&stream, &topic), 0);
+    assert_eq!(metrics.aggregates_broken.get(), 0);
 }
 
 /// What was sent after the last checkpoint was numbered by the old setting: the new one must not

@@ -38,11 +38,43 @@ fn the_least_and_the_most_are_accepted() {
             4,
         ),
         ("stream: events\nstart: trim-horizon", 4),
+        ("stream: events\nmode: polling\ndecompress: auto", 4),
+        ("stream: events\nmode: fan-out\ndecompress: zstd", 4),
+        (
+            "stream: events\nmode: fan-out\nconsumer-name: c\nfall-back: polling\nremove-consumer: true",
+            4,
+        ),
+        (
+            "stream: events\nmode: fan-out\nlease-table: leases\nremove-consumer: false",
+            4,
+        ),
     ] {
         let (problems, connector) = validate_section(kind(), section);
         assert_eq!(problems.errors(), 0, "{section}: {problems:?}");
         let connector = connector.expect("valid");
         assert_eq!(connector.topic_partitions(), Some(partitions));
+    }
+}
+
+#[test]
+fn settings_of_fan_out_do_nothing_without_it_and_take_no_consumer_from_others() {
+    let polling = said(
+        "stream: events\nconsumer-name: c\nfall-back: polling\nremove-consumer: true\ndecompress: lz4",
+    );
+    for mistake in ["consumer-name", "fall-back", "remove-consumer", "lz4"] {
+        assert!(
+            polling.contains(mistake),
+            "`{mistake}` is not said: {polling}"
+        );
+    }
+    let shared = said(
+        "stream: events\nmode: fan-out\nconsumer-name: no spaces\nlease-table: leases\nremove-consumer: true",
+    );
+    for mistake in ["is no name of a consumer", "would take the consumer from"] {
+        assert!(
+            shared.contains(mistake),
+            "`{mistake}` is not said: {shared}"
+        );
     }
 }
 
@@ -122,7 +154,7 @@ fn the_sample_and_the_manifest_name_every_setting() {
     let sample = include_str!("../sample-config.yaml");
     let manifest = include_str!("../Connector.toml");
     let readme = include_str!("../README.md");
-    assert_eq!(properties.len(), 27);
+    assert_eq!(properties.len(), 32);
     for name in properties.keys() {
         assert!(
             sample.contains(&format!("{name}:")),

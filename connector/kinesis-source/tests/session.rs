@@ -15,6 +15,7 @@ use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
 use millpond_kinesis_source::classify::{FailedStep, Failure, Operation};
 use millpond_kinesis_source::config::{SourceConfig, Start};
 use proptest::prelude::*;
+use support::fan_out::fan_out;
 use support::stream::{ModelStream, service, unreachable};
 use support::topic::MemoryTopic;
 use support::{Running, check, context, spawn, until};
@@ -45,8 +46,25 @@ fn run(
 ) -> Running {
     let source =
         KinesisSource::new(stream.clone(), config, store.clone()).with_clock(stream.clock());
+    let source = match is_pushed() {
+        true => source.with_fan_out(fan_out(stream)),
+        false => source,
+    };
     let source: Box<dyn Source> = Box::new(source);
     spawn(source, context(topic))
+}
+
+/// True where these tests are those of fan-out: `session_by_fan_out.rs` holds it to the same assertions.
+fn is_pushed() -> bool {
+    env!("CARGO_CRATE_NAME") == "session_by_fan_out"
+}
+
+/// The call that begins to read at a position.
+fn opening() -> Operation {
+    match is_pushed() {
+        true => Operation::Subscribe,
+        false => Operation::ShardIterator,
+    }
 }
 
 fn verify(stream: &ModelStream, topic: &MemoryTopic) -> usize {
@@ -229,23 +247,23 @@ async fn faults_of_the_service_cost_time_and_no_events() {
             unreachable(),
         ],
     );
-    stream.fail(Operation::ShardIterator, vec![throttle.clone(); 4]);
-    stream.fail(
-        Operation::Read,
-        vec![
-            throttle.clone(),
-            expired.clone(),
-            service("InternalFailureException", 500),
-            expired.clone(),
-            expired.clone(),
-            expired,
-            throttle,
-            unreachable(),
-        ],
-    );
+    stream.fail(opening(), vec![throttle.clone(); 4]);
+    let in_the_middle = [
+        throttle.clone(),
+        expired.clone(),
+        service("InternalFailureException", 500),
+        expired.clone(),
+        expired.clone(),
+        expired,
+        throttle,
+        unreachable(),
+    ];
+    stream.break_reading(&in_the_middle);
     let running = run(&stream, SourceConfig::default(), &memory(), &topic);
     running.caught_up().await;
-    assert_eq!(running.metrics.source_throttles.get(), 2);
+    let throttles = running.metrics.source_throttles.get();
+    // Those of iterators are not of reading; those of subscriptions are.
+    assert_eq!(throttles, if is_pushed() { 6 } else { 2 });
     running.drained().await;
     assert_eq!(verify(&stream, &topic), 0);
 }
@@ -300,12 +318,9 @@ async fn a_held_topic_stops_reading_and_expired_iterators_lose_nothing() {
     assert_eq!(running.metrics.source_bytes.get(), taken);
     assert_eq!(stream.count(Operation::Read), reads);
     topic.held.store(false, Ordering::Relaxed);
-    let iterators = stream.count(Operation::ShardIterator);
+    let opened = stream.count(opening());
     running.caught_up().await;
-    assert!(
-        stream.count(Operation::ShardIterator) > iterators,
-        "none had expired"
-    );
+    assert!(stream.count(opening()) > opened, "none had expired");
     running.drained().await;
     assert_eq!(verify(&stream, &topic), 0);
 }
@@ -522,14 +537,20 @@ async fn an_idle_source_asks_seldom_and_lists_once_a_minute() {
     let topic = Arc::new(MemoryTopic::new(1));
     let running = run(&stream, SourceConfig::default(), &memory(), &topic);
     running.caught_up().await;
-    let (reads, lists) = (
+    let (reads, lists, opened) = (
         stream.count(Operation::Read),
         stream.count(Operation::ListShards),
+        stream.count(opening()),
     );
     sleep(Duration::from_secs(600)).await;
     let reads = stream.count(Operation::Read) - reads;
     let lists = stream.count(Operation::ListShards) - lists;
-    assert!((590..=630).contains(&reads), "{reads}");
+    let opened = stream.count(opening()) - opened;
+    match is_pushed() {
+        // Renewed before five minutes are over.
+        true => assert_eq!((reads, opened), (0, 2)),
+        false => assert!((590..=630).contains(&reads) && opened == 0, "{reads}"),
+    }
     assert!((9..=10).contains(&lists), "{lists}");
     running.drained().await;
 }
@@ -574,7 +595,7 @@ proptest! {
                     1 => sleep(Duration::from_millis(u64::from(pick % 3_000))).await,
                     2 => topic.failures.store(u32::from(pick % 6), Ordering::Relaxed),
                     3 => topic.delay_ms.store(u64::from(pick % 800), Ordering::Relaxed),
-                    4 => stream.fail(Operation::Read, vec![
+                    4 => stream.break_reading(&[
                         service("ExpiredIteratorException", 400),
                         unreachable(),
                         service("ProvisionedThroughputExceededException", 400),

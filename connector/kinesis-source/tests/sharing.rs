@@ -345,7 +345,7 @@ fn foreign(
             progress,
             ..ShardCheckpoint::not_begun(parents, None)
         },
-        aggregated: Aggregated::Auto,
+        aggregated: Aggregated::Auto.into(),
         start: None,
         hash_keys: None,
         children: Vec::new(),

@@ -112,7 +112,7 @@ fn row(progress: Progress, parents: Vec<ShardId>) -> ShardRow {
             progress,
             ..ShardCheckpoint::not_begun(parents, Some(7))
         },
-        aggregated: Aggregated::Auto,
+        aggregated: Aggregated::Auto.into(),
         start: None,
         hash_keys: Some(HashKeyRange {
             first: 0,

@@ -16,15 +16,18 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
 use millpond_connector::aws::AwsSettings;
 use millpond_kinesis_local::{Server, ServerConfig, ServerHandle};
+use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint::CheckpointStore;
 use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
 use millpond_kinesis_source::classify::FailedStep;
 use millpond_kinesis_source::client::{ReadFrom, ShardIterator, ShardScope, StreamApi as _};
 use millpond_kinesis_source::config::{SourceConfig, Start};
+use millpond_kinesis_source::fan_out::{FallBack, FanOut};
 use millpond_kinesis_source::sdk::SdkStream;
+use millpond_kinesis_source::sdk_fan_out::SdkFanOut;
 use millpond_kinesis_source::shard::ShardId;
 use support::topic::MemoryTopic;
-use support::{Running, check, start, until};
+use support::{Running, check, context, spawn, start, until};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -35,6 +38,12 @@ struct Wire {
     put: BTreeMap<String, Vec<Vec<u8>>>,
     topic: Arc<MemoryTopic>,
     dir: tempfile::TempDir,
+    runs: AtomicU64,
+}
+
+/// True where these tests are those of fan-out: `wire_by_fan_out.rs` holds it to the same assertions.
+fn is_pushed() -> bool {
+    env!("CARGO_CRATE_NAME") == "wire_by_fan_out"
 }
 
 async fn sdk_config(endpoint: String) -> SdkConfig {
@@ -74,6 +83,7 @@ impl Wire {
             put: BTreeMap::new(),
             topic: Arc::new(MemoryTopic::new(4)),
             dir: tempfile::tempdir().expect("directory"),
+            runs: AtomicU64::new(0),
         }
     }
 
@@ -83,7 +93,24 @@ impl Wire {
 
     fn run(&self, config: SourceConfig) -> Running {
         let api = Arc::new(SdkStream::new(&self.config, "events"));
-        start(api, config, &self.store(), &self.topic)
+        let source = KinesisSource::new(api, config, self.store());
+        let source = match is_pushed() {
+            true => source.with_fan_out(self.fan_out()),
+            false => source,
+        };
+        spawn(Box::new(source), context(&self.topic))
+    }
+
+    /// Each run has a consumer of its own: a subscription that a killed run leaves behind cannot be taken
+    /// over for five seconds.
+    fn fan_out(&self) -> FanOut {
+        let run = self.runs.fetch_add(1, Ordering::Relaxed);
+        FanOut {
+            api: Arc::new(SdkFanOut::new(&self.config, "events")),
+            consumer_name: format!("source-{run}"),
+            fall_back: FallBack::None,
+            removes_consumer: true,
+        }
     }
 
     async fn put(&mut self, key: &str, event: Vec<u8>) {

@@ -26,8 +26,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use millpond_connector::random;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -155,7 +154,6 @@ pub struct LeaseDriver {
     coordinator: Coordinator,
     wanted: BTreeSet<LeaseId>,
     queue: VecDeque<Change>,
-    random: StdRng,
     started: Instant,
     commands: UnboundedReceiver<Command>,
     events: UnboundedSender<LeaseEvent>,
@@ -187,14 +185,12 @@ impl LeaseDriver {
         let (to_driver, commands) = unbounded_channel();
         let (events, from_driver) = unbounded_channel();
         let shared = Shared::default();
-        let mut random = StdRng::from_os_rng();
         let driver = Self {
             store,
             settings,
-            coordinator: Coordinator::new(worker, settings, random.random()),
+            coordinator: Coordinator::new(worker, settings, random::number()),
             wanted,
             queue: VecDeque::new(),
-            random,
             started: Instant::now(),
             commands,
             events,
@@ -361,7 +357,7 @@ impl LeaseDriver {
     async fn rest(&mut self, rest: Rest, has_left: &mut bool) -> bool {
         let pause = match rest {
             Rest::None => return true,
-            Rest::Pause => self.settings.pause(self.random.random()),
+            Rest::Pause => self.settings.pause(random::number() as u32),
             // A failed beat is repeated soon, while there is something to lose: a table that
             // throttles most of the writes takes one of many.
             Rest::Retry if self.coordinator.is_live(self.now()) => self.settings.beat() / 8,

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use millpond_connector::random;
+
 use crate::row::WorkerId;
 
 const FILE: &str = "worker-id";
@@ -51,7 +53,7 @@ pub fn worker_id(data_dir: &Path) -> Result<WorkerId, WorkerIdError> {
             read(&text).ok_or(WorkerIdError::NoId { path })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let id = format!("{:0DIGITS$x}", rand::random::<u128>());
+            let id = format!("{:016x}{:016x}", random::number(), random::number());
             create(data_dir, &path, &id).map_err(io)?;
             Ok(WorkerId::new(id))
         }

@@ -66,6 +66,9 @@ struct RawS3 {
     /// What happens when events are missing from the topic for good: `halt` stops the topic
     /// partition, `record` records the gap with its bounds and goes on after it. Default: `halt`.
     on_gap: Option<OnGap>,
+    /// Pipelines of the same topic under the same `url` that this one is meant to stand beside: a
+    /// new pipeline name is refused without it, since it may be an old one renamed by mistake.
+    beside: Option<Vec<String>>,
 }
 
 /// Where dead letters go.
@@ -97,6 +100,8 @@ pub struct SinkConfig {
     pub dead_letters: DeadLetterTarget,
     /// What to do about data that is gone for good.
     pub on_gap: OnGap,
+    /// Pipelines of the same topic that this one is meant to stand beside.
+    pub beside: Vec<String>,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -171,6 +176,7 @@ fn validate(
     if !pipeline.is_empty() && pipeline.bytes().all(|byte| byte == b'.') {
         problems.push(section.problem("pipeline", "is no name of a folder"));
     }
+    let beside = settings::beside(section, problems, raw.beside);
     let dead_letters = match raw.dead_letters {
         None => DeadLetterTarget::Default,
         Some(RawDeadLetters::Objects) => DeadLetterTarget::Store,
@@ -197,6 +203,7 @@ fn validate(
         pipeline,
         dead_letters,
         on_gap: raw.on_gap.unwrap_or_default(),
+        beside,
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -246,8 +253,7 @@ impl SinkConfig {
             max_age: self.max_age,
             dead_letters: self.dead_letters,
             on_gap: self.on_gap,
-            // Other pipelines have folders of their own, and are not looked for.
-            beside: Vec::new(),
+            beside: self.beside,
             partitions: self.partitions,
             transforms: self.transforms,
             digests: self.digests,

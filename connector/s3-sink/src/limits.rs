@@ -26,6 +26,9 @@ pub const MAX_IN_FLIGHT_LETTERS: usize = 16;
 /// Bytes of events that make a row group of a Parquet object: they are held until it is written.
 pub const ROW_GROUP_BYTES: usize = 8 << 20;
 
+/// Times that the list of pipelines is read and written again, because another sink wrote it meanwhile.
+pub const ENLIST_ATTEMPTS: u32 = 20;
+
 /// Rows that make a row group: bounds what small events take besides their bytes.
 pub const ROW_GROUP_ROWS: usize = 100_000;
 

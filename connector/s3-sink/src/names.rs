@@ -5,6 +5,7 @@
 //! <prefix>/<pipeline>/_millpond/pipeline.json
 //! <prefix>/<pipeline>/_millpond/ledger/<topic>/<topic partition>.json
 //! <prefix>/<pipeline>/_millpond/dead-letters/<topic>/<topic partition>/<offset>/<index>.json
+//! <prefix>/_millpond/pipelines/<topic>.json
 //! ```
 //!
 //! The file name is the position of the object's first event, so no two objects of a pipeline
@@ -50,17 +51,28 @@ pub fn hour_of(time_ms: i64) -> i64 {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     root: String,
+    /// Of all pipelines.
+    shared: String,
 }
 
 impl Names {
     /// Names below `prefix`, which may be empty.
     #[must_use]
     pub fn new(prefix: &str, pipeline: &str) -> Self {
-        let root = match prefix {
-            "" => pipeline.to_owned(),
-            prefix => format!("{prefix}/{pipeline}"),
+        let below = |name: &str| match prefix {
+            "" => name.to_owned(),
+            prefix => format!("{prefix}/{name}"),
         };
-        Self { root }
+        Self {
+            root: below(pipeline),
+            shared: below(OWN_FOLDER),
+        }
+    }
+
+    /// The list of the pipelines that a topic feeds.
+    #[must_use]
+    pub fn pipelines(&self, topic: &str) -> String {
+        format!("{}/pipelines/{}.json", self.shared, segment(topic))
     }
 
     /// The registration of the pipeline.

@@ -13,12 +13,13 @@ use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
 use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
 use millpond_sink::stored::{
-    StoredError, decode_ledger, decode_registration, encode_ledger, encode_registration,
+    StoredError, decode_ledger, decode_pipelines, decode_registration, encode_ledger,
+    encode_pipelines, encode_registration,
 };
 
 use crate::client::{ObjectApi, Version};
 use crate::error::S3Error;
-use crate::limits::MAX_IN_FLIGHT_LETTERS;
+use crate::limits::{ENLIST_ATTEMPTS, MAX_IN_FLIGHT_LETTERS};
 use crate::names::Names;
 use crate::plan::PlanConfig;
 use crate::plan_writer::ObjectPlans;
@@ -103,6 +104,55 @@ impl ObjectSink {
         Ok(())
     }
 
+    async fn own_registration(&self) -> Result<Option<(Registration, Bytes)>, S3Error> {
+        let name = self.names.registration();
+        let Some(found) = self.objects.get(&name).await? else {
+            return Ok(None);
+        };
+        let known = decode_registration(&found.bytes);
+        let known = known.map_err(|error| self.state_error(&name, &error))?;
+        Ok(Some((known, found.bytes)))
+    }
+
+    /// The pipelines that the topic feeds under this prefix, and the version of their list.
+    async fn list(&self) -> Result<Option<(Vec<(String, Registration)>, Version)>, S3Error> {
+        let name = self.names.pipelines(&self.place.topic);
+        let Some(found) = self.objects.get(&name).await? else {
+            return Ok(None);
+        };
+        let list = decode_pipelines(&found.bytes);
+        let list = list.map_err(|error| self.state_error(&name, &error))?;
+        Ok(Some((list, found.version)))
+    }
+
+    /// Puts the pipeline into the list of its topic, if it is not there.
+    async fn enlist(&self, registration: &Registration) -> Result<(), S3Error> {
+        let (topic, pipeline) = (&self.place.topic, &self.place.pipeline);
+        let name = self.names.pipelines(topic);
+        for _ in 0..ENLIST_ATTEMPTS {
+            let (mut list, version) = match self.list().await? {
+                Some((list, version)) => (list, Some(version)),
+                None => (Vec::new(), None),
+            };
+            if list.iter().any(|(known, _)| known == pipeline) {
+                return Ok(());
+            }
+            list.push((pipeline.clone(), registration.clone()));
+            let bytes = encode_pipelines(topic, &list);
+            let bytes = bytes.map_err(|error| self.state_error(&name, &error))?;
+            let put = match version {
+                None => self.objects.create(&name, bytes).await?,
+                Some(version) => self.objects.replace(&name, bytes, &version).await?,
+            };
+            // Else another sink was first, or it was put and the answer lost: reading tells.
+            if put.is_some() {
+                return Ok(());
+            }
+        }
+        let busy = StoredError::Malformed("it is written faster than it can be read");
+        Err(self.state_error(&name, &busy))
+    }
+
     async fn put_letter(&self, letter: &DeadLetter) -> Result<(), S3Error> {
         let name = self.names.dead_letter(&letter.id);
         let line = letter
@@ -128,17 +178,27 @@ impl Store for ObjectSink {
         let create = self.objects.create(&name, bytes.clone()).await;
         if create.map_err(S3Error::from)?.is_some() {
             self.check_conditions(&name, bytes).await?;
+            self.enlist(registration).await?;
             return Ok(None);
         }
-        let found = self.objects.get(&name).await.map_err(S3Error::from)?;
-        let Some(found) = found else {
+        let Some((known, bytes)) = self.own_registration().await? else {
             let gone = StoredError::Malformed("it was removed just now");
             return Err(self.state_error(&name, &gone).into());
         };
-        let known = decode_registration(&found.bytes);
-        let known = known.map_err(|error| self.state_error(&name, &error))?;
-        self.check_conditions(&name, found.bytes).await?;
+        self.check_conditions(&name, bytes).await?;
+        if known.topic == registration.topic {
+            self.enlist(&known).await?;
+        }
         Ok(Some(known))
+    }
+
+    async fn pipelines(&self) -> Result<Vec<(String, Registration)>, StoreError> {
+        let mut known = self.list().await?.map_or_else(Vec::new, |(list, _)| list);
+        // Registered, and ended before it was in the list.
+        if let Some((own, _)) = self.own_registration().await? {
+            known.push((self.place.pipeline.clone(), own));
+        }
+        Ok(known)
     }
 
     async fn ledger(&self, partition: PartitionId) -> Result<Option<LedgerRow>, StoreError> {

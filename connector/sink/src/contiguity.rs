@@ -7,6 +7,7 @@ use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{ConsumedRecord, Offset};
 use millpond_format::error::DecodeError;
 use millpond_format::header::{Header, Place};
+use millpond_format::origin::Origin;
 
 /// One record of the topic, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +63,19 @@ impl Entry {
         match self {
             Self::Envelope(envelope) => envelope.header.base_offset,
             Self::Plain(record) => record.offset,
+        }
+    }
+
+    /// Time of its earliest event, milliseconds since the Unix epoch; of a record as it is stored,
+    /// when it arrived in the stream. `None` for a record without an origin.
+    #[must_use]
+    pub fn first_time_ms(&self) -> Option<i64> {
+        match self {
+            Self::Envelope(envelope) => Some(envelope.header.first_time_ms()),
+            Self::Plain(record) => {
+                let origin = Origin::parse(record.key.as_deref()?).ok()?;
+                Some(origin.arrival_ms)
+            }
         }
     }
 

@@ -119,13 +119,19 @@ impl SinkError {
             Self::Topic(error) => matches!(
                 error,
                 TopicError::Damaged { .. }
+                    | TopicError::OffsetOutOfRange { .. }
                     | TopicError::Transform {
                         offset: Some(_),
                         ..
                     }
             ),
+            Self::Ledger { source, .. } => matches!(
+                source,
+                LedgerError::Gone { .. }
+                    | LedgerError::OtherGaps { .. }
+                    | LedgerError::TooManyGaps { .. }
+            ),
             Self::Store(_)
-            | Self::Ledger { .. }
             | Self::DeadLetters(_)
             | Self::Registry(_)
             | Self::Leases(_)

@@ -1,28 +1,24 @@
 //! One topic partition's place in the ledger, and the steps that move it: plan, intent, write.
 
+mod decide;
+
 use std::sync::Arc;
 
-use millpond_connector::metrics::Metrics;
+use millpond_connector::metrics::{Counter, Metrics};
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds, PartitionId, Topic, Transform};
-use millpond_format::gap::{Gap, list_text};
-use millpond_format::limits::MAX_GAPS_BYTES;
-use tokio::time::sleep;
+use millpond_format::gap::Gap;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::configuration;
-use crate::contiguity::{Coverage, Entry, Jumps, cover};
-use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit_past};
 use crate::error::SinkError;
 use crate::gaps::{OnGap, PlanGaps};
 use crate::ledger::{Done, Intent, LedgerError, LedgerRow, Resume, Step};
 use crate::letter_queue::DeadLetters;
-use crate::limits::{REREAD_WAIT, REREADS};
-use crate::marks::Marks;
-use crate::origins::Cutoffs;
-use crate::partition::{Input, Reading};
-use crate::placement::is_packer;
-use crate::store::{PlanInput, PlanWriter, Store};
+use crate::reading::{Input, Reading};
+use crate::store::{PlanWriter, Store};
+use decide::may_remove;
 
 /// What the topic partitions of a sink share.
 #[derive(Clone)]
@@ -194,6 +190,11 @@ impl Core {
     /// # Errors
     /// [`SinkError`] when the store or the ledger refuses.
     pub async fn commit(&mut self) -> Result<(), SinkError> {
+        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.flush_micros);
+        self.commit_done().await
+    }
+
+    async fn commit_done(&mut self) -> Result<(), SinkError> {
         if self.done.is_some() {
             let step = self.ledger.commit(self.done.as_ref());
             self.step(step).await?;
@@ -208,6 +209,7 @@ impl Core {
     /// # Errors
     /// [`SinkError`]; the ledger then says what to do again.
     pub async fn flush(&mut self, input: Input, replay: bool) -> Result<(), SinkError> {
+        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.flush_micros);
         let (from, to) = (input.from, input.to);
         let decided = match replay.then_some(self.ledger.intent.as_ref()).flatten() {
             Some(intent) => {
@@ -230,7 +232,7 @@ impl Core {
         if mutation::is(Mutation::CommitBeforeWrite) {
             let marks = decided.marks.clone();
             self.done = Some(Done { to, marks });
-            self.commit().await?;
+            self.commit_done().await?;
         }
         self.keep_gaps(from, &decided.gaps).await?;
         let written = self.writer.write().await;
@@ -246,134 +248,9 @@ impl Core {
         Ok(())
     }
 
-    /// A hole is read again. One that stays is an error, or a gap if the operator chose so.
-    async fn decide_after_rereads(&mut self, mut input: Input) -> Result<Decided, SinkError> {
-        let (from, to) = (input.from, input.to);
-        let partition = self.partition;
-        let rereads = match self.shared.on_gap {
-            OnGap::Halt => 1,
-            OnGap::Record => REREADS,
-        };
-        for reread in 0..rereads {
-            match self.decide(&input, OnGap::Halt).await {
-                Err(hole) if is_hole(&hole) => {
-                    warn!(partition, from, to, %hole, "reads the records once more");
-                    sleep(REREAD_WAIT * reread).await;
-                    input = self.read_again(from, to).await?;
-                }
-                other => return other,
-            }
-        }
-        match (self.decide(&input, OnGap::Halt).await, self.shared.on_gap) {
-            (Err(hole), OnGap::Record) if is_hole(&hole) => {
-                self.decide(&input, OnGap::Record).await
-            }
-            (other, _) => other,
-        }
-    }
-
-    /// The decision of an open plan, which must come out as it did before.
-    async fn decide_again(
-        &mut self,
-        input: &Input,
-        recorded: &[Gap],
-    ) -> Result<Decided, SinkError> {
-        let on_gap = match recorded {
-            [] => OnGap::Halt,
-            _ => OnGap::Record,
-        };
-        let decided = self.decide(input, on_gap).await?;
-        if decided.gaps == recorded {
-            return Ok(decided);
-        }
-        Err(SinkError::Ledger {
-            partition: self.partition,
-            source: LedgerError::OtherGaps {
-                from: input.from,
-                to: input.to,
-                found: list_text(&decided.gaps),
-                recorded: list_text(recorded),
-            },
-        })
-    }
-
-    /// From what was read to a plan; asks the topic for origins where ordinals do not tell.
-    async fn decide(&mut self, input: &Input, on_gap: OnGap) -> Result<Decided, SinkError> {
-        let partition = self.partition;
-        let (from, to) = (input.from, input.to);
-        let jumps = Jumps {
-            filtered: may_remove(&self.shared.transforms, &input.entries),
-            holes: &input.holes,
-            pass: on_gap == OnGap::Record,
-        };
-        let covered = cover(&input.entries, from..to, jumps);
-        let Coverage {
-            units,
-            removed,
-            gaps: lost,
-        } = covered.map_err(|source| SinkError::Contiguity { partition, source })?;
-        let mut tools = Workbench::default();
-        let mut cutoffs = Cutoffs::new();
-        let marks = self
-            .done
-            .as_ref()
-            .map_or(&self.ledger.marks, |done| &done.marks);
-        let whole = self.ledger.start == 0;
-        let admission = loop {
-            let outcome = admit_past(on_gap, &units, removed, marks, whole, &cutoffs, &mut tools)
-                .map_err(|source| SinkError::Dedup { partition, source })?;
-            let question = match outcome {
-                Outcome::Admitted(admission) => break admission,
-                Outcome::NeedsOrigins(question) => question,
-            };
-            let reading = Reading::new(self.shared.clone(), partition, question.base_offset);
-            let keys = reading.stored_keys(question.last_offset + 1).await?;
-            let keys = keys.iter().map(|key| key.as_deref().unwrap_or_default());
-            let cutoff = question.answer(keys).ok_or_else(|| SinkError::Dedup {
-                partition,
-                source: DedupError::Origins {
-                    stream: question.chain.stream.clone(),
-                    shard: question.chain.shard.clone(),
-                    base_offset: question.base_offset,
-                },
-            })?;
-            cutoffs.insert(question.chain, cutoff);
-        };
-        let Admission {
-            entries,
-            marks,
-            duplicates,
-            gaps: missing,
-        } = admission;
-        let lost = lost.into_iter().map(|hole| Gap::Offsets {
-            from: hole.start,
-            to: hole.end,
-        });
-        let gaps: Vec<Gap> = lost.chain(missing).collect();
-        if list_text(&gaps).len() > MAX_GAPS_BYTES {
-            let gaps = gaps.len();
-            let source = LedgerError::TooManyGaps { from, to, gaps };
-            return Err(SinkError::Ledger { partition, source });
-        }
-        let input = PlanInput {
-            from,
-            to,
-            entries: &entries,
-            is_first: self.ledger.plan == 0,
-            tools: &mut tools,
-        };
-        let planned = self.writer.plan(input).await;
-        planned.map_err(|error| SinkError::of_store(partition, error))?;
-        Ok(Decided {
-            marks,
-            duplicates,
-            gaps,
-        })
-    }
-
     /// Counts and shows gaps, and makes them durable for good. They are in the intent already.
     async fn keep_gaps(&self, from: Offset, gaps: &[Gap]) -> Result<(), SinkError> {
-        if gaps.is_empty() {
+        if gaps.is_empty() || mutation::is(Mutation::GapNotRecorded) {
             return Ok(());
         }
         let partition = self.partition;
@@ -399,13 +276,18 @@ impl Core {
             return Ok(());
         };
         self.keep_gaps(from, &gaps).await?;
-        let marks = self.ledger.marks.clone();
+        let mut marks = self.ledger.marks.clone();
+        if may_remove(&self.shared.transforms, &[]) {
+            // Ordinals of the plan that are missing were removed, or went with it: see `decide`.
+            marks.remove(to - from);
+        }
         self.done = Some(Done { to, marks });
         Ok(())
     }
 
     async fn step(&mut self, step: Step) -> Result<(), SinkError> {
         let partition = self.partition;
+        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.ledger_micros);
         let ledger_error = |source| SinkError::Ledger { partition, source };
         let Shared { store, .. } = &*self.shared;
         let put = store.put_ledger(partition, &step.row, step.seen.as_ref());
@@ -477,35 +359,26 @@ impl Core {
     }
 }
 
-/// What a plan comes to.
-struct Decided {
-    marks: Marks,
-    duplicates: u64,
-    gaps: Vec<Gap>,
+/// Adds the time until it is dropped to a counter.
+struct Timed {
+    metrics: Arc<Metrics>,
+    counter: fn(&Metrics) -> &Counter,
+    began: Instant,
 }
 
-/// True when SmartModules may have removed records unseen: any but the packer, which counts
-/// what it is given. A lone step under a name of the user's is a packer if it makes envelopes.
-fn may_remove(transforms: &[Transform], entries: &[Entry]) -> bool {
-    let is_packed = || {
-        let mut entries = entries.iter();
-        entries.any(|entry| matches!(entry, Entry::Envelope(_)))
-    };
-    match transforms {
-        [] => false,
-        [step] => !is_packer(step) && !is_packed(),
-        _ => true,
+impl Timed {
+    fn new(metrics: &Arc<Metrics>, counter: fn(&Metrics) -> &Counter) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            counter,
+            began: Instant::now(),
+        }
     }
 }
 
-/// True for what a second read of the same records may mend.
-fn is_hole(error: &SinkError) -> bool {
-    matches!(
-        error,
-        SinkError::Contiguity { .. }
-            | SinkError::Dedup {
-                source: DedupError::Gap { .. } | DedupError::Inside { .. },
-                ..
-            }
-    )
+impl Drop for Timed {
+    fn drop(&mut self) {
+        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        (self.counter)(&self.metrics).add(micros);
+    }
 }

@@ -251,13 +251,18 @@ impl LedgerRow {
             Some(_) if mutation::is(Mutation::ReplaySkipped) => Ok(Resume::Read {
                 from: self.committed,
             }),
-            Some(intent) if intent.fingerprint != fingerprint => Err(LedgerError::Fingerprint {
-                from: intent.from,
-                to: intent.to,
-                recorded: intent.fingerprint.clone(),
-                ours: fingerprint.to_owned(),
-                why: "it was not recorded",
-            }),
+            Some(intent)
+                if intent.fingerprint != fingerprint
+                    && !mutation::is(Mutation::OldConfigurationIgnored) =>
+            {
+                Err(LedgerError::Fingerprint {
+                    from: intent.from,
+                    to: intent.to,
+                    recorded: intent.fingerprint.clone(),
+                    ours: fingerprint.to_owned(),
+                    why: "it was not recorded",
+                })
+            }
             Some(&Intent { from, to, .. }) => Ok(Resume::Replay { from, to }),
         }
     }
@@ -404,163 +409,5 @@ impl Intent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BOUNDS: OffsetBounds = OffsetBounds {
-        earliest: 10,
-        end: 100,
-    };
-
-    fn row() -> LedgerRow {
-        LedgerRow::claim(None, "a", 10).row
-    }
-
-    fn done(to: Offset) -> Done {
-        Done {
-            to,
-            marks: Marks::default(),
-        }
-    }
-
-    #[test]
-    fn a_plan_commits_the_one_before() {
-        let first = row().begin(None, 20, "f", vec![]);
-        assert_eq!((first.row.plan, first.row.committed), (1, 10));
-        let second = first.row.begin(Some(&done(20)), 35, "f", vec![]);
-        assert_eq!((second.row.plan, second.row.committed), (2, 20));
-        let intent = second.row.intent.clone().expect("open");
-        assert_eq!((intent.from, intent.to), (20, 35));
-        assert_eq!(second.seen, Some(first.row));
-        let last = second.row.commit(Some(&done(35)));
-        assert_eq!(
-            (last.row.plan, last.row.committed, last.row.intent),
-            (3, 35, None)
-        );
-    }
-
-    #[test]
-    fn no_two_rows_of_a_history_look_alike_to_a_condition() {
-        let claimed = row();
-        let first = claimed.begin(None, 20, "f", vec![]).row;
-        let second = first.begin(Some(&done(20)), 35, "f", vec![]).row;
-        let committed = second.commit(Some(&done(35))).row;
-        let third = committed.begin(None, 40, "f", vec![]).row;
-        let taken = LedgerRow::claim(Some(&third), "b", 10).row;
-        let history = [claimed, first, second, committed, third, taken];
-        let seen: std::collections::BTreeSet<_> =
-            history.iter().map(|row| (row.epoch, row.plan)).collect();
-        assert_eq!(seen.len(), history.len());
-    }
-
-    #[test]
-    fn an_intent_survives_its_text_and_follows_what_is_committed() {
-        let mut open = row().begin(None, 20, "f", vec![]).row;
-        let intent = open.intent.clone().expect("open");
-        assert_eq!(Intent::parse(&intent.text()), Some(intent));
-        for text in ["", "1", "1/2", "a/2/f", "1/b/f", "1/2/f/", "1/2/f/hole"] {
-            assert_eq!(Intent::parse(text), None, "{text}");
-        }
-        assert_eq!((row().problem(), open.problem()), (None, None));
-        open.committed += 1;
-        assert!(open.problem().is_some());
-    }
-
-    #[test]
-    fn an_open_plan_is_replayed_and_only_with_the_same_configuration() {
-        let open = row().begin(None, 20, "f", vec![]).row;
-        let taken = LedgerRow::claim(Some(&open), "b", 0).row;
-        assert_eq!(taken.epoch, 2);
-        assert_eq!(
-            taken.resume("f", BOUNDS, OnGap::Halt),
-            Ok(Resume::Replay { from: 10, to: 20 })
-        );
-        let refused = taken.resume("g", BOUNDS, OnGap::Halt);
-        assert!(matches!(
-            refused,
-            Err(LedgerError::Fingerprint {
-                from: 10,
-                to: 20,
-                ..
-            })
-        ));
-        let idle = open.commit(Some(&done(20))).row;
-        assert_eq!(
-            idle.resume("g", BOUNDS, OnGap::Halt),
-            Ok(Resume::Read { from: 20 })
-        );
-    }
-
-    #[test]
-    fn a_topic_that_lost_or_never_had_the_offsets_is_refused() {
-        let at = |earliest, end| OffsetBounds { earliest, end };
-        let gone = row().resume("f", at(11, 100), OnGap::Halt);
-        assert_eq!(
-            gone,
-            Err(LedgerError::Gone {
-                committed: 10,
-                earliest: 11
-            })
-        );
-        let ahead = row().resume("f", at(0, 9), OnGap::Halt);
-        assert_eq!(
-            ahead,
-            Err(LedgerError::Ahead {
-                committed: 10,
-                end: 9
-            })
-        );
-        let open = row().begin(None, 20, "f", vec![]).row;
-        let ahead = open.resume("f", at(0, 19), OnGap::Halt);
-        assert_eq!(
-            ahead,
-            Err(LedgerError::Ahead {
-                committed: 20,
-                end: 19
-            })
-        );
-    }
-
-    #[test]
-    fn a_failed_condition_is_our_own_lost_answer_or_somebody_else() {
-        let step = row().begin(None, 20, "f", vec![]);
-        assert_eq!(step.judge(Some(&step.row)), Ok(()));
-        let other = LedgerRow::claim(Some(&row()), "b", 0).row;
-        assert_eq!(
-            step.judge(Some(&other)),
-            Err(LedgerError::Fenced {
-                ours: 1,
-                theirs: 2,
-                owner: "b".into()
-            })
-        );
-        assert_eq!(step.judge(None), Err(LedgerError::Changed));
-    }
-
-    #[test]
-    fn what_is_gone_is_passed_over_only_when_told_to() {
-        let at = |earliest| OffsetBounds { earliest, end: 100 };
-        let resume = |row: &LedgerRow, earliest| row.resume("f", at(earliest), OnGap::Record);
-        // Nothing is open: the reader finds the hole and the next plan records it.
-        assert_eq!(resume(&row(), 15), Ok(Resume::Read { from: 10 }));
-        // A plan with a hole at its start needs only what comes after it.
-        let hole = Gap::Offsets { from: 10, to: 15 };
-        let open = row().begin(None, 20, "f", vec![hole]).row;
-        let replay = Resume::Replay { from: 10, to: 20 };
-        assert_eq!(resume(&open, 15), Ok(replay));
-        assert_eq!(open.resume("f", at(15), OnGap::Halt), Ok(replay));
-        let holes = open.intent.as_ref().map(Intent::holes);
-        assert_eq!(holes.as_deref(), Some(std::slice::from_ref(&(10..15))));
-        // More went meanwhile: what is written cannot be written anew.
-        assert!(open.resume("f", at(16), OnGap::Halt).is_err());
-        assert_eq!(resume(&open, 16), Ok(Resume::GiveUp { from: 10, to: 20 }));
-        let given_up = open.give_up();
-        assert_eq!(given_up.row.plan, open.plan + 1);
-        assert_eq!(given_up.row.problem(), None);
-        // That needs neither data nor the same configuration any more.
-        let resumed = given_up.row.resume("g", at(90), OnGap::Halt);
-        assert_eq!(resumed, Ok(Resume::GivenUp { from: 10, to: 20 }));
-        let intent = given_up.row.intent.expect("open");
-        assert_eq!(Intent::parse(&intent.text()), Some(intent));
-    }
-}
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -6,11 +6,13 @@ use std::time::Duration;
 use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
+use millpond_connector::topic::TopicError;
 use tokio::time::sleep;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::dead_letters::{DeadLetter, DeadLetterFile};
 use crate::error::SinkError;
+use crate::letter_topic::LetterTopic;
 use crate::store::{Store, StoreError};
 
 /// Where dead letters go.
@@ -18,6 +20,8 @@ use crate::store::{Store, StoreError};
 pub enum DeadLetters {
     /// A file of JSON lines.
     File(DeadLetterFile),
+    /// Another topic.
+    Topic(LetterTopic),
     /// The store's own place for them.
     Store(Arc<dyn Store>),
 }
@@ -41,8 +45,38 @@ impl DeadLetters {
                     }
                 })
             }
+            Self::Topic(topic) => send(topic, &letters, replay).await,
             Self::File(file) => append(file.clone(), Arc::new(letters), replay).await,
         }
+    }
+}
+
+/// How tries follow each other.
+fn backoff() -> Backoff {
+    Backoff::new(BackoffPolicy::endless(
+        Duration::from_millis(200),
+        Duration::from_secs(10),
+    ))
+}
+
+/// Tries until the topic has the entries.
+async fn send(topic: &LetterTopic, letters: &[DeadLetter], replay: bool) -> Result<(), SinkError> {
+    let mut backoff = backoff();
+    // Once a try failed, some of the entries may be there.
+    let mut search = replay;
+    loop {
+        let error = match topic.append(letters, search).await {
+            Ok(()) => return Ok(()),
+            Err(
+                error @ TopicError::Storage {
+                    retryable: true, ..
+                },
+            ) => error,
+            Err(error) => return Err(SinkError::DeadLetters(error.to_string())),
+        };
+        warn!(topic = topic.name(), %error, "dead letters cannot be written, trying again");
+        search = true;
+        sleep(backoff.next_wait(random::unit()).unwrap_or_default()).await;
     }
 }
 
@@ -52,10 +86,7 @@ async fn append(
     letters: Arc<Vec<DeadLetter>>,
     replay: bool,
 ) -> Result<(), SinkError> {
-    let mut backoff = Backoff::new(BackoffPolicy::endless(
-        Duration::from_millis(200),
-        Duration::from_secs(10),
-    ));
+    let mut backoff = backoff();
     // Once a try failed, some of the entries may be there.
     let mut search = replay;
     loop {

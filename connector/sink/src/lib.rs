@@ -1,7 +1,7 @@
 //! Everything of a sink that does not depend on where it writes.
 //!
 //! Pure modules decide ([`contiguity`], [`dedup`], [`ledger`], [`marks`]); [`partition`] is the loop
-//! over one topic partition, [`flush`] the steps of one plan, [`sink`] runs all partitions, or with
+//! over one topic partition, [`reading`] what it reads, [`flush`] the steps of one plan, [`sink`] runs all partitions, or with
 //! [`sharing`] those that other sinks of the pipeline do not run; [`holdings`] decides there. What a
 //! place to write to must be able to do is in [`store`]; a new sink is an implementation of it.
 
@@ -18,16 +18,21 @@ pub mod gaps;
 pub mod holdings;
 pub mod ledger;
 pub mod letter_queue;
+pub mod letter_topic;
 pub mod letters;
 pub mod limits;
+mod next_step;
 pub mod origins;
 pub mod partition;
+mod pieces;
 pub mod placement;
+pub mod reading;
 pub mod registration;
 pub mod retry;
 pub mod settings;
 pub mod sharing;
 pub mod sink;
+mod standing;
 pub mod store;
 pub mod stored;
 pub mod tenure;

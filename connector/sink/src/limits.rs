@@ -23,6 +23,11 @@ pub fn plan_bytes(partitions: usize) -> usize {
 /// which are small but not free.
 pub const PLAN_RECORDS: usize = 100_000;
 
+/// Longest wait of data for the first plan of a process that has just taken a topic partition, if
+/// `max-age` is not shorter. What it reads first has waited in stream and topic while nobody wrote, for longer
+/// than it can know; one plan that is smaller than it could be is the price of a start.
+pub const FIRST_PLAN_AGE: Duration = Duration::from_millis(500);
+
 /// A plan is committed without waiting for the next one after this long without data.
 pub const IDLE_COMMIT: Duration = Duration::from_millis(500);
 

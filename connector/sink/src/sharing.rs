@@ -119,6 +119,7 @@ pub async fn run(
         loops: JoinSet::new(),
         refusal: None,
     };
+    sharer.tell_store();
     let ended = sharer.drive(&mut events).await;
     sharer.leave(events).await;
     ended?;
@@ -139,6 +140,8 @@ impl Sharer {
                 }
             };
             tokio::select! {
+                // In this order, so that a run can be repeated.
+                biased;
                 event = events.next() => self.hear(event)?,
                 Some(ended) = self.loops.join_next(), if !self.loops.is_empty() => {
                     self.ended(ended)?;
@@ -174,6 +177,7 @@ impl Sharer {
         let event = match event {
             Some(LeaseEvent::Taken { lease, epoch }) => {
                 self.refusal = None;
+                self.shared.metrics.leases_taken.add(1);
                 partition_of(&lease).map(|partition| Event::Taken(partition, epoch))
             }
             Some(LeaseEvent::HandOver { lease, epoch }) => {
@@ -185,6 +189,7 @@ impl Sharer {
                 reason,
             }) => {
                 warn!(%lease, ?reason, "lease is lost, its topic partition stops here");
+                self.shared.metrics.leases_lost.add(1);
                 partition_of(&lease).map(|partition| Event::Lost(partition, epoch))
             }
             Some(LeaseEvent::StoreFailed(StoreError::Transient(reason))) => {
@@ -225,8 +230,9 @@ impl Sharer {
             }
             Err(failure) if failure.is_of_the_records() => {
                 error!(partition, error = %failure, "topic partition halts");
-                self.shared.metrics.partitions_halted.add(1);
-                Ending::Halted(failure.to_string())
+                let why = failure.to_string();
+                self.shared.metrics.halted(partition, why.clone());
+                Ending::Halted(why)
             }
             Err(failure) => return Err(failure),
         };
@@ -235,7 +241,9 @@ impl Sharer {
     }
 
     fn act(&mut self, event: Event) {
-        for act in self.holdings.on(event) {
+        let acts = self.holdings.on(event);
+        self.tell_store();
+        for act in acts {
             match act {
                 Act::Start(partition, epoch) => self.start(partition, epoch),
                 Act::Finish(partition) => {
@@ -249,6 +257,7 @@ impl Sharer {
                     }
                 }
                 Act::GiveBack(partition, epoch) => {
+                    self.shared.metrics.leases_handed_over.add(1);
                     self.handle.handed_over(&lease_id(partition), epoch);
                 }
                 Act::Want(partitions) => {
@@ -257,6 +266,12 @@ impl Sharer {
                 }
             }
         }
+    }
+
+    /// Before anything is given back or begun.
+    fn tell_store(&self) {
+        let all = self.shared.topic.partition_count() as usize;
+        self.shared.store.hold(self.holdings.len(), all);
     }
 
     fn start(&mut self, partition: PartitionId, epoch: u64) {
@@ -282,6 +297,7 @@ impl Sharer {
         tokio::pin!(leaving);
         loop {
             tokio::select! {
+                biased;
                 left = &mut leaving => {
                     if left.is_err() {
                         warn!("leases could not be given back, others take them once they expire");
@@ -310,8 +326,9 @@ async fn leased(
         sleep(HAND_OVER_LIMIT).await;
     };
     tokio::select! {
-        ended = partition::run_for(shared, partition, tenure.clone()) => ended,
+        biased;
         () = tenure.stop.cancelled() => Ok(()),
+        ended = partition::run_for(shared, partition, tenure.clone()) => ended,
         () = overdue => {
             warn!(partition, "is not finished in time, its plan is left to the next owner");
             Ok(())

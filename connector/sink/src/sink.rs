@@ -12,7 +12,7 @@ use millpond_connector::connector::{ConnectorContext, Sink};
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::random;
 use millpond_connector::topic::{PartitionId, Transform};
-use millpond_leases::LeaseStore;
+use millpond_leases::{LeaseStore, WorkerId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -24,6 +24,7 @@ use crate::fingerprint::{Ingredients, fingerprint};
 use crate::flush::Shared;
 use crate::gaps::OnGap;
 use crate::letter_queue::DeadLetters;
+use crate::letter_topic::LetterTopic;
 use crate::limits::plan_bytes;
 use crate::partition;
 use crate::registration::Registration;
@@ -40,6 +41,8 @@ pub enum DeadLetterTarget {
     Default,
     /// This file.
     File(PathBuf),
+    /// The topic of this name.
+    Topic(String),
     /// The store's own place for them.
     Store,
 }
@@ -72,6 +75,7 @@ pub struct StoreSink {
     settings: SinkSettings,
     store: Box<dyn OpenStore>,
     sharing: Sharing,
+    worker: Option<WorkerId>,
 }
 
 impl StoreSink {
@@ -82,7 +86,15 @@ impl StoreSink {
             settings,
             store,
             sharing: Sharing::default(),
+            worker: None,
         }
+    }
+
+    /// The same, leasing under this id and not under the one that its data directory keeps.
+    #[must_use]
+    pub fn as_worker(mut self, worker: WorkerId) -> Self {
+        self.worker = Some(worker);
+        self
     }
 
     /// The same, sharing topic partitions with other sinks of the pipeline as it says.
@@ -108,6 +120,11 @@ impl StoreSink {
         let dead_letters = match settings.dead_letters {
             DeadLetterTarget::Store => DeadLetters::Store(store.clone()),
             DeadLetterTarget::File(path) => DeadLetters::File(DeadLetterFile::new(path)),
+            DeadLetterTarget::Topic(name) => {
+                let opened = topic.other(&name).await;
+                let opened = opened.map_err(|error| SinkError::DeadLetters(error.to_string()))?;
+                DeadLetters::Topic(LetterTopic::new(opened))
+            }
             DeadLetterTarget::Default => {
                 let path = context.data_dir.join(DEAD_LETTER_FILE);
                 DeadLetters::File(DeadLetterFile::new(path))
@@ -186,6 +203,7 @@ impl Sink for StoreSink {
         let choice = self.settings.partitions.clone();
         let partitions = chosen(&choice, context.topic.partition_count());
         let Sharing { share, timings } = self.sharing;
+        let known = self.worker.clone();
         let name = context.name.clone();
         let named = || format!("sink `{name}`");
         let shared = self.open(&context).await.with_context(named)?;
@@ -201,8 +219,13 @@ impl Sink for StoreSink {
         let ended = match leases {
             None => run_all(shared, partitions, drain).await,
             Some(leases) => {
-                let worker = sharing::worker(&context.data_dir).await;
-                let worker = worker.with_context(named)?;
+                let worker = match known {
+                    Some(worker) => worker,
+                    None => {
+                        let kept = sharing::worker(&context.data_dir).await;
+                        kept.with_context(named)?
+                    }
+                };
                 sharing::run(shared, leases, worker, timings, &partitions, drain).await
             }
         };
@@ -224,6 +247,8 @@ async fn run_all(
 ) -> Result<Vec<String>, SinkError> {
     let held = &shared.metrics.partitions_held;
     held.store(partitions.len() as u64, Ordering::Relaxed);
+    let all = shared.topic.partition_count() as usize;
+    shared.store.hold(partitions.len(), all);
     let mut running = JoinSet::new();
     for partition in partitions {
         let (shared, drain) = (shared.clone(), drain.clone());
@@ -236,8 +261,9 @@ async fn run_all(
             Ok(()) => {}
             Err(failure) if failure.is_of_the_records() || failure.is_fenced() => {
                 error!(partition, error = %failure, "topic partition halts");
-                shared.metrics.partitions_halted.add(1);
-                halted.insert(partition, failure.to_string());
+                let why = failure.to_string();
+                shared.metrics.halted(partition, why.clone());
+                halted.insert(partition, why);
             }
             // Ledgers say where each partition stands; dropping the set stops the others.
             Err(failure) => return Err(failure),

@@ -144,6 +144,11 @@ pub trait Store: Send + Sync {
     fn leases(&self) -> Option<Arc<dyn LeaseStore>> {
         None
     }
+
+    /// This process holds `held` of all the `all` topic partitions from now on. A store whose capacity is shared
+    /// uses that part of it. It is said before a partition is given back, and before one that was taken is
+    /// begun, so the parts of all processes are never more than the whole.
+    fn hold(&self, _held: usize, _all: usize) {}
 }
 
 /// What a plan is made of.

@@ -1,5 +1,7 @@
 //! Ledger rows and registrations as JSON, for stores that keep bytes under names.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -47,6 +49,19 @@ struct StoredLedger {
 struct StoredRegistration {
     version: u32,
     topic: String,
+    partitions: u32,
+    fingerprint: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredPipelines {
+    version: u32,
+    topic: String,
+    pipelines: BTreeMap<String, StoredPipeline>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredPipeline {
     partitions: u32,
     fingerprint: String,
 }
@@ -141,6 +156,47 @@ pub fn decode_registration(bytes: &[u8]) -> Result<Registration, StoredError> {
     })
 }
 
+/// The bytes of a list of the pipelines of one topic, by name.
+///
+/// # Errors
+/// [`StoredError::Json`], which no list is known to cause.
+pub fn encode_pipelines(
+    topic: &str,
+    pipelines: &[(String, Registration)],
+) -> Result<Bytes, StoredError> {
+    let stored = |registration: &Registration| StoredPipeline {
+        partitions: registration.partitions,
+        fingerprint: registration.fingerprint.clone(),
+    };
+    let pipelines = pipelines.iter();
+    let stored = StoredPipelines {
+        version: VERSION,
+        topic: topic.to_owned(),
+        pipelines: pipelines
+            .map(|(name, registration)| (name.clone(), stored(registration)))
+            .collect(),
+    };
+    Ok(serde_json::to_vec(&stored)?.into())
+}
+
+/// Reads a list of pipelines.
+///
+/// # Errors
+/// [`StoredError`] names what is missing or not as it should be.
+pub fn decode_pipelines(bytes: &[u8]) -> Result<Vec<(String, Registration)>, StoredError> {
+    check_version(bytes)?;
+    let stored: StoredPipelines = serde_json::from_slice(bytes)?;
+    let registration = |pipeline: StoredPipeline| Registration {
+        topic: stored.topic.clone(),
+        partitions: pipeline.partitions,
+        fingerprint: pipeline.fingerprint,
+    };
+    let pipelines = stored.pipelines.into_iter();
+    Ok(pipelines
+        .map(|(name, pipeline)| (name, registration(pipeline)))
+        .collect())
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -173,6 +229,7 @@ mod tests {
         for error in [
             decode_ledger(text).map(drop).expect_err("newer"),
             decode_registration(text).map(drop).expect_err("newer"),
+            decode_pipelines(text).map(drop).expect_err("newer"),
         ] {
             assert!(matches!(error, StoredError::NewerVersion(2)), "{error}");
         }
@@ -183,5 +240,8 @@ mod tests {
         };
         let bytes = encode_registration(&registration).expect("encodes");
         assert_eq!(decode_registration(&bytes).expect("decodes"), registration);
+        let list = ["a", "b"].map(|name| (name.to_owned(), registration.clone()));
+        let bytes = encode_pipelines("events", &list).expect("encodes");
+        assert_eq!(decode_pipelines(&bytes).expect("decodes"), list);
     }
 }

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use millpond_reader::ReadUnits;
+
+use millpond_connector::logging::LogFormat;
 
 use crate::workload::DEFAULT_EVENTS;
 
@@ -37,12 +40,18 @@ pub enum Command {
     Validate(ValidateArgs),
     /// Write the events of a group as they were produced
     Read(ReadArgs),
+    /// Follow a group, or all, and write events as they come
+    Tail(TailArgs),
+    /// Write a group, or all, into one file of lines or columns
+    Export(ExportArgs),
     /// List the groups of a table
     Groups(GroupsArgs),
     /// Show the envelope of one item as JSON, without its payload
     Inspect(InspectArgs),
     /// Prove from the table that nothing is missing and nothing is there twice
     Verify(VerifyArgs),
+    /// List, show and put back what could not be written
+    Dlq(crate::commands::dlq::DlqArgs),
     /// Print the JSON Schema of Connector.yaml
     Schema,
 }
@@ -129,6 +138,17 @@ pub struct RunArgs {
     /// File of NAME=value lines for the secrets of the file [default: environment variables]
     #[arg(long, value_name = "FILE")]
     pub secrets: Option<PathBuf>,
+    /// Serve /metrics, /healthz, /readyz, /status and a page for people here
+    #[arg(long, value_name = "HOST:PORT", env = "MILLPOND_HTTP")]
+    pub http: Option<String>,
+    /// How log lines look: text or json
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        env = "MILLPOND_LOG_FORMAT",
+        default_value = "text"
+    )]
+    pub log_format: LogFormat,
 }
 
 /// Which Fluvio cluster; without either, the current profile of Fluvio's own configuration.
@@ -340,6 +360,10 @@ pub struct TableArgs {
     /// The pipeline that wrote the table; only needed when several did
     #[arg(long)]
     pub pipeline: Option<String>,
+    /// Most read units a second, as the service reports them; at first those of one second at once,
+    /// or of one page (256)
+    #[arg(long, value_name = "N", value_parser = read_units)]
+    pub max_read_units: Option<ReadUnits>,
     /// Which AWS to speak to.
     #[command(flatten)]
     pub aws: AwsArgs,
@@ -349,6 +373,11 @@ pub struct TableArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 TIME is RFC 3339 (2026-11-23T08:00:00Z) or milliseconds since the Unix epoch.
+
+When --limit or a failure ends it before the last event, a page token follows on stderr. Given to
+--page-token with the same group and times it resumes right there. Tokens are for reading on, not
+for keeping: another version of Millpond may refuse them. While the sink writes, use --committed:
+a later item may be there before an earlier one, which a page would pass.
 
 Examples:
   millpond read --table events --group job-17
@@ -370,12 +399,122 @@ pub struct ReadArgs {
     /// Stop after this many events
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
+    /// Go on where the read that printed this token stopped
+    #[arg(long, value_name = "TOKEN")]
+    pub page_token: Option<String>,
+    /// Only what the sink had committed when the read began
+    #[arg(long)]
+    pub committed: bool,
     /// Write each event as a big-endian u32 length and its bytes, instead of as a line
     #[arg(long)]
     pub raw: bool,
     /// Report damaged items on stderr, go on with the rest, and end with 5
     #[arg(long)]
     pub skip_damaged: bool,
+}
+
+/// Arguments of `tail`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Each event once, in order within a group and topic partition. Groups and partitions that appear
+are followed from their first event. Ctrl-C or SIGTERM ends it with 0.
+
+Cost in read units: for each group and topic partition one every --poll while something comes, and
+one every 15 seconds while nothing does, beside what is read (one for each 4 KB). Looking for new
+ones every 10 seconds: one for a group, 16 and one for each 4 KB of directory for all. At the
+start, without --from, up to 100 for each to find its end. --max-read-units holds all of it.
+
+Examples:
+  millpond tail --table events --group job-17
+  millpond tail --table events --all --group-names --max-read-units 200
+  millpond tail --table events --group job-17 --from 2026-11-23T08:00:00Z --limit 100")]
+pub struct TailArgs {
+    /// Which table.
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// The group
+    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    pub group: Option<String>,
+    /// All groups of the pipeline
+    #[arg(long)]
+    pub all: bool,
+    /// Begin with events from this time on [default: with what comes after the start]
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_ms)]
+    pub from: Option<i64>,
+    /// End after this many events
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Write the group and a tab before each event
+    #[arg(long)]
+    pub group_names: bool,
+    /// Seconds between two looks while something comes
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
+    pub poll: f64,
+    /// Report damaged items on stderr and go on; ends with 5 if there were any
+    #[arg(long)]
+    pub skip_damaged: bool,
+}
+
+/// Arguments of `export`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Writes what the sink had committed when the export began, group by group, each in order. Until it
+is whole, everything lies in the folder FILE.partial; FILE appears at the end, in one step. Killed
+or failed, the same command goes on where the last 32 MB were complete: nothing is twice, nothing
+torn. Remove the folder to begin anew. An existing FILE is never replaced.
+
+ndjson: events as they were produced, one a line; an event that is no line of JSON is an error.
+parquet: columns as those of the S3 sink: event_time, group, stream, shard, epoch, ordinal,
+topic_partition, topic_offset (the first of its item), event (bytes); any event fits.
+
+Reads are strongly consistent: one read unit for each 4 KB. For a bar, totals are read first: up to
+100 read units for each group and topic partition.
+
+Examples:
+  millpond export --table events --group job-17 --format parquet --output job-17.parquet
+  millpond export --table events --all --format ndjson --output events.ndjson --max-read-units 2000
+  millpond export --table events --group job-17 --from 2026-11-23T08:00:00Z --to 2026-11-23T09:00:00Z \\
+      --format ndjson --output hour.ndjson")]
+pub struct ExportArgs {
+    /// Which table.
+    #[command(flatten)]
+    pub table: TableArgs,
+    /// The group
+    #[arg(long, required_unless_present = "all", conflicts_with = "all")]
+    pub group: Option<String>,
+    /// All groups of the pipeline, by name; those that appear meanwhile may be left out
+    #[arg(long)]
+    pub all: bool,
+    /// First event time, inclusive
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_ms)]
+    pub from: Option<i64>,
+    /// Last event time, exclusive
+    #[arg(long, value_name = "TIME", value_parser = crate::time::parse_ms)]
+    pub to: Option<i64>,
+    /// Lines or columns
+    #[arg(long, value_enum)]
+    pub format: ExportFormat,
+    /// The file
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// Bytes of events after which what is written is made durable
+    #[arg(long, hide = true, value_name = "N", default_value_t = 32 << 20)]
+    pub sync_bytes: u64,
+    /// Report damaged items on stderr, go on with the rest, and end with 5
+    #[arg(long)]
+    pub skip_damaged: bool,
+}
+
+/// How `export` writes events.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExportFormat {
+    /// One event a line, as it was produced
+    Ndjson,
+    /// Columns, compressed with zstd
+    Parquet,
 }
 
 /// Arguments of `groups`.
@@ -496,6 +635,17 @@ fn overview() -> String {
     )
 }
 
+fn read_units(text: &str) -> Result<ReadUnits, String> {
+    positive(text).and_then(|units| ReadUnits::per_second(units).ok_or_else(String::new))
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    match positive(text) {
+        Ok(seconds) if seconds <= 3_600.0 => Ok(seconds),
+        _ => Err("expected seconds, above 0 and at most 3600".to_owned()),
+    }
+}
+
 fn positive(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
@@ -525,6 +675,11 @@ mod tests {
             "millpond emit --to-file f --bytes 1000 --start 1763886000000",
             "millpond validate f",
             "millpond read --table t --group g --from 2026-11-23T08:00:00Z --to 1763886000000 --limit 1 --raw",
+            "millpond read --table t --group g --limit 1 --page-token x --committed --max-read-units 0.5",
+            "millpond tail --table t --group g --from 0 --limit 1 --poll 0.2 --skip-damaged",
+            "millpond tail --table t --all --group-names --endpoint-url u --region r --profile p",
+            "millpond export --table t --group g --format ndjson --output f --from 1 --to 2 --skip-damaged",
+            "millpond export --table t --all --format parquet --output f --max-read-units 100 --profile p",
             "millpond groups --table t --region r --profile p --pipeline x",
             "millpond inspect --table t --group g",
             "millpond inspect --table t --pk p --sk s",
@@ -536,6 +691,10 @@ mod tests {
             "millpond verify --table t",
             "millpond verify --table t --group g --deep --eventual --json",
             "millpond verify --table t --stream s --kinesis-endpoint-url u --aggregated keep-stray --accept-gaps --dead-letters f --dead-letters g --dead-letter-table d",
+            "millpond dlq list --file f --reason r --state new --limit 3 --json",
+            "millpond dlq show i --table t --pipeline p --raw",
+            "millpond dlq replay --file f --all --dry-run --again --stream s --partition-key k --kinesis-endpoint-url u",
+            "millpond dlq replay --table t --pipeline p --id a --id b --from 0 --to 1 --group g",
             "millpond schema",
         ] {
             if let Err(error) = Cli::try_parse_from(call.split(' ')) {
@@ -557,9 +716,19 @@ mod tests {
             "millpond emit --stream s --events 1 --bytes 1",
             "millpond read --table t",
             "millpond read --table t --group g --from yesterday",
+            "millpond read --table t --group g --max-read-units 0",
+            "millpond tail --table t",
+            "millpond tail --table t --group g --all",
+            "millpond tail --table t --all --poll 0",
+            "millpond export --table t --all --output f",
+            "millpond export --table t --all --format csv --output f",
+            "millpond export --table t --format ndjson --output f",
             "millpond inspect --table t",
             "millpond inspect --table t --pk p",
             "millpond verify --table t --group g --stream s",
+            "millpond dlq list",
+            "millpond dlq list --table t",
+            "millpond dlq list --file f --table t --pipeline p",
         ] {
             assert!(Cli::try_parse_from(call.split(' ')).is_err(), "{call}");
         }

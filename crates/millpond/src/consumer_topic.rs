@@ -18,6 +18,8 @@ pub struct ConsumerTopic {
     pub consumer: String,
     /// Partitions that it has opened a reader on.
     pub opened: OpenedPartitions,
+    /// Topics for dead letters.
+    pub others: Vec<Arc<dyn Topic>>,
 }
 
 /// Partitions of a topic that a consumer has opened a reader on, transforms included.
@@ -53,6 +55,16 @@ impl Topic for ConsumerTopic {
 
     fn is_shared(&self) -> bool {
         self.topic.is_shared()
+    }
+
+    async fn other(&self, name: &str) -> Result<Arc<dyn Topic>, TopicError> {
+        let mut others = self.others.iter();
+        let found = others.find(|topic| topic.name() == name).cloned();
+        found.ok_or_else(|| TopicError::Storage {
+            topic: name.to_owned(),
+            context: "is no topic for dead letters of this file".to_owned(),
+            retryable: false,
+        })
     }
 
     async fn append(
@@ -109,6 +121,7 @@ mod tests {
             topic: Arc::new(EmbeddedTopic::open(config).expect("opens")),
             consumer: "sink".into(),
             opened: opened.clone(),
+            others: Vec::new(),
         };
         let unknown = Transform {
             uses: "millpond/none@0.1.0".into(),

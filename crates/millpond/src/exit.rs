@@ -15,7 +15,7 @@ pub enum Exit {
     Configuration,
     /// `demo` read back something else than was emitted.
     Mismatch,
-    /// `read` went past damaged items.
+    /// `read`, `tail` or `export` went past damaged items.
     Damaged,
     /// `verify` found something.
     Findings,
@@ -31,7 +31,7 @@ Exit codes:
   2    wrong command line
   3    wrong configuration file
   4    demo: what was read back is not what was emitted
-  5    read: damaged items were skipped (--skip-damaged)
+  5    read, tail, export: damaged items were skipped (--skip-damaged)
   6    verify: events are missing, repeated or damaged, or gaps were recorded
   130  a second SIGTERM or Ctrl-C ended the process before it had drained";
 

@@ -11,8 +11,10 @@ pub mod consumer_topic;
 pub mod cost;
 pub mod cpu;
 pub mod data_dir;
+pub mod dlq;
 pub mod emit_log;
 pub mod exit;
+pub mod export;
 pub mod logging;
 pub mod progress;
 pub mod put_records;
@@ -51,9 +53,12 @@ pub async fn run(command: Command) -> Result<Exit> {
         Command::Emit(args) => commands::emit::run(args).await,
         Command::Validate(args) => commands::validate::run(&args),
         Command::Read(args) => commands::read::run(args).await,
+        Command::Tail(args) => commands::tail::run(args).await,
+        Command::Export(args) => commands::export::run(args).await,
         Command::Groups(args) => commands::groups::run(args).await,
         Command::Inspect(args) => commands::inspect::run(args).await,
         Command::Verify(args) => commands::verify::run(args).await,
+        Command::Dlq(args) => commands::dlq::run(args).await,
         Command::Schema => commands::schema::run(),
     }
 }

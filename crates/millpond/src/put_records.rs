@@ -178,7 +178,7 @@ impl Lane {
 }
 
 /// Kinesis API reference, `PutRecords` and "Common errors", read 2026-11-23.
-fn is_retryable_code(code: &str) -> bool {
+pub(crate) fn is_retryable_code(code: &str) -> bool {
     matches!(
         code,
         "ProvisionedThroughputExceededException"

@@ -199,6 +199,9 @@ impl Figures {
             self.item_bytes += metrics.item_bytes.get();
             self.item_units += metrics.write_units_items.get();
             self.overhead_units += metrics.write_units_overhead.get();
+            self.ledger_units += metrics.write_units_ledger.get();
+            self.flush_micros += metrics.flush_micros.get();
+            self.ledger_micros += metrics.ledger_micros.get();
             self.reported_units_milli += metrics.write_units_reported_milli.get();
         }
     }

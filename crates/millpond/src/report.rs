@@ -22,6 +22,12 @@ pub struct Figures {
     pub item_units: u64,
     /// Write units of ledger and directory rows by their sizes.
     pub overhead_units: u64,
+    /// Those of them that went into the ledger.
+    pub ledger_units: u64,
+    /// Microseconds that plans took from their decision to the last write, over all topic partitions.
+    pub flush_micros: u64,
+    /// Those of them that were spent in ledger updates.
+    pub ledger_micros: u64,
     /// Write units that the server reported, in thousandths.
     pub reported_units_milli: u64,
     /// Write units of one item per event, for these very events.
@@ -79,6 +85,8 @@ pub struct Report {
     pub compression_ratio: f64,
     /// Write units.
     pub write_units: WriteUnits,
+    /// What the ledger took of it.
+    pub ledger: LedgerCost,
     /// US dollars per terabyte of events.
     pub usd_per_tb: UsdPerTb,
     /// From emit to readable.
@@ -109,6 +117,19 @@ pub struct WriteUnits {
     pub per_event: u64,
     /// How many times fewer units were taken than with one item per event.
     pub saving: f64,
+}
+
+/// What exactly-once effect costs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct LedgerCost {
+    /// Write units of ledger rows.
+    pub write_units: u64,
+    /// The same as a share of all write units.
+    pub write_unit_share: f64,
+    /// Seconds that the updates took, added up over the topic partitions.
+    pub seconds: f64,
+    /// The same as a share of the time that plans took from their decision to their last write.
+    pub time_share: f64,
 }
 
 /// US dollars per terabyte of events.
@@ -156,6 +177,15 @@ impl Report {
                 overhead: figures.overhead_units,
                 per_event: figures.per_event_units,
                 saving: rounded(ratio(per_event, reported), 2),
+            },
+            ledger: LedgerCost {
+                write_units: figures.ledger_units,
+                write_unit_share: rounded(ratio(figures.ledger_units as f64, reported), 5),
+                seconds: rounded(figures.ledger_micros as f64 / 1e6, 4),
+                time_share: rounded(
+                    ratio(figures.ledger_micros as f64, figures.flush_micros as f64),
+                    5,
+                ),
             },
             usd_per_tb: UsdPerTb {
                 packed: rounded(price.usd_per_tb(reported, figures.event_bytes), 2),
@@ -227,6 +257,15 @@ impl Report {
                     "{} with one item per event: {:.1} times as many",
                     grouped(units.per_event),
                     units.saving
+                ),
+            ),
+            (
+                "Ledger",
+                format!(
+                    "{} write units, {:.2}% of all, and {:.2}% of the time that plans took",
+                    grouped(self.ledger.write_units),
+                    self.ledger.write_unit_share * 100.0,
+                    self.ledger.time_share * 100.0
                 ),
             ),
             (
@@ -336,6 +375,9 @@ mod tests {
             item_bytes: 100_000,
             item_units: 98,
             overhead_units: 12,
+            ledger_units: 2,
+            flush_micros: 800_000,
+            ledger_micros: 2_000,
             reported_units_milli: 110_000,
             per_event_units: 1_100,
             availability_ms: (1..=200).map(|ms| (ms, 5)).collect(),
@@ -366,6 +408,7 @@ mod tests {
                 "events_per_second",
                 "fill",
                 "items",
+                "ledger",
                 "mean_item_bytes",
                 "megabytes_per_second",
                 "startup_cpu_seconds",
@@ -388,6 +431,10 @@ mod tests {
             keys(&json["write_units"]),
             ["computed", "overhead", "per_event", "reported", "saving"]
         );
+        assert_eq!(
+            keys(&json["ledger"]),
+            ["seconds", "time_share", "write_unit_share", "write_units"]
+        );
         assert_eq!(keys(&json["usd_per_tb"]), ["packed", "per_event"]);
         assert_eq!(keys(&json["availability_ms"]), ["max", "p50", "p99"]);
     }
@@ -401,6 +448,8 @@ mod tests {
         assert_eq!(json["compression_ratio"], 5.0);
         assert_eq!(json["write_units"]["computed"], 110);
         assert_eq!(json["write_units"]["saving"], 10.0);
+        assert_eq!(json["ledger"]["write_unit_share"], 0.01818);
+        assert_eq!(json["ledger"]["time_share"], 0.0025);
         assert_eq!(json["usd_per_tb"]["packed"], 137.5);
         assert_eq!(json["usd_per_tb"]["per_event"], 1_375.0);
         assert_eq!(json["events_per_second"], 500.0);
@@ -420,6 +469,7 @@ mod tests {
             "1,000 emitted",
             "0 lost",
             "10.0 times",
+            "2 write units, 1.82% of all, and 0.25% of the time",
             "0.625 USD",
             "2024-11-01",
             "198 ms p99",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use millpond_connector::connector::{ConnectorContext, Sink, Source};
 use millpond_connector::manifest::{Pipeline, PipelineConnector};
 use millpond_connector::meta::{PartitionChoice, TopicSettings};
@@ -12,6 +12,7 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::registry::{BuiltConnector, Direction};
 use millpond_connector::topic::{PartitionId, Topic};
 use millpond_embedded_topic::{EmbeddedTopic, Retention, TopicConfig};
+use millpond_observe::{Connector, LocalTopic, Process};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,8 @@ const CAUGHT_UP_CHECK: Duration = Duration::from_millis(100);
 pub struct Watched {
     /// `meta.name`.
     pub name: String,
+    /// `meta.type`.
+    pub type_name: String,
     /// Source or sink.
     pub direction: Direction,
     /// Its counters.
@@ -50,6 +53,14 @@ impl Watched {
         match &self.reads {
             Some((partitions, opened)) => opened.has_all(partitions.iter().copied()),
             None => self.is_caught_up(),
+        }
+    }
+
+    /// True once a source has found its shards, or a sink is ready.
+    fn is_at_work(&self) -> bool {
+        match self.direction {
+            Direction::Source => self.metrics.shards_known.load(Ordering::Relaxed) > 0,
+            Direction::Sink => self.is_ready(),
         }
     }
 
@@ -108,6 +119,7 @@ impl Runtime {
             register_consumers(&topic, names.map(|(_, name)| name.as_str()).collect())?;
             topics.push(Arc::new(topic));
         }
+        let others = letter_topics(&connectors, &mut topics, &data_dir).await?;
         let mut runtime = Self {
             sources: Vec::new(),
             sinks: Vec::new(),
@@ -138,6 +150,7 @@ impl Runtime {
                     topic: Arc::clone(topic) as Arc<dyn Topic>,
                     consumer: meta.name.clone(),
                     opened,
+                    others: others.clone(),
                 }),
                 data_dir: runtime._data_dir.connector(&meta.name)?,
                 // Replaced when the run begins.
@@ -155,12 +168,41 @@ impl Runtime {
             }
             runtime.watched.push(Watched {
                 name: meta.name,
+                type_name: meta.type_name,
                 direction,
                 metrics,
                 reads,
             });
         }
         Ok(runtime)
+    }
+
+    /// Puts the connectors and topics into what the process shows.
+    pub fn show_in(&self, process: &Process) {
+        let connectors = self.sources.iter().map(|(context, _)| context);
+        let connectors: Vec<_> = connectors
+            .chain(self.sinks.iter().map(|(context, _)| context))
+            .collect();
+        for watched in &self.watched {
+            let Some(context) = connectors.iter().find(|c| c.name == watched.name) else {
+                continue;
+            };
+            let seen = watched.clone();
+            process.add_connector(Connector {
+                name: watched.name.clone(),
+                type_name: watched.type_name.clone(),
+                direction: watched.direction,
+                metrics: Arc::clone(&watched.metrics),
+                topic: Arc::clone(&context.topic),
+                is_ready: Box::new(move || seen.is_at_work()),
+            });
+        }
+        for topic in &self.topics {
+            process.add_topic(LocalTopic {
+                name: topic.name().to_owned(),
+                metrics: topic.metrics(),
+            });
+        }
     }
 
     /// The connectors' counters, in the order of the file.
@@ -351,6 +393,39 @@ fn one_of_each(connectors: Vec<PipelineConnector>) -> Vec<PipelineConnector> {
         kept.push(connector);
     }
     kept
+}
+
+/// Opens the topics that sinks put their dead letters into, one partition each; nothing is removed from them.
+async fn letter_topics(
+    connectors: &[PipelineConnector],
+    topics: &mut Vec<Arc<EmbeddedTopic>>,
+    data_dir: &DataDir,
+) -> Result<Vec<Arc<dyn Topic>>> {
+    let mut others: Vec<Arc<dyn Topic>> = Vec::new();
+    for connector in connectors {
+        let Some(name) = connector.config.dead_letter_topic() else {
+            continue;
+        };
+        if others.iter().any(|topic| topic.name() == name) {
+            continue;
+        }
+        if topics.iter().any(|topic| topic.name() == name) {
+            let sink = &connector.document.meta.name;
+            bail!("`{sink}` puts dead letters into `{name}`, which is a topic of events");
+        }
+        let config = TopicConfig {
+            retention: Retention {
+                max_bytes: u64::MAX,
+                ..Retention::default()
+            },
+            ..TopicConfig::new(data_dir.topic(name), name, 1)
+        };
+        let topic = tokio::task::spawn_blocking(move || EmbeddedTopic::open(config)).await??;
+        let topic = Arc::new(topic);
+        topics.push(topic.clone());
+        others.push(topic);
+    }
+    Ok(others)
 }
 
 fn topic_config(settings: &TopicSettings, data_dir: &DataDir) -> TopicConfig {

@@ -175,10 +175,11 @@ fn take(
             .take(&position, value, is_marked);
     };
     let data = record.data.as_ref();
-    if counting.aggregated != Aggregated::Off
-        && is_aggregated(data)
-        && let Ok(aggregate) = Aggregate::parse(data)
-    {
+    if counting.aggregated != Aggregated::Off && is_aggregated(data) {
+        // The source makes a dead letter of a broken one, which no chain counts.
+        let Ok(aggregate) = Aggregate::parse(data) else {
+            return Ok(());
+        };
         let range = match counting.aggregated {
             Aggregated::Auto => shard.hash_keys,
             Aggregated::KeepStray | Aggregated::Off => None,

@@ -12,9 +12,11 @@ use crate::damage::Check;
 use crate::error::ReadError;
 use crate::event::{Event, EventOrigin};
 use crate::events::ReadStats;
+use crate::follow::Follow;
 use crate::item::{PackedItem, StoredItem, read_item};
 use crate::parts::{Broken, PartCollector, PartItem};
 use crate::table::{Attributes, Page, PageRequest, SortKeys, Table};
+use crate::token::{ChainPosition, Within};
 
 /// Half-open range of event times, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +51,8 @@ enum Next {
     After(Option<String>),
     /// There is none.
     End,
+    /// There is none yet: the chain is followed, and goes on after the sort key when it is asked to.
+    Waiting(Option<String>),
 }
 
 /// What chains of one read share.
@@ -69,6 +73,7 @@ pub(crate) struct Chain {
     prefetch: bool,
     /// Items from this topic offset on may be still being written.
     committed: Option<u64>,
+    committed_only: bool,
     next: Next,
     page: std::vec::IntoIter<Attributes>,
     item: Option<OpenItem>,
@@ -77,6 +82,12 @@ pub(crate) struct Chain {
     /// Sort key before the first item of the event that is being put together.
     before_parts: Option<String>,
     last_sk: Option<String>,
+    /// Where the event stands that was given out last.
+    given: Option<ChainPosition>,
+    /// Item and place in it to begin at.
+    resume: Option<(String, Within)>,
+    /// Set for a chain that is followed while it grows.
+    follow: Option<Follow>,
 }
 
 #[derive(Debug)]
@@ -90,6 +101,8 @@ struct OpenItem {
 #[derive(Debug)]
 struct OpenFrame {
     raw: Bytes,
+    index: usize,
+    count: usize,
     events: std::vec::IntoIter<FrameEvent>,
 }
 
@@ -115,6 +128,7 @@ impl Chain {
             request,
             prefetch: false,
             committed: None,
+            committed_only: false,
             next: Next::After(None),
             page: Vec::new().into_iter(),
             item: None,
@@ -122,13 +136,78 @@ impl Chain {
             parts: PartCollector::default(),
             before_parts: None,
             last_sk: None,
+            given: None,
+            resume: None,
+            follow: None,
         }
     }
 
-    /// Says from which topic offset on items may be still being written.
-    pub(crate) fn committed(mut self, offset: Option<u64>) -> Self {
+    /// Begins where another read has stopped.
+    pub(crate) fn resume(&mut self, at: &ChainPosition) {
+        self.given = Some(at.clone());
+        match at.within {
+            None => {
+                self.last_sk = Some(at.sk.clone());
+                self.next = Next::After(self.last_sk.clone());
+            }
+            Some(within) => {
+                if let SortKeys::Range(from, _) = &mut self.request.sort_keys {
+                    *from = Some(at.sk.clone());
+                }
+                self.resume = Some((at.sk.clone(), within));
+            }
+        }
+    }
+
+    /// Where the event that [`Chain::next`] answered last stands.
+    pub(crate) fn position(&self) -> Option<&ChainPosition> {
+        self.given.as_ref()
+    }
+
+    /// Follows the chain while it grows: [`Chain::next`] answers `None` when nothing more is to be
+    /// had yet, and goes on after [`Chain::poll`].
+    pub(crate) fn follow(&mut self, follow: Follow, after: Option<String>) {
+        self.follow = Some(follow);
+        self.request.consistent = true;
+        self.last_sk.clone_from(&after);
+        self.next = Next::Waiting(after);
+    }
+
+    /// An event of which parts lie before the place where a chain begins to be followed.
+    pub(crate) fn pass_over_parts(&mut self, part: &millpond_format::header::Part) {
+        self.parts.lose(part);
+    }
+
+    pub(crate) fn followed(&mut self) -> Option<&mut Follow> {
+        self.follow.as_mut()
+    }
+
+    /// Asks a followed chain for what came since.
+    pub(crate) fn poll(&mut self, committed: Option<u64>) {
+        self.committed = committed;
+        if let Some(follow) = &mut self.follow {
+            follow.committed(committed);
+        }
+        if let Next::Waiting(after) = &mut self.next {
+            self.next = Next::After(after.take());
+            self.fetch_ahead();
+        }
+    }
+
+    /// Says from which topic offset on items may be still being written, and whether to stop there.
+    pub(crate) fn committed(mut self, offset: Option<u64>, stop: bool) -> Self {
         self.committed = offset;
+        self.committed_only = stop;
         self
+    }
+
+    /// True for an item that is behind the end of a read of committed items.
+    fn is_beyond(&self, item: &Attributes) -> bool {
+        let Some(committed) = self.committed.filter(|_| self.committed_only) else {
+            return false;
+        };
+        let sort_key = keys::SortKey::parse(&self.table.key_of(item).sk);
+        sort_key.is_some_and(|sort_key| sort_key.base_offset >= committed)
     }
 
     /// Starts the first page; `item_limit` bounds every page.
@@ -144,6 +223,8 @@ impl Chain {
         };
         let request = PageRequest {
             after: after.take(),
+            // An item of which events were given out must be there.
+            consistent: self.request.consistent || self.resume.is_some(),
             ..self.request.clone()
         };
         let table = Arc::clone(&self.table);
@@ -157,14 +238,20 @@ impl Chain {
         decoding: &mut Decoding<'_>,
     ) -> Result<Option<Event>, ReadError> {
         loop {
-            if let Some(event) = self.next_of_frame() {
-                return Ok(Some(event));
+            if let Some((event, within)) = self.next_of_frame() {
+                return Ok(Some(self.give(event, Some(within))));
             }
             if let Some((info, packed, index)) = self.next_frame() {
                 self.open_frame(decoding, &info, &packed, index)?;
                 continue;
             }
             let Some(item) = self.next_item(decoding.stats).await? else {
+                if self.follow.is_some() {
+                    return Ok(None);
+                }
+                if self.resume.take().is_some() {
+                    return Err(misplaced());
+                }
                 match self.parts.give_up() {
                     Some(broken) => {
                         self.parts_broken(broken)?;
@@ -174,22 +261,33 @@ impl Chain {
                 }
             };
             if let Some(event) = self.open_item(decoding, item)? {
-                return Ok(Some(event));
+                return Ok(Some(self.give(event, None)));
             }
         }
     }
 
-    fn next_of_frame(&mut self) -> Option<Event> {
+    fn give(&mut self, event: Event, within: Option<Within>) -> Event {
+        let sk = event.item.sk.to_string();
+        self.given = Some(ChainPosition { sk, within });
+        event
+    }
+
+    fn next_of_frame(&mut self) -> Option<(Event, Within)> {
         let (open, frame) = (self.item.as_ref()?, self.frame.as_mut()?);
         let times = self.times;
         let event = frame.events.find(|event| times.holds(event.time_ms))?;
-        Some(Event {
+        let within = Within {
+            frame: frame.index,
+            events: frame.count - frame.events.len(),
+        };
+        let event = Event {
             value: frame.raw.slice(event.value.clone()),
             time_ms: event.time_ms,
             topic_partition: self.topic_partition,
             origin: open.origin(&event),
             item: open.item.key.clone(),
-        })
+        };
+        Some((event, within))
     }
 
     /// Index entry, packed bytes and number of the open item's next frame.
@@ -218,6 +316,17 @@ impl Chain {
         let Some(open) = &self.item else {
             return Ok(());
         };
+        let begin = match self.resume.as_ref().map(|(_, within)| *within) {
+            Some(within) if index < within.frame => {
+                decoding.stats.frames_passed += 1;
+                return Ok(());
+            }
+            Some(within) => {
+                self.resume = None;
+                within.events
+            }
+            None => 0,
+        };
         if !info.overlaps(self.times.from_ms, self.times.to_ms) {
             decoding.stats.frames_passed += 1;
             return Ok(());
@@ -226,9 +335,17 @@ impl Chain {
         let header = &open.item.header;
         match decoding.decoder.decode(header.codec, info, packed) {
             Ok(frame) => {
+                if begin > frame.events.len() {
+                    return Err(misplaced());
+                }
+                let count = frame.events.len();
+                let mut events = frame.events.into_iter();
+                events.by_ref().take(begin).for_each(drop);
                 self.frame = Some(OpenFrame {
                     raw: frame.raw.into(),
-                    events: frame.events.into_iter(),
+                    index,
+                    count,
+                    events,
                 });
                 Ok(())
             }
@@ -243,6 +360,19 @@ impl Chain {
         loop {
             if let Some(item) = self.page.next() {
                 stats.items += 1;
+                if self.is_beyond(&item) {
+                    self.page = Vec::new().into_iter();
+                    self.next = Next::End;
+                    return Ok(None);
+                }
+                if let Some(follow) = &mut self.follow
+                    && !follow.passes(&item, &self.table.key_of(&item), &self.group)
+                {
+                    // It is seen again when the chain is asked again.
+                    self.page = Vec::new().into_iter();
+                    self.next = Next::Waiting(self.last_sk.clone());
+                    return Ok(None);
+                }
                 return Ok(Some(item));
             }
             self.fetch_ahead();
@@ -259,9 +389,15 @@ impl Chain {
             };
             stats.pages += 1;
             stats.read_units += page.read_units;
+            let page_end = page.items.last().map(|item| self.table.key_of(item));
+            let page_end = page_end.map(|key| key.sk.to_string());
             self.page = page.items.into_iter();
             self.next = match page.next_after {
                 Some(after) => Next::After(Some(after)),
+                None if self.follow.is_some() => {
+                    let last = page_end.or_else(|| self.last_sk.clone());
+                    Next::Waiting(last)
+                }
                 None => Next::End,
             };
             if self.prefetch {
@@ -281,10 +417,22 @@ impl Chain {
         let item = match read_item(attributes, &key, &self.group, self.topic_partition) {
             Ok(item) => item,
             Err(check) => {
+                self.resume = None;
                 self.table.report(key, check)?;
                 return Ok(None);
             }
         };
+        if let Some((sk, within)) = &self.resume {
+            let frames = match &item {
+                StoredItem::Packed(packed) if packed.header.kind == Kind::Events => {
+                    packed.header.frames.len()
+                }
+                _ => 0,
+            };
+            if **sk != *key.sk || within.frame >= frames {
+                return Err(misplaced());
+            }
+        }
         let part = match &item {
             StoredItem::Packed(packed) => match &packed.header.kind {
                 Kind::Part(part) => Some(*part),
@@ -378,6 +526,13 @@ impl Chain {
         }
         self.table.report(broken.item, broken.check)?;
         Ok(AfterBroken::GoOn)
+    }
+}
+
+/// The table has not what the token was given out for.
+fn misplaced() -> ReadError {
+    ReadError::PageToken {
+        problem: "the item in which the read had stopped is not as it was".to_owned(),
     }
 }
 

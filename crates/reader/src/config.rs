@@ -23,6 +23,8 @@ pub struct ReaderConfig {
     pub on_damage: OnDamage,
     /// Most queries in flight at once.
     pub parallel_queries: usize,
+    /// Most read units a second, over all calls; `None` for no limit.
+    pub max_read_units: Option<ReadUnits>,
     /// How throttling and passing failures are retried.
     pub retry: RetryPolicy,
 }
@@ -40,8 +42,28 @@ impl ReaderConfig {
             consistent: false,
             on_damage: OnDamage::Fail,
             parallel_queries: 16,
+            max_read_units: None,
             retry: RetryPolicy::default(),
         }
+    }
+}
+
+/// A pace in read units a second, above zero.
+///
+/// Of calls that start within any `w` seconds no more than `w` times as many are consumed, and once
+/// those of one second (or of one page, 256, if that is more).
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct ReadUnits(f64);
+
+impl ReadUnits {
+    /// `None` unless the number is above zero and finite.
+    #[must_use]
+    pub fn per_second(units: f64) -> Option<Self> {
+        (units.is_finite() && units > 0.0).then_some(Self(units))
+    }
+
+    pub(crate) fn get(self) -> f64 {
+        self.0
     }
 }
 

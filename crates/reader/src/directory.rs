@@ -18,6 +18,8 @@ const FORMAT: &str = "version";
 const TOPIC: &str = "topic";
 /// Registry row: table of the ledger, where that is another one.
 const LEDGER: &str = "ledger";
+/// Only of a pipeline whose items a mapping makes.
+const MAPPED: &str = "mapped";
 /// Registry row: number of the topic's partitions.
 const PARTITIONS: &str = "partitions";
 /// Directory row: bound on sort time minus first event time, in milliseconds.
@@ -88,6 +90,10 @@ fn pipeline(table: &Table, name: String, row: &Attributes) -> Result<Pipeline, R
             found,
             known: FORMAT_VERSION,
         }),
+        _ if row.contains_key(MAPPED) => Err(ReadError::Mapped {
+            table: table.name.clone(),
+            pipeline: name,
+        }),
         _ => Ok(Pipeline {
             name,
             topic: text(row, TOPIC).map(str::to_owned),
@@ -148,6 +154,15 @@ pub(crate) async fn chains_of(
     }
     chains.sort_by_key(|chain| chain.topic_partition);
     Ok(chains)
+}
+
+/// The error for a group without chains.
+pub(crate) fn no_such_group(table: &Table, pipeline: &Pipeline, group: &str) -> ReadError {
+    ReadError::NoSuchGroup {
+        table: table.name.clone(),
+        pipeline: pipeline.name.clone(),
+        group: group.to_owned(),
+    }
 }
 
 /// The table of the ledger, where that is another one.

@@ -65,6 +65,17 @@ pub enum ReadError {
         /// Newest version that this build reads.
         known: i64,
     },
+    /// The pipeline writes mapped events.
+    #[error(
+        "pipeline `{pipeline}` of table `{table}` writes mapped events (`plain`): they have no groups to \
+         read or to prove, any program reads them by their own keys"
+    )]
+    Mapped {
+        /// Table.
+        table: String,
+        /// Pipeline.
+        pipeline: String,
+    },
     /// The pipeline has written no event of the group.
     #[error(
         "table `{table}` holds no group `{group}` of pipeline `{pipeline}`; list them with `millpond groups`"
@@ -143,6 +154,12 @@ pub enum ReadError {
         table: String,
         /// What the service said.
         message: String,
+    },
+    /// A page token does not resume this read.
+    #[error("the page token cannot be used: {problem}; begin again without it")]
+    PageToken {
+        /// What is wrong with it.
+        problem: String,
     },
     /// The decoder could not be set up: out of memory.
     #[error("the decoder could not be set up: {0}")]

@@ -1,7 +1,7 @@
 //! The events of a group: its chains, merged by event time.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
 
 use millpond_format::frame::FrameDecoder;
@@ -11,10 +11,19 @@ use crate::directory::{self, Pipeline};
 use crate::error::ReadError;
 use crate::event::Event;
 use crate::table::Table;
+use crate::token::{ChainPosition, Token};
 
-/// Most chains that fetch a page ahead; more than that read page by page, so that memory
-/// stays near one page (1 MB) a chain.
+/// Most chains that fetch a page ahead.
 const MAX_PREFETCHING_CHAINS: usize = 32;
+
+/// Most chains that read whole pages of 1 MB.
+const MAX_PAGING_CHAINS: usize = 64;
+
+/// Items of a page when there are so many chains that their pages would not fit 64 MB: each has
+/// up to 400 KB. Merging needs one item of every chain, so it is never less.
+fn items_of_page(chains: usize) -> Option<usize> {
+    (chains > MAX_PAGING_CHAINS).then(|| (160 / chains).max(1))
+}
 
 /// What to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +36,12 @@ pub struct ReadRequest {
     pub to_ms: Option<i64>,
     /// Most events.
     pub limit: Option<u64>,
+    /// Token of an earlier read of the same group and times, to go on where it stopped: see
+    /// [`Events::page_token`].
+    pub page_token: Option<String>,
+    /// Only items that the ledger had committed when the read began. While the sink writes, a later item
+    /// of a chain may be there before an earlier one: pages of a read must not pass it.
+    pub committed_only: bool,
 }
 
 impl ReadRequest {
@@ -37,6 +52,8 @@ impl ReadRequest {
             from_ms: None,
             to_ms: None,
             limit: None,
+            page_token: None,
+            committed_only: false,
         }
     }
 }
@@ -61,15 +78,22 @@ pub struct ReadStats {
 /// Events of a group, in order: within a chain as stored, across chains by event time, ties by
 /// topic partition.
 ///
-/// Memory: for each chain up to two pages (1 MB each) and one decoded frame (at most 1.2 MB,
-/// usually 64 KiB), and a large event while it is put together.
+/// The chains are read at the same time, each a page ahead of what is decoded of it.
+///
+/// Memory, however large the group: up to 32 chains two pages of 1 MB each, up to 64 chains one,
+/// for more of them 64 MB in all or an item of up to 400 KB each; beside that for each chain one
+/// decoded frame (at most 1.2 MB, usually 64 KiB), and a large event while it is put together.
 #[derive(Debug)]
 pub struct Events {
     chains: Vec<Chain>,
     decoder: FrameDecoder,
     stats: ReadStats,
-    /// Next event of each chain; the heap holds their order.
-    heads: Vec<Option<Event>>,
+    /// Next event of each chain and where it stands; the heap holds their order.
+    heads: Vec<Option<(Event, Option<ChainPosition>)>>,
+    /// Where each chain stands, by topic partition.
+    positions: BTreeMap<u32, ChainPosition>,
+    /// Token without positions.
+    token: Token,
     order: BinaryHeap<Reverse<(i64, u32, usize)>>,
     /// Chains whose next event is not known.
     wanting: Vec<usize>,
@@ -84,11 +108,7 @@ impl Events {
     ) -> Result<Self, ReadError> {
         let rows = directory::chains_of(table, pipeline, &request.group).await?;
         if rows.is_empty() {
-            return Err(ReadError::NoSuchGroup {
-                table: table.name.clone(),
-                pipeline: pipeline.name.clone(),
-                group: request.group,
-            });
+            return Err(directory::no_such_group(table, pipeline, &request.group));
         }
         // Read before any item, so that what is not committed by it may be incomplete.
         let committed = directory::committed_offsets(table, pipeline).await?;
@@ -97,11 +117,22 @@ impl Events {
             to_ms: request.to_ms.unwrap_or(i64::MAX),
         };
         let group: Arc<str> = request.group.as_str().into();
+        let token = Token::new(
+            (&pipeline.name, &group),
+            (times.from_ms, times.to_ms),
+            Vec::new(),
+        );
+        let positions = match &request.page_token {
+            Some(text) => Token::parse(text, &token)?.chains,
+            None => Vec::new(),
+        };
         let mut events = Self {
             chains: Vec::new(),
             decoder: FrameDecoder::new().map_err(|e| ReadError::Decoder(e.to_string()))?,
             stats: ReadStats::default(),
             heads: Vec::new(),
+            positions: positions.into_iter().collect(),
+            token,
             order: BinaryHeap::new(),
             wanting: Vec::new(),
             remaining: request.limit.unwrap_or(u64::MAX),
@@ -111,7 +142,9 @@ impl Events {
         }
         let prefetch = rows.len() <= MAX_PREFETCHING_CHAINS && request.limit.is_none();
         // An item holds at least one event: more items than events are never needed at once.
-        let item_limit = request.limit.map(|limit| limit.clamp(1, 10_000) as i32);
+        let wanted = request.limit.map(|limit| limit.clamp(1, 10_000) as i32);
+        let fitting = items_of_page(rows.len()).map(|items| items as i32);
+        let item_limit = [wanted, fitting].into_iter().flatten().min();
         for row in rows {
             let offset = committed.get(&row.topic_partition).copied();
             let chain = Chain::new(
@@ -121,7 +154,10 @@ impl Events {
                 row,
                 times,
             );
-            let mut chain = chain.committed(offset);
+            let mut chain = chain.committed(offset, request.committed_only);
+            if let Some(position) = events.positions.get(&row.topic_partition) {
+                chain.resume(position);
+            }
             chain.start(item_limit, prefetch);
             events.wanting.push(events.chains.len());
             events.heads.push(None);
@@ -163,7 +199,7 @@ impl Events {
             if let Some(event) = chain.next(&mut decoding).await? {
                 let rank = (event.time_ms, chain.topic_partition, index);
                 self.order.push(Reverse(rank));
-                self.heads[index] = Some(event);
+                self.heads[index] = Some((event, chain.position().cloned()));
             }
             self.wanting.pop();
         }
@@ -171,7 +207,27 @@ impl Events {
             return Ok(None);
         };
         self.wanting.push(index);
-        Ok(self.heads[index].take())
+        let Some((event, position)) = self.heads[index].take() else {
+            return Ok(None);
+        };
+        if let Some(position) = position {
+            self.positions.insert(event.topic_partition, position);
+        }
+        Ok(Some(event))
+    }
+
+    /// A token that resumes this read after the last event that was given out, also in another
+    /// process: the events after it are the same, and in the same order, as if it had gone on.
+    ///
+    /// It is opaque, has a version and a checksum, and is bound to pipeline, group and times; the limit
+    /// may be another. It grows with the number of chains, by about 100 bytes each. After the last
+    /// event it gives what came since; while the sink writes, all of that only with
+    /// [`ReadRequest::committed_only`].
+    #[must_use]
+    pub fn page_token(&self) -> String {
+        let positions = self.positions.iter();
+        let chains = positions.map(|(partition, position)| (*partition, position.clone()));
+        self.token.with_chains(chains.collect()).to_text()
     }
 
     /// What the read has cost so far.

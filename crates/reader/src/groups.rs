@@ -8,7 +8,7 @@ use futures_util::stream::{FuturesOrdered, StreamExt};
 use millpond_format::keys;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::directory::{self, ChainRow};
+use crate::directory::{self, ChainRow, Pipeline};
 use crate::error::ReadError;
 use crate::event::ItemKey;
 use crate::item::{self, FIRST_TIME, HEADER, VALUE, binary, is_plain, read_header};
@@ -233,6 +233,21 @@ impl DirectoryScan {
             _ => self.open.push((group.to_owned(), vec![chain])),
         }
     }
+}
+
+/// Totals of one group.
+pub(crate) async fn one(
+    table: &Arc<Table>,
+    pipeline: &Pipeline,
+    group: &str,
+) -> Result<GroupSummary, ReadError> {
+    let chains = directory::chains_of(table, pipeline, group).await?;
+    if chains.is_empty() {
+        return Err(directory::no_such_group(table, pipeline, group));
+    }
+    let name = pipeline.name.as_str().into();
+    let found = summarize(Arc::clone(table), name, group.to_owned(), chains, false).await?;
+    Ok(found.0)
 }
 
 async fn summarize(

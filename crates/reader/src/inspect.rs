@@ -34,11 +34,7 @@ impl Items {
     ) -> Result<Self, ReadError> {
         let rows = directory::chains_of(table, pipeline, group).await?;
         if rows.is_empty() {
-            return Err(ReadError::NoSuchGroup {
-                table: table.name.clone(),
-                pipeline: pipeline.name.clone(),
-                group: group.to_owned(),
-            });
+            return Err(directory::no_such_group(table, pipeline, group));
         }
         let chains = rows
             .iter()

@@ -24,17 +24,21 @@ mod directory;
 mod error;
 mod event;
 mod events;
+mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
 mod groups;
 mod inspect;
 mod item;
+mod pace;
 mod parts;
 mod reader;
 mod table;
+mod tail;
+mod token;
 pub mod verify;
 
-pub use config::{OnDamage, ReaderConfig, RetryPolicy};
+pub use config::{OnDamage, ReadUnits, ReaderConfig, RetryPolicy};
 pub use damage::{Check, Damage};
 pub use error::ReadError;
 pub use event::{Event, EventOrigin, ItemKey};
@@ -42,3 +46,5 @@ pub use events::{Events, ReadRequest, ReadStats};
 pub use groups::{GroupSummary, Groups, GroupsRequest};
 pub use inspect::Items;
 pub use reader::Reader;
+pub use table::Spent;
+pub use tail::{Tail, TailEvent, TailRequest, TailStart};

@@ -9,9 +9,10 @@ use crate::config::ReaderConfig;
 use crate::directory::{self, Pipeline};
 use crate::error::ReadError;
 use crate::events::{Events, ReadRequest};
-use crate::groups::{Groups, GroupsRequest};
+use crate::groups::{self, GroupSummary, Groups, GroupsRequest};
 use crate::inspect::{self, Items};
-use crate::table::Table;
+use crate::table::{Spent, Table};
+use crate::tail::{Tail, TailRequest};
 use crate::verify::{Verification, VerifyRequest};
 
 /// Reads what one pipeline wrote into one table.
@@ -56,6 +57,12 @@ impl Reader {
         self.pipeline.topic_partitions
     }
 
+    /// What was asked of the service since this reader, or the one it is a clone of, was opened.
+    #[must_use]
+    pub fn spent(&self) -> Spent {
+        self.table.spent()
+    }
+
     /// Lists the groups with their totals.
     #[must_use]
     pub fn groups(&self, request: GroupsRequest) -> Groups {
@@ -69,6 +76,22 @@ impl Reader {
     /// [`ReadError::NoSuchGroup`]; what a call can meet.
     pub async fn read(&self, request: ReadRequest) -> Result<Events, ReadError> {
         Events::open(&self.table, &self.pipeline, request).await
+    }
+
+    /// Totals of one group, for up to 100 read units a chain: see [`Groups`].
+    ///
+    /// # Errors
+    /// [`ReadError::NoSuchGroup`]; what a call can meet.
+    pub async fn group(&self, group: &str) -> Result<GroupSummary, ReadError> {
+        groups::one(&self.table, &self.pipeline, group).await
+    }
+
+    /// Follows a group or all of them: what comes, as it comes.
+    ///
+    /// # Errors
+    /// [`ReadError::NoSuchGroup`]; what a call can meet.
+    pub async fn tail(&self, request: TailRequest) -> Result<Tail, ReadError> {
+        Tail::open(&self.table, &self.pipeline, request).await
     }
 
     /// Shows one item: header, sizes, frame index with the state of every checksum, no payload.

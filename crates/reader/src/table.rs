@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
@@ -10,7 +11,8 @@ use aws_sdk_dynamodb::operation::describe_table::DescribeTableOutput;
 use aws_sdk_dynamodb::operation::get_item::GetItemOutput;
 use aws_sdk_dynamodb::operation::query::QueryOutput;
 use aws_sdk_dynamodb::types::{
-    AttributeValue, KeyType, ReturnConsumedCapacity, ScalarAttributeType, TableDescription,
+    AttributeValue, ConsumedCapacity, KeyType, ReturnConsumedCapacity, ScalarAttributeType,
+    TableDescription,
 };
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use rand::rngs::SmallRng;
@@ -22,6 +24,7 @@ use crate::config::{OnDamage, ReaderConfig, RetryPolicy};
 use crate::damage::{Check, Damage};
 use crate::error::ReadError;
 use crate::event::ItemKey;
+use crate::pace::{ITEM_UNITS, PAGE_UNITS, Pace};
 
 /// An item as the service gives it.
 pub(crate) type Attributes = HashMap<String, AttributeValue>;
@@ -77,6 +80,15 @@ pub(crate) struct Page {
     pub(crate) read_units: f64,
 }
 
+/// What a [`Reader`](crate::Reader) has asked of the service.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Spent {
+    /// Calls that were answered: round trips, those of directory and ledger included.
+    pub calls: u64,
+    /// Read units that the service said they consumed.
+    pub read_units: f64,
+}
+
 /// A table whose key was checked.
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -89,6 +101,8 @@ pub(crate) struct Table {
     on_damage: OnDamage,
     retry: RetryPolicy,
     permits: Semaphore,
+    pace: Option<Arc<Pace>>,
+    spent: Arc<Mutex<Spent>>,
 }
 
 impl Table {
@@ -110,6 +124,10 @@ impl Table {
             on_damage: config.on_damage.clone(),
             retry: config.retry,
             permits: Semaphore::new(parallel_queries),
+            pace: config
+                .max_read_units
+                .map(|rate| Arc::new(Pace::new(rate.get()))),
+            spent: Arc::default(),
         };
         let wanted = [&config.partition_key, &config.sort_key];
         table.checked(wanted).await
@@ -127,6 +145,8 @@ impl Table {
             on_damage: self.on_damage.clone(),
             retry: self.retry,
             permits: Semaphore::new(self.parallel_queries),
+            pace: self.pace.clone(),
+            spent: Arc::clone(&self.spent),
         };
         let wanted = [&Some(self.pk_name.clone()), &Some(self.sk_name.clone())];
         other.checked(wanted).await
@@ -137,7 +157,8 @@ impl Table {
         let described = self
             .call(
                 "DescribeTable",
-                |answer: &DescribeTableOutput| answer.table.is_some(),
+                0.0,
+                |answer: &DescribeTableOutput| answer.table.as_ref().map(|_| 0.0),
                 || self.client.describe_table().table_name(&self.name).send(),
             )
             .await?;
@@ -150,10 +171,14 @@ impl Table {
 
     /// One page of a query.
     pub(crate) async fn query(&self, request: &PageRequest) -> Result<Page, ReadError> {
+        let most = request.item_limit.map_or(PAGE_UNITS, |items| {
+            PAGE_UNITS.min(f64::from(items) * ITEM_UNITS)
+        });
         let answer = self
             .call(
                 "Query",
-                |answer: &QueryOutput| answer.consumed_capacity.is_some(),
+                most,
+                |answer: &QueryOutput| units(answer.consumed_capacity.as_ref()),
                 || self.query_call(request).send(),
             )
             .await?;
@@ -164,10 +189,7 @@ impl Table {
         Ok(Page {
             items: answer.items.unwrap_or_default(),
             next_after,
-            read_units: answer
-                .consumed_capacity
-                .and_then(|capacity| capacity.capacity_units)
-                .unwrap_or(0.0),
+            read_units: units(answer.consumed_capacity.as_ref()).unwrap_or(0.0),
         })
     }
 
@@ -233,7 +255,8 @@ impl Table {
         let answer = self
             .call(
                 "GetItem",
-                |answer: &GetItemOutput| answer.consumed_capacity.is_some(),
+                ITEM_UNITS,
+                |answer: &GetItemOutput| units(answer.consumed_capacity.as_ref()),
                 || {
                     self.client
                         .get_item()
@@ -251,12 +274,14 @@ impl Table {
 
     /// Makes a call until it succeeds, fails for good, or the attempts are used up.
     ///
-    /// `is_whole` looks for what every answer has: to the SDK an answer that lost its body is one without
-    /// anything in it, such as a page without items (I1).
+    /// `most` are the read units that it may consume, `consumed` tells those that it did. Every answer says
+    /// so: to the SDK an answer that lost its body is one without anything in it, such as a page without
+    /// items (I1).
     async fn call<T, E, F>(
         &self,
         operation: &'static str,
-        is_whole: impl Fn(&T) -> bool,
+        most: f64,
+        consumed: impl Fn(&T) -> Option<f64>,
         make: impl Fn() -> F,
     ) -> Result<T, ReadError>
     where
@@ -265,16 +290,28 @@ impl Table {
     {
         let mut attempt = 1;
         loop {
-            let result = {
-                // The semaphore is never closed; a permit only bounds what is in flight.
-                let _permit = self.permits.acquire().await.ok();
-                make().await
+            // The semaphore is never closed; a permit only bounds what is in flight.
+            let permit = self.permits.acquire().await.ok();
+            let taken = match &self.pace {
+                Some(pace) => Some(pace.take(most).await),
+                None => None,
             };
+            let result = make().await;
+            drop(permit);
             let (verdict, message) = match result {
-                Ok(answer) if is_whole(&answer) => return Ok(answer),
-                Ok(_) => (Verdict::Passing, "the answer lost its body".to_owned()),
+                Ok(answer) => match consumed(&answer) {
+                    Some(units) => {
+                        taken.into_iter().for_each(|taken| taken.consumed(units));
+                        self.spend(units);
+                        return Ok(answer);
+                    }
+                    None => (Verdict::Passing, "the answer lost its body".to_owned()),
+                },
                 Err(error) => classify(&error),
             };
+            if verdict == Verdict::Throttled {
+                taken.into_iter().for_each(|taken| taken.consumed(0.0));
+            }
             if !verdict.is_retried() || attempt >= self.retry.attempts {
                 return Err(self.failed(operation, verdict, attempt, message));
             }
@@ -284,6 +321,16 @@ impl Table {
             tokio::time::sleep(wait).await;
             attempt += 1;
         }
+    }
+
+    fn spend(&self, units: f64) {
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        spent.calls += 1;
+        spent.read_units += units;
+    }
+
+    pub(crate) fn spent(&self) -> Spent {
+        *self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn failed(
@@ -345,6 +392,11 @@ impl Table {
             sk: part(&self.sk_name),
         }
     }
+}
+
+/// Read units of an answer that says so.
+fn units(capacity: Option<&ConsumedCapacity>) -> Option<f64> {
+    capacity.map(|capacity| capacity.capacity_units.unwrap_or(0.0))
 }
 
 /// A string attribute.

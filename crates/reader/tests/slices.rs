@@ -75,10 +75,7 @@ fn merged(chains: &[Vec<Timed>], from: i64, to: i64) -> Vec<String> {
 
 #[tokio::test]
 async fn a_slice_is_the_whole_filtered() {
-    let seed = std::env::var("MILLPOND_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or_else(|| SmallRng::from_os_rng().random());
+    let seed = support::seed();
     let mut rng = SmallRng::seed_from_u64(seed);
     let local = Local::with_table().await;
     let mut written = Vec::new();

@@ -117,7 +117,7 @@ impl Refusal {
         Self::json(service, status, &body)
     }
 
-    fn json(service: Service, status: u16, body: &serde_json::Value) -> Self {
+    pub(crate) fn json(service: Service, status: u16, body: &serde_json::Value) -> Self {
         Self {
             status,
             content_type: service.content_type(),

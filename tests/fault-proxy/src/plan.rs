@@ -27,8 +27,8 @@ const SLOWEST_MS: u64 = 1_500;
 pub struct Plan {
     seed: u64,
     families: Vec<Family>,
-    /// Credentials are expired for every request.
-    expired: bool,
+    /// What every request meets.
+    always: Option<Family>,
     /// Requests that are let through first.
     spared: u64,
 }
@@ -60,8 +60,18 @@ impl Plan {
     /// Credentials that are expired for every request.
     #[must_use]
     pub fn always_expired() -> Self {
+        Self::always(Family::ExpiredCredentials)
+    }
+
+    /// Connections that are half open, for every request: each takes effect and is never answered.
+    #[must_use]
+    pub fn always_half_open() -> Self {
+        Self::always(Family::HalfOpen)
+    }
+
+    fn always(family: Family) -> Self {
         Self {
-            expired: true,
+            always: Some(family),
             ..Self::default()
         }
     }
@@ -83,11 +93,8 @@ impl Plan {
     }
 
     fn draw(&self, number: u64) -> Option<Draw> {
-        if self.expired {
-            return Some(Draw {
-                family: Family::ExpiredCredentials,
-                variant: 0,
-            });
+        if let Some(family) = self.always {
+            return Some(Draw { family, variant: 0 });
         }
         if self.families.is_empty() || number < self.spared {
             return None;

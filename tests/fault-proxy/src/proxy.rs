@@ -21,7 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, broadcast, watch};
 use tokio::task::JoinHandle;
 
+use serde_json::Value;
+
 use crate::answer::{Script, Step};
+use crate::capacity::{Admission, Capacity};
 use crate::fault::{Cut, Family, Fault, Refusal, throttled};
 use crate::plan::Plan;
 use crate::service::{Service, operation};
@@ -64,6 +67,7 @@ struct Shared {
     open: AtomicBool,
     cuts: watch::Sender<u64>,
     exchanges: broadcast::Sender<Exchange>,
+    capacity: Mutex<Option<Arc<Capacity>>>,
 }
 
 impl Proxy {
@@ -83,6 +87,7 @@ impl Proxy {
             open: AtomicBool::new(true),
             cuts: watch::channel(0).0,
             exchanges: broadcast::channel(EXCHANGES).0,
+            capacity: Mutex::default(),
         });
         let task = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self {
@@ -101,6 +106,11 @@ impl Proxy {
     /// Another plan from the next request on; numbers go on.
     pub fn set_plan(&self, plan: Plan) {
         *lock(&self.shared.plan) = plan;
+    }
+
+    /// From the next request on, what meets no fault must fit the capacity of a table.
+    pub fn set_capacity(&self, capacity: Arc<Capacity>) {
+        *lock(&self.shared.capacity) = Some(capacity);
     }
 
     /// Faults so far.
@@ -213,7 +223,11 @@ impl Link {
         let number = shared.requests.fetch_add(1, Ordering::Relaxed);
         let fault = lock(&shared.plan).fault(service, &operation, number);
         let Some((family, fault)) = fault else {
-            let answer = self.forward(&head, body).await?;
+            let capacity = lock(&shared.capacity).clone();
+            let answer = match capacity {
+                Some(capacity) => self.limited(&capacity, &operation, &head, body).await?,
+                None => self.forward(&head, body).await?,
+            };
             shared.note(&operation, &answer);
             return Ok(answer.whole());
         };
@@ -276,6 +290,38 @@ impl Link {
                 Ok(answer.with(script))
             }
         }
+    }
+
+    /// The answer of a table with this capacity.
+    async fn limited(
+        &self,
+        capacity: &Capacity,
+        operation: &str,
+        head: &hyper::http::request::Parts,
+        body: Bytes,
+    ) -> io::Result<Answer> {
+        let request: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let (taken, split) = match capacity.admit(operation, &request) {
+            Admission::Free if operation == "DescribeTable" => {
+                let mut answer = self.forward(head, body).await?;
+                return answer.edit(|json| capacity.describe(json)).map(|()| answer);
+            }
+            Admission::Free => return self.forward(head, body).await,
+            Admission::Refuse(refusal) => return Ok(Answer::of(refusal)),
+            Admission::Forward { taken, split } => (taken, split),
+        };
+        let (body, left) = match split {
+            Some(split) => (split.forwarded.to_string().into(), split.left),
+            None => (body, serde_json::Map::new()),
+        };
+        let mut answer = self.forward(head, body).await?;
+        answer.edit(|json| {
+            capacity.settle(&taken, json);
+            if !left.is_empty() {
+                add_unprocessed(json, left);
+            }
+        })?;
+        Ok(answer)
     }
 
     async fn unprocessed(
@@ -363,6 +409,26 @@ impl Shared {
 }
 
 impl Answer {
+    fn of(refusal: Refusal) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(refusal.content_type));
+        Self {
+            status: StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY),
+            headers,
+            body: refusal.body,
+        }
+    }
+
+    /// Changes the JSON of an answer that is a success.
+    fn edit(&mut self, edit: impl FnOnce(&mut Value)) -> io::Result<()> {
+        if self.status.is_success() {
+            let mut json = serde_json::from_slice(&self.body).map_err(io::Error::other)?;
+            edit(&mut json);
+            self.body = json.to_string().into();
+        }
+        Ok(())
+    }
+
     fn whole(self) -> Response<Script> {
         let script = Script::whole(self.body.clone());
         self.with(script)
@@ -385,12 +451,5 @@ impl Answer {
 }
 
 fn refused(refusal: Refusal) -> Response<Script> {
-    let mut headers = HeaderMap::new();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(refusal.content_type));
-    let answer = Answer {
-        status: StatusCode::from_u16(refusal.status).unwrap_or(StatusCode::BAD_GATEWAY),
-        headers,
-        body: refusal.body,
-    };
-    answer.whole()
+    Answer::of(refusal).whole()
 }

@@ -28,12 +28,21 @@ pub fn split(request: &Value, mask: u64) -> Option<Split> {
         keeps[0] = !keeps[0];
     }
     let mut keeps = keeps.into_iter();
+    split_by(request, |_, _| keeps.next() == Some(true))
+}
+
+/// Takes the rows for whose table, and position in it, `keeps` is true; `None` for what is no batch.
+pub fn split_by(request: &Value, mut keeps: impl FnMut(&str, usize) -> bool) -> Option<Split> {
+    let tables = request.get("RequestItems")?.as_object()?;
     let mut kept = Map::new();
     let mut left = Map::new();
     for (table, rows) in tables {
         let rows = rows.as_array().cloned().unwrap_or_default();
-        let (go, stay): (Vec<Value>, Vec<Value>) =
-            rows.into_iter().partition(|_| keeps.next() == Some(true));
+        let mut row = 0;
+        let (go, stay): (Vec<Value>, Vec<Value>) = rows.into_iter().partition(|_| {
+            row += 1;
+            keeps(table, row - 1)
+        });
         for (part, rows) in [(&mut kept, go), (&mut left, stay)] {
             if !rows.is_empty() {
                 part.insert(table.clone(), rows.into());

@@ -12,7 +12,8 @@ use crate::world::lock;
 /// The checkpoint as one process keeps it.
 pub struct FakeCheckpoints(pub Arc<Process>);
 
-fn failed(action: &'static str, why: &str) -> CheckpointError {
+/// An error that says so.
+pub(crate) fn failed(action: &'static str, why: &str) -> CheckpointError {
     CheckpointError::Io {
         action,
         place: "checkpoint".to_owned(),

@@ -6,12 +6,15 @@ use millpond_connector::topic::{Offset, PartitionId};
 use millpond_dynamodb_sink::ledger_row;
 use millpond_dynamodb_sink::row::{Key, KeyNames, Row, names};
 use millpond_format::frame::FrameDecoder;
+use millpond_format::gap::Gap;
 use millpond_format::header::{ChainTotals, Header, Kind, Part, Place};
 use millpond_format::keys::{self, SortKey};
 use millpond_format::origin::Origin;
+use millpond_sink::gaps::OnGap;
 use millpond_sink::ledger::LedgerRow;
 
-use crate::oracle::{Oracle, broken};
+use crate::gaps::Gaps;
+use crate::oracle::{Fate, Oracle, broken};
 use crate::scenario::MAX_ITEM_BYTES;
 use crate::world::{NAME, Violation};
 
@@ -41,6 +44,7 @@ pub struct Items {
     /// The dead letter of an event.
     dead: HashMap<usize, String>,
     ledgers: BTreeMap<PartitionId, LedgerRow>,
+    gaps: Gaps,
 }
 
 impl Items {
@@ -68,6 +72,25 @@ impl Items {
         self.items.is_empty()
     }
 
+    /// The group in which an event is.
+    #[must_use]
+    pub fn group_of(&self, index: usize) -> Option<&str> {
+        let (_, group, _) = keys::parse_chain_pk(&self.place.get(&index)?.pk)?;
+        Some(group)
+    }
+
+    /// True where a plan was given up: parts of events may be there alone.
+    #[must_use]
+    pub fn has_given_up(&self) -> bool {
+        self.gaps.has_plans()
+    }
+
+    /// Number of gaps.
+    #[must_use]
+    pub fn gaps(&self) -> usize {
+        self.gaps.len()
+    }
+
     /// Number of dead letters.
     #[must_use]
     pub fn dead(&self) -> usize {
@@ -81,8 +104,14 @@ impl Items {
         new: &Row,
     ) -> Result<(), Violation> {
         let pk = new.key.pk.as_str();
+        if keys::parse_chain_pk(pk).is_some_and(|(pipeline, ..)| pipeline != PIPELINE) {
+            return broken("I2", format!("{:?} is another pipeline's", new.key));
+        }
         if pk == keys::ledger_pk(PIPELINE, NAME) {
             return self.ledger_put(oracle, old, new);
+        }
+        if pk == keys::gaps_pk(PIPELINE, NAME) {
+            return self.gap_put(oracle, old, new);
         }
         if pk.starts_with("millpond:groups/") {
             let late = |row: &Row| row.integer(names::LATE);
@@ -158,13 +187,57 @@ impl Items {
                 format!("the ledger passed offset {offset}, which does not exist"),
             );
         };
-        if self.place.contains_key(index) || self.dead.contains_key(index) {
+        let may_be_removed = oracle.events[*index].fates.contains(&Fate::Removed);
+        if self.place.contains_key(index)
+            || self.dead.contains_key(index)
+            || may_be_removed
+            || self.is_in_a_gap(oracle, *index)
+        {
             return Ok(());
         }
         broken(
             "I6",
             format!("the ledger passed event {index} at offset {offset} of partition {partition}"),
         )
+    }
+
+    /// A gap is true: what it says is lost is lost.
+    fn gap_put(&mut self, oracle: &Oracle, old: Option<&Row>, new: &Row) -> Result<(), Violation> {
+        if let Some(old) = old {
+            return match old == new {
+                true => Ok(()),
+                false => broken("I11", format!("gap {:?} was replaced by another", new.key)),
+            };
+        }
+        let partition = keys::parse_gap_sk(&new.key.sk);
+        let gap = new.string(names::GAP).and_then(Gap::parse);
+        let (Some(partition), Some(gap)) = (partition, gap) else {
+            return broken("I7", format!("{:?} is no gap", new.key));
+        };
+        if oracle.on_gap == OnGap::Halt {
+            return broken("I7", format!("{gap}, though nobody may pass it"));
+        }
+        let is_true = match &gap {
+            Gap::Offsets { to, .. } => *to <= oracle.lost_to(partition),
+            Gap::Plan { from, .. } => *from < oracle.lost_to(partition),
+            Gap::Chain(chain) => {
+                let is_lost =
+                    |offset| offset < oracle.lost_to(partition) || self.gaps.has(partition, offset);
+                oracle.ordinals_at(partition, chain, is_lost) >= chain.missing
+            }
+        };
+        if !is_true {
+            return broken("I7", format!("{gap}, and they are not"));
+        }
+        self.gaps.add(partition, gap);
+        Ok(())
+    }
+
+    /// An event is said to be lost. A repetition of it that comes later does not bring it back: what
+    /// followed it is in the table already.
+    fn is_in_a_gap(&self, oracle: &Oracle, index: usize) -> bool {
+        let mut offsets = oracle.offsets_of(index);
+        offsets.any(|(partition, offset)| self.gaps.has(partition, offset))
     }
 
     fn item_put(&mut self, oracle: &Oracle, row: &Row) -> Result<(), Violation> {
@@ -194,16 +267,16 @@ impl Items {
         };
         for held in &item.held {
             let event = &oracle.events[held.index];
-            let expected = event
-                .group
-                .as_ref()
-                .map(|group| keys::chain_pk(PIPELINE, group, partition));
-            if expected.as_ref() != Ok(&row.key.pk) {
+            let is_expected = |fate: &Fate| match fate {
+                Fate::Grouped(group) => keys::chain_pk(PIPELINE, group, partition) == row.key.pk,
+                Fate::Rejected(_) | Fate::Removed => false,
+            };
+            if !event.fates.iter().any(is_expected) {
                 return broken(
                     "I12",
                     format!(
-                        "event {} is in {:?}, not in {expected:?}",
-                        held.index, row.key
+                        "event {} is in {:?}, not in {:?}",
+                        held.index, row.key, event.fates
                     ),
                 );
             }
@@ -326,7 +399,9 @@ impl Items {
                 format!("event {index} was changed on its way to the dead letters"),
             );
         }
-        if event.group.as_ref().err().copied() != new.string(names::REASON) {
+        let reason = new.string(names::REASON).unwrap_or_default();
+        let is_expected = |fate: &Fate| matches!(fate, Fate::Rejected(why) if *why == reason);
+        if !event.fates.iter().any(is_expected) {
             return broken(
                 "I10",
                 format!(
@@ -347,14 +422,28 @@ impl Items {
         }
     }
 
+    pub(crate) fn is_committed(&self, oracle: &Oracle, partition: PartitionId) -> bool {
+        let end = oracle.log[partition as usize].len() as u64;
+        let ledger = self.ledgers.get(&partition);
+        // A partition that nothing was ever put into need not have been taken.
+        ledger.map_or(end == 0, |row| row.committed == end && row.intent.is_none())
+    }
+
     /// Everything is there, in order, as it was put.
     pub(crate) fn complete(&self, oracle: &Oracle) -> Result<(), Violation> {
         for (index, event) in oracle.events.iter().enumerate() {
-            let found = match event.group {
-                Ok(_) => self.place.contains_key(&index) && !self.dead.contains_key(&index),
-                Err(_) => self.dead.contains_key(&index) && !self.place.contains_key(&index),
-            };
-            if !found {
+            let places = u32::from(self.place.contains_key(&index))
+                + u32::from(self.dead.contains_key(&index));
+            if places > 1 {
+                return broken("I2", format!("event {index} is an item and a dead letter"));
+            }
+            if places == 1 || event.fates.contains(&Fate::Removed) {
+                continue;
+            }
+            // Said to be lost, or waiting for somebody who says so.
+            let mut offsets = oracle.offsets_of(index);
+            let waits = offsets.any(|(partition, _)| oracle.is_stuck(partition));
+            if !waits && !self.is_in_a_gap(oracle, index) {
                 return broken("I1", format!("event {index} of key {} is lost", event.key));
             }
         }
@@ -368,12 +457,17 @@ impl Items {
                 sum.events += own.events;
                 sum.event_bytes += own.event_bytes;
                 sum.packed_bytes += own.packed_bytes;
-                if *sum != totals {
+                // What was there of a plan that was given up counts, or not, as it came.
+                let partition = keys::parse_chain_pk(&key.pk).map_or(0, |(_, _, p)| p);
+                if *sum != totals && !self.gaps.has_plan(partition) {
                     return broken(
                         "I1",
                         format!("{key:?} has the totals {totals:?}, these are {sum:?}"),
                     );
                 }
+            } else {
+                // Totals begin anew after items of plain mode.
+                sums.remove(key.pk.as_str());
             }
             for held in &item.held {
                 let event = &oracle.events[held.index];
@@ -401,11 +495,8 @@ impl Items {
                 }
             }
         }
-        for (partition, log) in oracle.log.iter().enumerate() {
-            let ledger = self.ledgers.get(&(partition as PartitionId));
-            let at_end =
-                ledger.is_some_and(|row| row.committed == log.len() as u64 && row.intent.is_none());
-            if !at_end {
+        for partition in 0..oracle.log.len() as PartitionId {
+            if !self.is_committed(oracle, partition) && !oracle.is_stuck(partition) {
                 return broken(
                     "I6",
                     format!("the ledger of partition {partition} does not end with the topic"),

@@ -1,26 +1,39 @@
 //! The truth about every event, and the invariants, checked whenever something becomes durable.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
 use millpond_connector::topic::{Offset, PartitionId, StoredBatch};
 use millpond_dynamodb_sink::row::Row;
+use millpond_format::gap::ChainGap;
 use millpond_format::keys::topic_partition;
 use millpond_format::origin::Origin;
 use millpond_format::record::Records;
 use millpond_kinesis_source::checkpoint::{Progress, StreamCheckpoint};
+use millpond_sink::gaps::OnGap;
 
 use crate::items::Items;
 use crate::scenario::Scenario;
 use crate::world::Violation;
+
+/// What a configuration makes of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fate {
+    /// It is in the table, in this group.
+    Grouped(String),
+    /// It is a dead letter, for this reason.
+    Rejected(&'static str),
+    /// A SmartModule removes it.
+    Removed,
+}
 
 /// An event that the stream has accepted.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Kinesis partition key.
     pub key: String,
-    /// Its group, or the reason why it must become a dead letter.
-    pub group: Result<String, &'static str>,
+    /// What is to become of it with each configuration.
+    pub fates: [Fate; 2],
     /// Its bytes.
     pub value: Bytes,
     /// Shard that took it.
@@ -56,9 +69,15 @@ pub struct Oracle {
     shards: BTreeMap<String, ShardTruth>,
     /// Events of each topic partition by offset.
     pub log: Vec<Vec<usize>>,
+    /// The links of the same.
+    log_links: Vec<Vec<Link>>,
+    /// Everything before this offset is not stored any more, and was not released when it went.
+    lost: BTreeMap<PartitionId, Offset>,
     /// The event that each link names.
     pub links: HashMap<Link, usize>,
     partitions: u32,
+    /// What the sink does about data that is gone.
+    pub on_gap: OnGap,
     /// What the table shows.
     pub items: Items,
 }
@@ -82,8 +101,11 @@ impl Oracle {
             record_ends: HashMap::new(),
             shards: BTreeMap::new(),
             log: vec![Vec::new(); scenario.partitions as usize],
+            log_links: vec![Vec::new(); scenario.partitions as usize],
+            lost: BTreeMap::new(),
             links: HashMap::new(),
             partitions: scenario.partitions,
+            on_gap: scenario.on_gap,
             items: Items::new(),
         }
     }
@@ -186,7 +208,7 @@ impl Oracle {
                 origin.chain.epoch,
                 origin.chain.ordinal,
             );
-            if let Some(other) = self.links.insert(link, index)
+            if let Some(other) = self.links.insert(link.clone(), index)
                 && other != index
             {
                 return broken(
@@ -198,6 +220,7 @@ impl Oracle {
                 self.first_time(index)?;
             }
             self.log[partition as usize].push(index);
+            self.log_links[partition as usize].push(link);
         }
         Ok(())
     }
@@ -278,6 +301,54 @@ impl Oracle {
         Ok(())
     }
 
+    /// The topic holds nothing before `earliest` any more, released or not.
+    pub fn lost(&mut self, partition: PartitionId, earliest: Offset) {
+        self.lost.insert(partition, earliest);
+    }
+
+    /// First offset that was not lost.
+    #[must_use]
+    pub fn lost_to(&self, partition: PartitionId) -> Offset {
+        self.lost.get(&partition).copied().unwrap_or(0)
+    }
+
+    /// How many of the ordinals that a gap names stood at offsets of which something is true.
+    #[must_use]
+    pub fn ordinals_at(
+        &self,
+        partition: PartitionId,
+        gap: &ChainGap,
+        is_wanted: impl Fn(Offset) -> bool,
+    ) -> u64 {
+        let log = self.log_links[partition as usize].iter().enumerate();
+        let named = log.filter(|(offset, (_, shard, epoch, ordinal))| {
+            *shard == gap.shard
+                && *epoch == gap.epoch
+                && (gap.first..=gap.last).contains(ordinal)
+                && is_wanted(*offset as Offset)
+        });
+        let ordinals: BTreeSet<u64> = named.map(|(_, (.., ordinal))| *ordinal).collect();
+        ordinals.len() as u64
+    }
+
+    /// Offsets at which an event stands.
+    pub fn offsets_of(&self, index: usize) -> impl Iterator<Item = (PartitionId, Offset)> {
+        let partition = topic_partition(&self.events[index].key, self.partitions);
+        let log = self.log[partition as usize].iter().enumerate();
+        log.filter(move |(_, other)| **other == index)
+            .map(move |(offset, _)| (partition, offset as Offset))
+    }
+
+    /// Topic partitions that cannot go on: the ledger stands before what was lost, and nobody may pass it.
+    #[must_use]
+    pub fn is_stuck(&self, partition: PartitionId) -> bool {
+        self.on_gap == OnGap::Halt
+            && self
+                .items
+                .ledger(partition)
+                .is_some_and(|row| row.committed < self.lost_to(partition))
+    }
+
     /// A row is put into the table.
     ///
     /// # Errors
@@ -304,6 +375,13 @@ impl Oracle {
     #[must_use]
     pub fn all_durable(&self) -> bool {
         self.events.iter().all(|event| event.durable)
+    }
+
+    /// True when the ledger stands at the end of every topic partition, and no plan is open.
+    #[must_use]
+    pub fn all_committed(&self) -> bool {
+        (0..self.partitions)
+            .all(|partition| self.is_stuck(partition) || self.items.is_committed(self, partition))
     }
 
     /// At the end: every event once, in its place, as it was put.

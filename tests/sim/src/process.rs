@@ -77,6 +77,12 @@ impl Process {
         }
     }
 
+    /// True once it was killed.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.killed.is_cancelled()
+    }
+
     /// The time that it sees, milliseconds since the Unix epoch.
     #[must_use]
     pub fn clock_ms(&self) -> i64 {

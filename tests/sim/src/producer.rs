@@ -8,8 +8,8 @@ use millpond_kinesis_local::model::NewRecord;
 use millpond_kinesis_source::aggregate::AggregateBuilder;
 
 use crate::dice::mix;
-use crate::oracle::Event;
-use crate::scenario::{Fault, MAX_ITEM_BYTES, Mode};
+use crate::oracle::{Event, Fate};
+use crate::scenario::{Fault, MAX_ITEM_BYTES, Mode, is_removed};
 use crate::stream::descriptions;
 use crate::world::{NAME, World, lock};
 
@@ -63,9 +63,9 @@ fn put_record(world: &World, key: &str, first: usize, count: usize, aggregated: 
     world.note(format!(
         "producer: events {first}+{count} of {key} at {shard} {sequence}"
     ));
-    let events = made.into_iter().map(|(value, group)| Event {
+    let events = made.into_iter().map(|(value, fates)| Event {
         key: key.to_owned(),
-        group,
+        fates,
         value,
         shard: shard.clone(),
         durable: false,
@@ -73,8 +73,8 @@ fn put_record(world: &World, key: &str, first: usize, count: usize, aggregated: 
     lock(&world.oracle).accepted(&sequence, events.collect());
 }
 
-/// An event, and its group or why it has none.
-fn event(world: &World, number: usize, key: &str) -> (Bytes, Result<String, &'static str>) {
+/// An event, and what is to become of it with each configuration.
+fn event(world: &World, number: usize, key: &str) -> (Bytes, [Fate; 2]) {
     let job = format!("job-{}", world.dice.below("job", world.scenario.jobs));
     let kind = world.dice.below("kind of event", 100);
     let length = match kind {
@@ -91,7 +91,6 @@ fn event(world: &World, number: usize, key: &str) -> (Bytes, Result<String, &'st
             char::from(b'a' + letters[(at % 8) as usize] % 26)
         })
         .collect();
-    let by_job = world.scenario.mode == Mode::ByJob;
     let (text, job) = match kind {
         2 | 3 => (String::new(), Err("not-json")),
         4 | 5 => (format!("no json {number} {pad}"), Err("not-json")),
@@ -104,15 +103,20 @@ fn event(world: &World, number: usize, key: &str) -> (Bytes, Result<String, &'st
             Ok(job),
         ),
     };
-    let group = match world.scenario.mode {
-        // Its item would be too large, and nothing cuts it.
-        Mode::Plain if length >= MAX_ITEM_BYTES as u64 => Err("too-large"),
-        Mode::Plain | Mode::ByKey => Ok(key.to_owned()),
-        Mode::ByJob => job,
-        Mode::Constant => Ok("all".to_owned()),
-    };
-    debug_assert!(by_job || group.is_ok() || world.scenario.mode == Mode::Plain);
-    (Bytes::from(text), group)
+    let fates = world.scenario.configs.map(|config| {
+        if config.filter && is_removed(text.as_bytes()) {
+            return Fate::Removed;
+        }
+        let group = match config.mode {
+            // Its item would be too large, and nothing cuts it.
+            Mode::Plain if length >= MAX_ITEM_BYTES as u64 => Err("too-large"),
+            Mode::Plain | Mode::ByKey => Ok(key.to_owned()),
+            Mode::ByJob => job.clone(),
+            Mode::Constant => Ok("all".to_owned()),
+        };
+        group.map_or_else(Fate::Rejected, Fate::Grouped)
+    });
+    (Bytes::from(text), fates)
 }
 
 /// Splits a shard or merges two.

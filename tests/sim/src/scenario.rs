@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use millpond_connector::mutation::Mutation;
+use millpond_sink::gaps::OnGap;
 
-use crate::dice::Dice;
+use crate::dice::{Dice, mix};
 
 /// Smallest item that the packer knows: large events then take several parts at little cost.
 pub const MAX_ITEM_BYTES: usize = millpond_format::limits::MIN_ITEM_BYTES;
@@ -84,6 +85,15 @@ faults! {
     Rival "rival",
     /// The clock of a process is wrong.
     Skew "skew",
+    /// To one that shares, all others seem to stand still for a while: it takes them for dead, and two
+    /// believe that they hold a lease.
+    TwoOwners "two-owners",
+    /// A sink is started with another configuration than the one before.
+    Reconfigured "reconfigured",
+    /// A sink is started under another pipeline name by mistake.
+    Renamed "renamed",
+    /// The topic loses what was not released: its retention was too short.
+    Lost "lost",
 }
 
 /// What groups events.
@@ -97,6 +107,24 @@ pub enum Mode {
     ByJob,
     /// Packed into one group.
     Constant,
+}
+
+/// What a restart of the sink may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Grouping.
+    pub mode: Mode,
+    /// A SmartModule before the packer, if there is one, removes some of the events.
+    pub filter: bool,
+}
+
+/// True for an event that the SmartModule before the packer removes.
+#[must_use]
+pub fn is_removed(value: &[u8]) -> bool {
+    let mixed = value
+        .iter()
+        .fold(0, |hash, byte| mix(hash ^ u64::from(*byte)));
+    mixed.is_multiple_of(5)
 }
 
 /// Everything that follows from a seed, before anything runs.
@@ -114,8 +142,12 @@ pub struct Scenario {
     pub keys: u64,
     /// Groups of [`Mode::ByJob`].
     pub jobs: u64,
-    /// Grouping.
-    pub mode: Mode,
+    /// The sink's configuration, and the one that it may be started with instead.
+    pub configs: [Config; 2],
+    /// What the sink does about data that is gone.
+    pub on_gap: OnGap,
+    /// Dead letters go to a table of their own.
+    pub letters_apart: bool,
     /// Some records are aggregates of several events.
     pub aggregates: bool,
     /// Longest pause between two puts, milliseconds.
@@ -130,6 +162,12 @@ pub struct Scenario {
     pub max_age: Duration,
     /// Write units a second.
     pub budget: Option<u64>,
+    /// So many sources share the shards by leases; `None` is one after the other that has them all.
+    pub sharing_sources: Option<u32>,
+    /// So many sinks share the topic partitions by leases; `None` are sinks that take them all.
+    pub sharing_sinks: Option<u32>,
+    /// Of all leases.
+    pub lease_duration: Duration,
     /// What is in the topic is compared with the truth; off where a test puts its own records there.
     pub checks_events: bool,
     /// Nothing takes time; for tests that compare the fakes with the real thing.
@@ -173,16 +211,9 @@ impl Scenario {
                 rates.insert(*fault, rate);
             }
         }
-        let events = dice.between("events", 20, 140) as usize;
-        Self {
-            seed,
-            partitions: dice.pick("partitions", &[1, 1, 2, 3]),
-            shards: dice.pick("shards", &[1, 1, 2, 3]),
-            events: cuts.events.map_or(events, |most| most.min(events)),
-            keys: dice.between("keys", 1, 6),
-            jobs: dice.between("jobs", 1, 4),
+        let config = |mode, filter| Config {
             mode: dice.pick(
-                "mode",
+                mode,
                 &[
                     Mode::ByJob,
                     Mode::ByJob,
@@ -191,6 +222,36 @@ impl Scenario {
                     Mode::Plain,
                 ],
             ),
+            filter: dice.chance(filter, 250),
+        };
+        let configs = [
+            config("mode", "filter"),
+            config("other mode", "other filter"),
+        ];
+        // In most seeds the topic keeps what it must keep.
+        let loses = dice.chance("loses", 250);
+        if !loses {
+            rates.remove(&Fault::Lost);
+        }
+        let on_gap = match loses && dice.chance("records gaps", 600) {
+            true => OnGap::Record,
+            false => OnGap::Halt,
+        };
+        if configs.iter().any(|config| config.filter) {
+            // What a filter leaves of a batch and what is left of one that is cut off look the same.
+            rates.remove(&Fault::TailCut);
+        }
+        let events = dice.between("events", 20, 140) as usize;
+        Self {
+            seed,
+            partitions: dice.pick("partitions", &[1, 1, 2, 3]),
+            shards: dice.pick("shards", &[1, 1, 2, 3]),
+            events: cuts.events.map_or(events, |most| most.min(events)),
+            keys: dice.between("keys", 1, 6),
+            jobs: dice.between("jobs", 1, 4),
+            configs,
+            on_gap,
+            letters_apart: dice.chance("letters apart", 700),
             aggregates: dice.chance("aggregates", 250),
             gap_ms: dice.pick("gap", &[20, 60, 150, 300]),
             batch_bytes: dice.pick("batch bytes", &[600, 1_500, 4_000, 20_000]),
@@ -198,6 +259,13 @@ impl Scenario {
             max_buffered: dice.pick("buffered", &[4_000, 16_000, 64_000]),
             max_age: Duration::from_millis(dice.pick("age", &[100, 300, 1_000, 2_500])),
             budget: dice.pick("budget", &[None, None, None, Some(8), Some(40)]),
+            sharing_sources: dice
+                .chance("sources share", 300)
+                .then(|| dice.between("sources", 2, 3) as u32),
+            sharing_sinks: dice
+                .chance("sinks share", 300)
+                .then(|| dice.between("sinks", 2, 3) as u32),
+            lease_duration: Duration::from_secs(dice.pick("lease", &[2, 3, 6])),
             checks_events: true,
             instant: false,
             rates,
@@ -211,6 +279,7 @@ impl Scenario {
         match fault {
             // What has an occasion at every call comes often enough.
             Fault::Rival | Fault::Restart | Fault::Reshard => rate * 5,
+            Fault::Reconfigured | Fault::Renamed => rate * 8,
             _ => rate,
         }
     }

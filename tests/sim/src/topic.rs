@@ -39,6 +39,8 @@ pub struct Partition {
     /// Batches that are still there; those beyond `durable` are lost if the power goes.
     pub batches: Vec<Batch>,
     durable: usize,
+    /// Who appended the last batch.
+    writer: Option<Arc<Process>>,
     earliest: Offset,
     released: BTreeMap<String, Offset>,
 }
@@ -69,6 +71,22 @@ impl Partition {
         let offsets = base..batch.end();
         self.batches.push(batch);
         offsets
+    }
+
+    /// Loses a batch or two that nobody has released; answers where it begins then, if there were any.
+    fn lose(&mut self, count: usize) -> Option<Offset> {
+        let released = self.released.values().min().copied()?;
+        let kept = self
+            .durable()
+            .partition_point(|batch| batch.end() <= released);
+        let gone = (kept + count).min(self.durable);
+        if gone == kept {
+            return None;
+        }
+        self.earliest = self.batches[gone - 1].end();
+        self.batches.drain(..gone);
+        self.durable -= gone;
+        Some(self.earliest)
     }
 
     /// Removes whole batches that every consumer has released.
@@ -137,12 +155,16 @@ impl Log {
         self.news.notify_waiters();
     }
 
-    /// The process that appends is gone: some of what was not flushed is there, the rest is not.
+    /// A process that appends is gone: some of what was not flushed is there, the rest is not.
     pub fn writer_died(&self, world: &World) {
         for (number, partition) in self.partitions.iter().enumerate() {
             let waiting = {
                 let state = lock(partition);
-                state.batches.len() - state.durable
+                match &state.writer {
+                    // Another one will have it durable in a moment, with all that lies before it.
+                    Some(writer) if !writer.is_dead() => 0,
+                    _ => state.batches.len() - state.durable,
+                }
             };
             if waiting == 0 {
                 continue;
@@ -257,7 +279,11 @@ impl Topic for FakeTopic {
         if world.disk_is_full(&self.process.name) {
             return Err(storage("no space left on device"));
         }
-        let offsets = lock(state).push(batch);
+        let offsets = {
+            let mut state = lock(state);
+            state.writer = Some(self.process.clone());
+            state.push(batch)
+        };
         self.process.step().await;
         world.log.flush(world, partition, usize::MAX);
         self.process.step().await;
@@ -313,6 +339,17 @@ impl Topic for FakeTopic {
         *released = offset.max(*released);
         if self.process.fault(Fault::Trimmed) {
             state.trim();
+        }
+        let world = &self.process.world;
+        let is_more = state.end() > offset.max(bounds.earliest);
+        if is_more && self.process.fault(Fault::Lost) {
+            let count = world.dice.between("batches lost", 1, 2) as usize;
+            if let Some(earliest) = state.lose(count) {
+                world.note(format!(
+                    "topic {partition}: everything before {earliest} is gone"
+                ));
+                lock(&world.oracle).lost(partition, earliest);
+            }
         }
         Ok(())
     }

@@ -10,13 +10,16 @@ use bytes::Bytes;
 use millpond_connector::topic::{
     Chunk, ConsumedRecord, Offset, PartitionId, PartitionReader, TopicError, Transform,
 };
-use millpond_format::record::Records;
+use millpond_format::record::{BatchBuilder, RecordError, Records};
 use millpond_pack::{Packer, Params};
 
 use crate::process::Process;
-use crate::scenario::Fault;
+use crate::scenario::{Fault, is_removed};
 use crate::topic::{Batch, out_of_range, storage};
 use crate::world::lock;
+
+/// A SmartModule that removes some of the events.
+pub const FILTER: &str = "simulation/filter@0.1.0";
 
 /// Most batches in one chunk.
 const MAX_BATCHES: u64 = 3;
@@ -60,7 +63,7 @@ impl FakeReader {
 
     /// A new instance of the SmartModule.
     fn instance(&self) -> Result<Option<Packer>, TopicError> {
-        let Some(step) = self.transforms.last() else {
+        let Some(step) = self.transforms.iter().find(|step| step.uses != FILTER) else {
             return Ok(None);
         };
         let failed = |reason: String| TopicError::Transform {
@@ -68,12 +71,21 @@ impl FakeReader {
             offset: None,
             reason,
         };
-        if step.uses != millpond_pack::NAME || self.transforms.len() > 1 {
+        if step.uses != millpond_pack::NAME {
             return Err(failed("no such module".to_owned()));
         }
         let params = Params::from_map(&step.with).map_err(|error| failed(error.to_string()))?;
         let packer = Packer::new(params).map_err(|error| failed(error.to_string()))?;
         Ok(Some(packer))
+    }
+
+    fn hides(&self, fault: Fault) -> bool {
+        let process = &self.process;
+        process.world.hides(fault, self.partition, &process.name)
+    }
+
+    fn filters(&self) -> bool {
+        self.transforms.iter().any(|step| step.uses == FILTER)
     }
 
     /// Begins with an earlier batch.
@@ -110,9 +122,9 @@ impl FakeReader {
         let batches = state.durable();
         let mut at = batches.partition_point(|batch| batch.end() <= self.next);
         let left = batches.len() - at;
-        if left > 1 && self.process.fault(Fault::BatchSkipped) {
+        if left > 1 && self.hides(Fault::BatchSkipped) {
             at += world.dice.between("skipped", 1, left as u64 - 1) as usize;
-        } else if left > 1 && self.process.fault(Fault::JumpToEnd) {
+        } else if left > 1 && self.hides(Fault::JumpToEnd) {
             at = batches.len() - 1;
         }
         let count = world.dice.between("batches of a chunk", 1, MAX_BATCHES) as usize;
@@ -128,11 +140,11 @@ impl FakeReader {
         for batch in batches {
             self.records(batch, &mut records)?;
         }
-        if self.packer.is_none() && offsets.contains(&self.next) {
+        if self.transforms.is_empty() && offsets.contains(&self.next) {
             records.retain(|record| record.offset >= Some(self.next));
             offsets.start = self.next;
         }
-        if self.process.fault(Fault::TailCut) {
+        if self.hides(Fault::TailCut) {
             let cut = self.process.world.dice.between("cut", 1, 3) as usize;
             records.truncate(records.len().saturating_sub(cut));
         }
@@ -151,8 +163,17 @@ impl FakeReader {
         if self.packer.is_some() && self.process.fault(Fault::ModuleRebuilt) {
             self.packer = self.instance()?;
         }
+        let left = match self.filters() {
+            true => filtered(&stored.raw, stored.base_timestamp_ms)
+                .map_err(|error| damaged(error.to_string()))?,
+            false => stored.raw.clone(),
+        };
+        let is_emptied = Records::new(&left).is_ok_and(|records| records.count() == 0);
+        if is_emptied {
+            return Ok(());
+        }
         if let Some(packer) = &mut self.packer {
-            let packed = packer.pack(&stored.raw, batch.base, stored.base_timestamp_ms);
+            let packed = packer.pack(&left, batch.base, stored.base_timestamp_ms);
             let packed = packed.map_err(|error| damaged(error.to_string()))?;
             out.extend(packed.into_iter().map(|record| ConsumedRecord {
                 offset: None,
@@ -162,18 +183,33 @@ impl FakeReader {
             }));
             return Ok(());
         }
-        let records = Records::new(&stored.raw).map_err(|error| damaged(error.to_string()))?;
+        let is_bare = self.filters();
+        let records = Records::new(&left).map_err(|error| damaged(error.to_string()))?;
         for (delta, record) in records.enumerate() {
             let record = record.map_err(|error| damaged(error.to_string()))?;
             out.push(ConsumedRecord {
-                offset: Some(batch.base + delta as u64),
+                offset: (!is_bare).then_some(batch.base + delta as u64),
                 key: record.key.map(Bytes::copy_from_slice),
                 value: Bytes::copy_from_slice(record.value),
-                timestamp_ms: Some(stored.base_timestamp_ms + record.timestamp_delta_ms),
+                timestamp_ms: (!is_bare)
+                    .then_some(stored.base_timestamp_ms + record.timestamp_delta_ms),
             });
         }
         Ok(())
     }
+}
+
+/// What the filter leaves of a batch.
+fn filtered(raw: &Bytes, base_timestamp_ms: i64) -> Result<Bytes, RecordError> {
+    let mut left = BatchBuilder::new();
+    for record in Records::new(raw)? {
+        let record = record?;
+        if !is_removed(record.value) {
+            let time = base_timestamp_ms + record.timestamp_delta_ms;
+            left.push(record.key, record.value, time);
+        }
+    }
+    Ok(left.finish().into())
 }
 
 #[async_trait]

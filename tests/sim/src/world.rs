@@ -1,21 +1,26 @@
 //! What all parts of one run share: virtual time, dice, the trace, and the first violation.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use millpond_connector::topic::PartitionId;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_kinesis_local::model::{
     CreateStream, Kinesis, KinesisError, ModelConfig, ShardDescription,
 };
 use millpond_kinesis_source::checkpoint::StreamCheckpoint;
+use millpond_kinesis_source::memory_table::MemoryTable as ShardRows;
+use millpond_leases::{MemoryStore, WorkerId};
+use millpond_sink::gaps::OnGap;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
 use crate::oracle::Oracle;
 use crate::process::Process;
-use crate::scenario::{Cuts, Fault, Scenario};
+use crate::scenario::{Config, Cuts, Fault, Scenario};
 use crate::topic::Log;
 
 /// Name of stream, topic and table alike.
@@ -26,6 +31,9 @@ pub const BEGIN_MS: i64 = 1_763_880_000_000;
 
 /// Steps after which a run counts as endless.
 const MAX_STEPS: u64 = 400_000;
+
+/// See [`World::hides`]: far longer than a sink looks for what is missing.
+const HIDES_AGAIN: Duration = Duration::from_secs(60);
 
 /// A rule that was broken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,10 +64,19 @@ pub struct World {
     pub letters: MemoryTable,
     /// The source's checkpoint, as it is on disk.
     pub checkpoint: Mutex<Option<StreamCheckpoint>>,
+    /// Leases and checkpoints of sources that share the shards.
+    pub shard_table: ShardRows,
+    /// Leases of sinks that share the topic partitions.
+    pub partition_leases: MemoryStore,
     /// Cancelled by the first violation.
     pub stop: CancellationToken,
     /// Cancelled when no more faults come.
     pub calm: CancellationToken,
+    /// Which of the scenario's configurations a sink is started with.
+    pub config: AtomicUsize,
+    /// When each topic partition was last made to hide what it holds, where that must not happen again and
+    /// again: what is hidden for good is lost.
+    hidden: Mutex<BTreeMap<PartitionId, Instant>>,
     /// Every process that was started.
     pub processes: Mutex<Vec<Weak<Process>>>,
     cuts: Cuts,
@@ -115,8 +132,12 @@ impl World {
             table: MemoryTable::new(NAME),
             letters: MemoryTable::new("letters"),
             checkpoint: Mutex::default(),
+            shard_table: ShardRows::new(WorkerId::new("nobody")),
+            partition_leases: MemoryStore::default(),
             stop: CancellationToken::new(),
             calm: CancellationToken::new(),
+            config: AtomicUsize::new(0),
+            hidden: Mutex::default(),
             processes: Mutex::default(),
             cuts: cuts.clone(),
             begin: now,
@@ -132,7 +153,14 @@ impl World {
         let (items, letters) = (Arc::downgrade(&world), Arc::downgrade(&world));
         world.table.observe(move |old, new| {
             if let Some(world) = items.upgrade() {
-                let seen = lock(&world.oracle).row_put(old, new);
+                let mut oracle = lock(&world.oracle);
+                let is_letter = !world.scenario.letters_apart
+                    && new.key.pk.starts_with("millpond:dead-letters/");
+                let seen = match is_letter {
+                    true => oracle.letter_put(old, new),
+                    false => oracle.row_put(old, new),
+                };
+                drop(oracle);
                 world.judge(seen);
             }
         });
@@ -224,6 +252,26 @@ impl World {
         !self.calm.is_cancelled()
             && self.dice.chance(fault.name(), self.scenario.rate(fault))
             && self.happens(fault, who)
+    }
+
+    /// The configuration that sinks are started with now.
+    #[must_use]
+    pub fn config(&self) -> Config {
+        self.scenario.configs[self.config.load(Ordering::Relaxed) % 2]
+    }
+
+    /// True when a reader is to hide something of a topic partition. Where a sink may take what stays
+    /// hidden for lost, that comes once in a while only.
+    pub fn hides(&self, fault: Fault, partition: PartitionId, who: &str) -> bool {
+        let spared = self.scenario.on_gap == OnGap::Record
+            && lock(&self.hidden)
+                .get(&partition)
+                .is_some_and(|last| last.elapsed() < HIDES_AGAIN);
+        if spared || !self.fault(fault, who) {
+            return false;
+        }
+        lock(&self.hidden).insert(partition, Instant::now());
+        true
     }
 
     /// Counts a fault that was decided on; false when it is cut out.

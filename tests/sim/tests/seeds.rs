@@ -9,6 +9,7 @@ use millpond_sim::campaign::{campaign, threads};
 use millpond_sim::run::run;
 use millpond_sim::scenario::{Cuts, Fault, Mode, Scenario};
 use millpond_sim::shrink::shrink;
+use millpond_sink::gaps::OnGap;
 
 /// Seeds of one run of this test, unless `MILLPOND_SIM_SEEDS` says otherwise.
 const SEEDS: u64 = 2_000;
@@ -53,6 +54,7 @@ fn no_seed_breaks_a_rule() {
         *seen.entry("events").or_default() += outcome.events as u64;
         *seen.entry("items").or_default() += outcome.items as u64;
         *seen.entry("dead letters").or_default() += outcome.dead as u64;
+        *seen.entry("gaps").or_default() += outcome.gaps as u64;
         for fault in Fault::ALL {
             let word = format!(" !{}", fault.name());
             let count = outcome.trace.iter().filter(|line| line.ends_with(&word));
@@ -69,13 +71,24 @@ fn no_seed_breaks_a_rule() {
     for fault in Fault::ALL {
         let silent = *fault == Fault::Skew;
         let count = seen[fault.name()];
+        // In most seeds the topic keeps what it must keep.
+        let least = match fault {
+            Fault::Lost => seeds / 100,
+            _ => seeds / 50,
+        };
         assert!(
-            silent || count > seeds / 50,
+            silent || count > least,
             "{} happened {count} times",
             fault.name()
         );
     }
-    assert!(seen["dead letters"] > 0 && seen["items"] > 0);
+    for (what, least) in [
+        ("items", seeds),
+        ("dead letters", seeds / 10),
+        ("gaps", seeds / 400),
+    ] {
+        assert!(seen[what] > least, "{} {what}", seen[what]);
+    }
 }
 
 #[test]
@@ -85,12 +98,31 @@ fn every_mode_and_a_wrong_clock_are_among_the_seeds() {
         .collect();
     for mode in [Mode::Plain, Mode::ByKey, Mode::ByJob, Mode::Constant] {
         assert!(
-            scenarios.iter().any(|scenario| scenario.mode == mode),
+            scenarios
+                .iter()
+                .any(|scenario| scenario.configs[0].mode == mode),
             "{mode:?}"
         );
     }
     let skewed = |scenario: &&Scenario| scenario.rate(Fault::Skew) > 0;
     assert!(scenarios.iter().filter(skewed).count() > 50);
     assert!(scenarios.iter().any(|scenario| scenario.aggregates));
+    assert!(
+        scenarios
+            .iter()
+            .any(|scenario| scenario.sharing_sources.is_some())
+    );
+    assert!(
+        scenarios
+            .iter()
+            .any(|scenario| scenario.sharing_sinks.is_some())
+    );
+    assert!(scenarios.iter().any(|scenario| scenario.configs[0].filter));
+    assert!(scenarios.iter().any(|scenario| !scenario.letters_apart));
+    for on_gap in [OnGap::Halt, OnGap::Record] {
+        let loses =
+            |scenario: &Scenario| scenario.rate(Fault::Lost) > 0 && scenario.on_gap == on_gap;
+        assert!(scenarios.iter().any(loses), "{on_gap:?}");
+    }
     assert!(scenarios.iter().any(|scenario| scenario.budget.is_some()));
 }

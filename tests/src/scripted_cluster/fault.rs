@@ -1,5 +1,7 @@
 //! What can be made to go wrong.
 
+use std::time::Duration;
+
 use fluvio_protocol::link::ErrorCode;
 
 /// One of the two servers.
@@ -31,6 +33,9 @@ pub enum Fault {
     Jump,
     /// A stream is accepted and never answers.
     SilentStream,
+    /// A stream with SmartModules is at work for so long before it does anything else, as when a busy SPU
+    /// compiles them.
+    SlowModules(Duration),
     /// A new connection is accepted and never answers.
     Silent(Server),
     /// A new connection hears of another version, and of no request that this one knows.

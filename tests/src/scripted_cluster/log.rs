@@ -12,12 +12,24 @@ struct Stored {
 }
 
 /// Stored batches in order; everything in it is committed.
-#[derive(Default)]
 pub(super) struct Log {
     batches: Vec<Stored>,
+    /// Bytes at which a segment is full.
+    segment_bytes: usize,
+    /// Index of the first batch of each segment.
+    segments: Vec<usize>,
 }
 
 impl Log {
+    /// An empty log.
+    pub(super) fn new(segment_bytes: usize) -> Self {
+        Self {
+            batches: Vec::new(),
+            segment_bytes,
+            segments: vec![0],
+        }
+    }
+
     /// One past the last record.
     pub(super) fn end(&self) -> Offset {
         self.batches
@@ -33,6 +45,12 @@ impl Log {
             let mut encoded = BytesMut::new();
             batch.encode(&mut encoded, 0)?;
             let encoded = encoded.freeze();
+            let first = self.segments.last().copied().unwrap_or_default();
+            let open = self.batches[first..].iter();
+            let bytes: usize = open.map(|stored| stored.encoded.len()).sum();
+            if bytes > 0 && bytes + encoded.len() > self.segment_bytes {
+                self.segments.push(self.batches.len());
+            }
             self.batches.push(Stored { batch, encoded });
         }
         Ok(base)
@@ -56,10 +74,13 @@ impl Log {
         self.from(from).map(|stored| stored.batch.clone()).collect()
     }
 
+    /// To the end of the segment: an answer is of one.
     fn from(&self, from: Offset) -> impl Iterator<Item = &Stored> {
         let first = self
             .batches
             .partition_point(|stored| stored.batch.get_last_offset() < from);
-        self.batches[first..].iter()
+        let next = self.segments.iter().find(|start| **start > first);
+        let end = next.copied().unwrap_or(self.batches.len());
+        self.batches[first..end].iter()
     }
 }

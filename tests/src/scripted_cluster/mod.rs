@@ -84,6 +84,18 @@ impl ScriptedCluster {
         self.state.lock().script.pending()
     }
 
+    /// How many streams with SmartModules were opened so far.
+    #[must_use]
+    pub fn streams(&self) -> u64 {
+        self.state.lock().streams
+    }
+
+    /// How many of these had their modules compiled at one time, at most.
+    #[must_use]
+    pub fn most_streams_at_work(&self) -> u64 {
+        self.state.lock().most_at_work
+    }
+
     /// Closes every connection of a server and its port.
     pub async fn stop(&mut self, server: Server) {
         self.server(server).stop().await;

@@ -137,7 +137,9 @@ fn create(state: &State, request: &ObjectApiCreateRequest) -> anyhow::Result<Sta
         if contents.topics.contains_key(&common.name) {
             return Ok(refused(common.name, ErrorCode::TopicAlreadyExists));
         }
-        let partitions = (0..spec.partitions()).map(|_| Log::default()).collect();
+        let storage = spec.get_storage().and_then(|storage| storage.segment_size);
+        let segment = usize::try_from(storage.unwrap_or(u32::MAX))?;
+        let partitions = (0..spec.partitions()).map(|_| Log::new(segment)).collect();
         let topic = StoredTopic { spec, partitions };
         contents.topics.insert(common.name.clone(), topic);
         return Ok(Status::new_ok(common.name));

@@ -3,10 +3,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use fluvio_compression::Compression;
+use fluvio_controlplane_metadata::topic::CompressionAlgorithm;
 use fluvio_protocol::Encoder;
 use fluvio_protocol::api::{RequestHeader, ResponseMessage};
 use fluvio_protocol::link::ErrorCode;
-use fluvio_protocol::record::{Offset, ReplicaKey};
+use fluvio_protocol::record::{Offset, RawRecords, RecordSet, ReplicaKey};
 use fluvio_socket::{ExclusiveFlvSink, FluvioSocket};
 use fluvio_spu_schema::produce::{
     DefaultPartitionRequest, DefaultProduceRequest, PartitionProduceResponse, ProduceResponse,
@@ -49,6 +51,20 @@ struct Connection {
     sessions: HashMap<u32, Session>,
     /// Ended with the connection.
     streams: JoinSet<()>,
+}
+
+/// Whether a topic takes batches that are compressed so.
+fn takes(taken: &CompressionAlgorithm, records: &RecordSet<RawRecords>) -> bool {
+    let wanted = match taken {
+        CompressionAlgorithm::Any => return true,
+        CompressionAlgorithm::None => Compression::None,
+        CompressionAlgorithm::Gzip => Compression::Gzip,
+        CompressionAlgorithm::Snappy => Compression::Snappy,
+        CompressionAlgorithm::Lz4 => Compression::Lz4,
+        CompressionAlgorithm::Zstd => Compression::Zstd,
+    };
+    let mut batches = records.batches.iter();
+    batches.all(|batch| batch.get_compression().is_ok_and(|sent| sent == wanted))
 }
 
 /// Answers the requests of one connection, one after the other.
@@ -157,6 +173,14 @@ impl Connection {
         if answer.error_code != ErrorCode::None {
             return Ok(answer);
         }
+        let taken = contents
+            .topics
+            .get(topic)
+            .map(|topic| topic.spec.get_compression_type());
+        if taken.is_some_and(|taken| !takes(taken, &request.records)) {
+            answer.error_code = ErrorCode::CompressionError;
+            return Ok(answer);
+        }
         match contents.log(topic, request.partition_index) {
             Some(log) => answer.base_offset = log.append(request.records)?,
             None => answer.error_code = ErrorCode::NotLeaderForPartition,
@@ -171,6 +195,7 @@ impl Connection {
     ) -> anyhow::Result<()> {
         let leads = {
             let mut contents = self.state.lock();
+            contents.streams += u64::from(!request.smartmodules.is_empty());
             let stored = contents.log(&request.topic, request.partition).is_some();
             stored && !contents.script.is_due(&Fault::StreamNotLeader)
         };

@@ -27,6 +27,11 @@ pub(super) struct Contents {
     pub(super) consumer_offsets: BTreeMap<(String, u32, String), Offset>,
     pub(super) script: Script,
     pub(super) spu_port: u16,
+    /// Streams with SmartModules that were opened so far.
+    pub(super) streams: u64,
+    /// Of these, how many have their modules compiled just now.
+    at_work: u64,
+    pub(super) most_at_work: u64,
 }
 
 impl Contents {
@@ -43,7 +48,23 @@ pub(super) struct State {
     tls: Option<TlsAcceptor>,
 }
 
+/// A stream whose modules are compiled.
+pub(super) struct AtWork<'a>(&'a State);
+
+impl Drop for AtWork<'_> {
+    fn drop(&mut self) {
+        self.0.lock().at_work -= 1;
+    }
+}
+
 impl State {
+    pub(super) fn begin_work(&self) -> AtWork<'_> {
+        let mut contents = self.lock();
+        contents.at_work += 1;
+        contents.most_at_work = contents.most_at_work.max(contents.at_work);
+        AtWork(self)
+    }
+
     pub(super) fn new(tls: Option<TlsAcceptor>) -> Self {
         Self {
             contents: Mutex::default(),

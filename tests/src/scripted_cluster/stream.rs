@@ -72,7 +72,18 @@ impl Stream {
     async fn answer_all(&mut self, request: FileStreamFetchRequest) -> Result<(), End> {
         let mut growth = self.state.growth();
         let version = self.header.api_version();
+        let state = Arc::clone(&self.state);
+        let has_modules = !request.smartmodules.is_empty();
+        let at_work = has_modules.then(|| state.begin_work());
         let chain = Chain::build(&self.state, request.smartmodules, version).map_err(End::Code)?;
+        if chain.is_some() {
+            let slow = self.state.lock().script.take(|fault| match fault {
+                Fault::SlowModules(time) => Some(*time),
+                _ => None,
+            });
+            tokio::time::sleep(slow.unwrap_or_default()).await;
+        }
+        drop(at_work);
         let mut reading = Reading {
             topic: request.topic,
             partition: request.partition,

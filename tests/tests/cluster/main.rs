@@ -5,10 +5,12 @@
 
 mod cdk;
 mod deploy;
+mod folder;
 mod path;
 mod profiles;
 mod sharing;
 mod sharing_sources;
+mod topic;
 
 use millpond_tests::on_cluster::Binaries;
 

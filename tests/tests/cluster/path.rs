@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use millpond_tests::pipeline::{EVENTS, workload_arguments};
 use millpond_tests::process::Running;
-use millpond_tests::{config, eventually};
+use millpond_tests::{config, dead_letter_file, eventually};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use serde_json::Value;
@@ -69,18 +69,7 @@ async fn small_answers_lose_nothing() -> Result<()> {
 
 /// The dead-letter file of the sink, wherever `deploy` let it keep its state.
 fn dead_letters(dir: &Path) -> Result<String> {
-    let mut folders = vec![dir.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.ends_with("dead-letters.jsonl") {
-                return Ok(std::fs::read_to_string(path)?);
-            }
-        }
-    }
-    anyhow::bail!("no dead-letter file below {}", dir.display())
+    Ok(std::fs::read_to_string(dead_letter_file(dir)?)?)
 }
 
 /// A filter of the user's, sent along with each stream, and a mapping between it and the packer.

@@ -2,7 +2,7 @@
 //! away and added under load.
 
 use anyhow::{Context as _, Result, ensure};
-use millpond_tests::on_cluster::OnCluster;
+use millpond_tests::on_cluster::{OnCluster, patient};
 use millpond_tests::pipeline::{EVENTS, workload_arguments};
 use millpond_tests::process::Running;
 use millpond_tests::{config, eventually};
@@ -91,7 +91,7 @@ async fn sinks_share_a_topic_and_come_and_go_under_load() -> Result<()> {
     progress(&on, 500).await?;
 
     // A third one in the file; `deploy` starts what does not run, and leaves the rest alone.
-    on.pipeline.set_config(&pipeline_of(&NAMES)?)?;
+    on.pipeline.set_config(&patient(&pipeline_of(&NAMES)?))?;
     on.deploy()?;
     owners(&on, 3).await?;
     progress(&on, 500).await?;

@@ -14,6 +14,7 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::{StoredBatch, Topic as _, Transform};
 use millpond_dynamodb_sink::client::Capacity;
 use millpond_dynamodb_sink::client::aws::AwsTable;
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableSettings;
 use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
@@ -138,7 +139,8 @@ impl Bench {
             create: Some(Capacity::OnDemand),
             keys,
             max_item_bytes: 409_600,
-            max_write_units_per_second: None,
+            pace: PaceSettings::default(),
+            form: Default::default(),
         };
         let drain = CancellationToken::new();
         drain.cancel();

@@ -1,10 +1,11 @@
 //! The files in `examples/`: each is valid, and each runs on the stand-ins with every event at its sink.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use aws_sdk_dynamodb::types::AttributeValue;
 use millpond_tests::pipeline::{EVENTS, Pipeline, workload_arguments};
 use parquet::file::reader::{FileReader as _, SerializedFileReader};
 use parquet::record::Field;
@@ -153,7 +154,7 @@ fn every_example_is_tested_and_listed() -> Result<()> {
             "{name} is not run"
         );
     }
-    assert_eq!(count, 5);
+    assert_eq!(count, 6);
     Ok(())
 }
 
@@ -180,6 +181,67 @@ async fn plain_mode() -> Result<()> {
     }
     values.sort_unstable();
     assert_eq!(values, example.expected()?, "an item for each event");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plain_mode_with_types() -> Result<()> {
+    let example = Example::new("plain-typed").await?;
+    example.run(&[])?;
+    let mut latest: BTreeMap<(String, String), Vec<Value>> = BTreeMap::new();
+    for event in example.expected()? {
+        let event: Value = serde_json::from_str(&event)?;
+        let text = |pointer| event.pointer(pointer).and_then(Value::as_str);
+        let entity = text("/entity/type").zip(text("/entity/id"));
+        let (kind, id) = entity.context("an entity")?;
+        let key = (
+            format!("{kind}#{id}"),
+            text("/job_id").context("a job")?.to_owned(),
+        );
+        let seen = latest.entry(key).or_default();
+        let time = |event: &Value| event["emitted_at"].as_str().map(str::to_owned);
+        match seen.first().map(time) {
+            Some(other) if other > time(&event) => continue,
+            Some(other) if other == time(&event) => {}
+            _ => seen.clear(),
+        }
+        seen.push(event);
+    }
+    let mut items = example.pipeline.aws.scan(EVENTS).await?;
+    let text = |item: &HashMap<String, AttributeValue>, name: &str| {
+        let value = item.get(name).and_then(|value| value.as_s().ok());
+        value.cloned().unwrap_or_default()
+    };
+    items.retain(|item| !text(item, "entity").starts_with("millpond:"));
+    assert_eq!(items.len(), latest.len());
+    ensure!((items.len() as u64) < EVENT_COUNT, "some share a key");
+    for item in items {
+        let key = (text(&item, "entity"), text(&item, "job"));
+        let events = latest.get(&key).with_context(|| format!("{key:?}"))?;
+        let raw = item["raw"].as_b().ok().context("binary")?;
+        let event: Value = serde_json::from_slice(raw.as_ref())?;
+        ensure!(events.contains(&event), "{event} is not the latest");
+        assert_eq!(text(&item, "tenant"), event["tenant"]);
+        let number = |name: &str| {
+            let value = item.get(name).and_then(|value| value.as_n().ok());
+            value.and_then(|number| number.parse::<f64>().ok())
+        };
+        assert_eq!(number("attempt"), event["attempt"].as_f64());
+        assert_eq!(
+            number("risk"),
+            event.pointer("/scores/risk").and_then(Value::as_f64)
+        );
+        let features = item.get("features").and_then(|value| value.as_m().ok());
+        let expected = event["features"].as_object();
+        assert_eq!(
+            features.map(HashMap::len),
+            expected.map(serde_json::Map::len)
+        );
+        ensure!(number("expires") > Some(1.7e9), "it ends");
+    }
+    let read = example.pipeline.millpond(&["groups", "--table", EVENTS])?;
+    let said = millpond_tests::process::stderr(&read);
+    ensure!(said.contains("mapped events"), "{said}");
     Ok(())
 }
 

@@ -5,15 +5,19 @@ mod bad_input;
 mod composition;
 mod deploy;
 mod disk;
+mod dlq;
 mod examples;
 mod fire;
 mod kill;
 mod main_job;
 mod profiles;
+mod reading;
 mod s3_server;
 mod scripted_cluster;
+mod shared_table;
 mod sharing;
 mod sharing_sources;
+mod status;
 mod verify;
 
 /// The command line tool.

@@ -1,177 +1,33 @@
-//! The topic on a cluster against a scripted SC and SPU: what an embedded topic holds, and every trap of
-//! the cluster path on command.
+//! The topic on a cluster against a scripted SC and SPU: every rule that real servers are held to, and the
+//! traps that only a script can show on command.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use fluvio_protocol::link::ErrorCode;
-use millpond_connector::meta::TopicSettings;
-use millpond_connector::topic::{
-    Chunk, Offset, PartitionReader, StoredBatch, Topic, TopicError, Transform,
-};
-use millpond_embedded_topic::{EmbeddedTopic, SmartModules, TopicConfig, conformance};
-use millpond_fluvio_topic::{
-    Cluster, ClusterSettings, FluvioTopic, TopicOptions, smartmodule_name,
-};
-use millpond_format::origin::{ChainLink, Origin};
-use millpond_format::record::BatchBuilder;
-use millpond_format::sequence::SequenceNumber;
-use millpond_tests::PACK_WASM;
-use millpond_tests::eventually;
+use millpond_connector::topic::{Chunk, Topic as _, TopicError};
+use millpond_embedded_topic::conformance;
+use millpond_fluvio_topic::{Cluster, ClusterSettings, FluvioTopic};
 use millpond_tests::scripted_cluster::{Fault, ScriptedCluster, Server};
+use millpond_tests::topic_rules::{
+    self, PACK, PATIENCE, PLENTY, Servers, events, failure, fill, fresh, next, options, pack,
+    values_to,
+};
+use millpond_tests::{PACK_WASM, eventually, every_topic_rule};
 
-/// How long what must come may take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// As the packer is named in `transforms`.
-const PACK: &str = "millpond/pack@0.1.0";
+every_topic_rule!(Servers::scripted);
 
 async fn connect(servers: &ScriptedCluster) -> Cluster {
-    let settings = ClusterSettings {
-        endpoint: Some(servers.endpoint()),
-        ..ClusterSettings::default()
-    };
-    Cluster::connect(&settings).await.expect("the SC is there")
-}
-
-/// A new topic of two partitions.
-async fn fresh(cluster: &Cluster, max_bytes: u32) -> FluvioTopic {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut settings = TopicSettings::named(format!("events{number}"));
-    settings.partitions = Some(2);
-    cluster.create_topic(&settings).await.expect("created");
-    let options = TopicOptions {
-        max_bytes,
-        ..TopicOptions::default()
-    };
-    cluster
-        .open_topic(&settings.name, options)
-        .await
-        .expect("opens")
+    topic_rules::connect(&servers.endpoint()).await
 }
 
 /// Servers and a topic with `batches` of 100 records in partition 0.
 async fn filled(batches: u64, max_bytes: u32) -> (ScriptedCluster, Cluster, FluvioTopic) {
     let servers = ScriptedCluster::start().await.expect("free ports");
     let cluster = connect(&servers).await;
-    let name = smartmodule_name(PACK);
-    cluster
-        .upload_smartmodule(&name, PACK_WASM)
-        .await
-        .expect("kept");
+    topic_rules::upload(&cluster, PACK, PACK_WASM).await;
     let topic = fresh(&cluster, max_bytes).await;
     fill(&topic, batches).await;
     (servers, cluster, topic)
-}
-
-/// A batch of 100 records as the source makes them.
-fn events(first: u64) -> StoredBatch {
-    let mut builder = BatchBuilder::new();
-    for ordinal in first..first + 100 {
-        let sequence = format!("{}", 1_000_000_000 + ordinal);
-        let origin = Origin {
-            stream: "events",
-            shard: "shardId-000000000000",
-            sequence: SequenceNumber::parse(&sequence).expect("a number"),
-            sub_sequence: 0,
-            arrival_ms: 1_763_886_000_000,
-            chain: ChainLink { epoch: 1, ordinal },
-            partition_key: "job-1",
-        };
-        let mut key = String::new();
-        origin.write_to(&mut key);
-        let value = format!("event {ordinal} of job-1");
-        builder.push(Some(key.as_bytes()), value.as_bytes(), 1_763_886_000_000);
-    }
-    StoredBatch {
-        base_timestamp_ms: builder.base_timestamp_ms(),
-        record_count: builder.record_count(),
-        raw: builder.finish().into(),
-    }
-}
-
-async fn fill_events(topic: &dyn Topic, batches: u64) {
-    for first in (0..batches * 100).step_by(100) {
-        topic.append(0, events(first)).await.expect("stored");
-    }
-}
-
-async fn fill(topic: &dyn Topic, batches: u64) {
-    for batch in 0..batches {
-        let first = batch * 100;
-        let stored = topic.append(0, conformance::batch(0, first, 100)).await;
-        assert_eq!(stored.expect("stored"), first..first + 100);
-    }
-}
-
-fn pack() -> Vec<Transform> {
-    vec![Transform {
-        uses: PACK.to_owned(),
-        with: BTreeMap::from([("group-by".to_owned(), "constant:all".to_owned())]),
-    }]
-}
-
-/// The values of all chunks up to `end`, which must join up.
-async fn values_to(reader: &mut dyn PartitionReader, end: Offset) -> Vec<Vec<u8>> {
-    let mut values = Vec::new();
-    let mut position = 0;
-    while position < end {
-        let next = reader.next(PATIENCE).await.expect("reads");
-        let Chunk { offsets, records } = next.expect("in time");
-        assert_eq!(offsets.start, position, "chunks join up");
-        values.extend(records.into_iter().map(|record| record.value.to_vec()));
-        position = offsets.end;
-    }
-    values
-}
-
-/// What a reader fails with.
-async fn failure(reader: &mut dyn PartitionReader) -> TopicError {
-    match reader.next(PATIENCE).await {
-        Err(error) => error,
-        Ok(chunk) => panic!("no error but {chunk:?}"),
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn it_is_a_topic_like_the_embedded_one() {
-    let servers = ScriptedCluster::start().await.expect("free ports");
-    let cluster = connect(&servers).await;
-    conformance::all(|| async { Arc::new(fresh(&cluster, 8 << 20).await) as Arc<dyn Topic> }).await;
-}
-
-/// Every answer ends in the middle of a batch: Fluvio's own consumer takes what is left for all of it.
-#[tokio::test(flavor = "multi_thread")]
-async fn answers_cut_in_the_middle_of_a_batch_lose_nothing() {
-    let (_servers, _cluster, topic) = filled(20, 15_000).await;
-    let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
-    conformance::read_to(&mut *reader, 0, 0, 2_000).await;
-}
-
-/// Not even one batch fits.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_batch_larger_than_an_answer_arrives() {
-    let (_servers, _cluster, topic) = filled(3, 1_024).await;
-    let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
-    conformance::read_to(&mut *reader, 0, 0, 300).await;
-}
-
-/// A cut within the header of the second batch, within its records, and one byte before its end.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cut_anywhere_is_seen() {
-    let (_servers, cluster, topic) = filled(2, 8 << 20).await;
-    for max_bytes in [1, 30, 70, 500, 6_759, 6_799, 7_000, 12_000] {
-        let options = TopicOptions {
-            max_bytes,
-            ..TopicOptions::default()
-        };
-        let cut = cluster.open_topic(topic.name(), options).await;
-        let mut reader = cut.expect("opens").reader(0, 0, &[]).await.expect("opens");
-        conformance::read_to(&mut *reader, 0, 0, 200).await;
-    }
 }
 
 /// A server that gives less than a batch although there is room: no end, no jump, but an error.
@@ -184,15 +40,6 @@ async fn a_cut_without_need_is_an_error_with_the_offset() {
     for part in [topic.name(), "partition 0", "offset 0"] {
         assert!(error.contains(part), "{error}");
     }
-}
-
-/// The output of one batch is above `max_bytes`: the SPU sends nothing and goes on at the end of the log.
-#[tokio::test(flavor = "multi_thread")]
-async fn an_output_larger_than_an_answer_is_not_jumped_over() {
-    let (_servers, _cluster, topic) = filled(0, 64).await;
-    fill_events(&topic, 5).await;
-    let mut reader = topic.reader(0, 0, &pack()).await.expect("opens");
-    assert_eq!(values_to(&mut *reader, 500).await.len(), 5);
 }
 
 /// The same in the middle of a stream that went well so far.
@@ -223,49 +70,6 @@ async fn a_jump_on_a_running_stream_is_seen() {
     assert_eq!(servers.pending(), []);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_packer_gives_the_same_envelopes_as_embedded() {
-    let (_servers, _cluster, topic) = filled(0, 8 << 20).await;
-    fill_events(&topic, 8).await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let modules = SmartModules::new().with_pure_builtin(PACK, PACK_WASM);
-    let mut config = TopicConfig::new(directory.path(), topic.name(), 2);
-    config.modules = modules;
-    let embedded = EmbeddedTopic::open(config).expect("opens");
-    fill_events(&embedded, 8).await;
-    let mut scripted = topic.reader(0, 0, &pack()).await.expect("opens");
-    let mut local = embedded.reader(0, 0, &pack()).await.expect("opens");
-    let scripted = values_to(&mut *scripted, 800).await;
-    assert_eq!(scripted.len(), 8);
-    assert_eq!(scripted, values_to(&mut *local, 800).await);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_is_missing_is_named() {
-    let (_servers, cluster, topic) = filled(1, 8 << 20).await;
-    let kept = smartmodule_name(PACK);
-    cluster.delete_smartmodule(&kept).await.expect("deleted");
-    let Err(error) = topic.reader(0, 0, &pack()).await else {
-        panic!("found");
-    };
-    assert!(
-        matches!(&error, TopicError::Transform { uses, .. } if uses == PACK),
-        "{error}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_module_that_refuses_its_parameters_is_named_with_its_reason() {
-    let (_servers, _cluster, topic) = filled(1, 8 << 20).await;
-    let mut chain = pack();
-    chain[0].with = BTreeMap::from([("group-by".to_owned(), "no such thing".to_owned())]);
-    let Err(error) = topic.reader(0, 0, &chain).await else {
-        panic!("accepted");
-    };
-    let text = error.to_string();
-    assert!(text.contains(PACK) && text.contains("group-by"), "{text}");
-}
-
 /// Fluvio's own consumer warns and connects again, for ever.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_module_that_fails_on_a_batch_is_an_error_with_the_offset() {
@@ -279,94 +83,6 @@ async fn a_module_that_fails_on_a_batch_is_an_error_with_the_offset() {
             if uses == PACK && reason.contains("unreachable")),
         "{error}"
     );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_spu_that_restarts_costs_nothing_but_time() {
-    let (mut servers, _cluster, topic) = filled(1, 8 << 20).await;
-    let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
-    conformance::read_to(&mut *reader, 0, 0, 100).await;
-    for first in [100, 200, 300] {
-        servers.restart(Server::Spu).await.expect("the same port");
-        // The first append may meet the closed connection: it says so, and nothing of it is stored.
-        while servers.log_end(topic.name(), 0) == i64::try_from(first).expect("small") {
-            match topic.append(0, conformance::batch(0, first, 100)).await {
-                Ok(stored) => assert_eq!(stored, first..first + 100),
-                Err(TopicError::Storage {
-                    retryable: true, ..
-                }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-        conformance::read_to(&mut *reader, 0, first, first + 100).await;
-    }
-}
-
-/// Fluvio's own client opens every partition of a stream again at one offset.
-#[tokio::test(flavor = "multi_thread")]
-async fn after_a_restart_every_partition_goes_on_at_its_own_offset() {
-    let (mut servers, _cluster, topic) = filled(3, 8 << 20).await;
-    let stored = topic.append(1, conformance::batch(1, 0, 100)).await;
-    assert_eq!(stored.expect("stored"), 0..100);
-    let mut readers = [
-        topic.reader(0, 0, &[]).await.expect("opens"),
-        topic.reader(1, 0, &[]).await.expect("opens"),
-    ];
-    conformance::read_to(&mut *readers[0], 0, 0, 300).await;
-    conformance::read_to(&mut *readers[1], 1, 0, 100).await;
-    servers.restart(Server::Spu).await.expect("the same port");
-    for (partition, first) in [(0, 300), (1, 100)] {
-        while servers.log_end(topic.name(), partition) == i64::try_from(first).expect("small") {
-            let batch = conformance::batch(partition, first, 100);
-            match topic.append(partition, batch).await {
-                Ok(stored) => assert_eq!(stored, first..first + 100),
-                Err(TopicError::Storage {
-                    retryable: true, ..
-                }) => {}
-                Err(error) => panic!("{error}"),
-            }
-        }
-    }
-    conformance::read_to(&mut *readers[0], 0, 300, 400).await;
-    conformance::read_to(&mut *readers[1], 1, 100, 200).await;
-}
-
-/// Fluvio's own consumer never commits again once a pending `next` was dropped.
-#[tokio::test(flavor = "multi_thread")]
-async fn offsets_are_released_while_a_next_was_dropped() {
-    let (_servers, cluster, topic) = filled(1, 8 << 20).await;
-    let mut reader = topic.reader(0, 0, &[]).await.expect("opens");
-    conformance::read_to(&mut *reader, 0, 0, 100).await;
-    for end in [200, 300] {
-        let pending = tokio::time::timeout(Duration::from_millis(20), reader.next(PATIENCE)).await;
-        assert!(pending.is_err(), "there is nothing to read: {pending:?}");
-        let released = tokio::time::timeout(PATIENCE, topic.release(0, "sink", end - 100)).await;
-        released.expect("no deadlock").expect("released");
-        let shown = cluster.consumer_offsets().await.expect("listed");
-        assert_eq!(shown[0].offset, end - 100);
-        let stored = topic.append(0, conformance::batch(0, end - 100, 100)).await;
-        stored.expect("stored");
-        conformance::read_to(&mut *reader, 0, end - 100, end).await;
-    }
-}
-
-/// Nothing is left of any batch: the SPU says nothing, as it does when it jumps.
-#[tokio::test(flavor = "multi_thread")]
-async fn batches_without_output_are_passed_and_not_waited_for() {
-    const NONE: &str = "test/none@0.1.0";
-    let (_servers, cluster, topic) = filled(3, 8 << 20).await;
-    let text = include_str!("../../../connector/fluvio-topic/tests/records.wat");
-    let text = text.replace("COPIES", "0").replace("BYTES", "0");
-    let wasm = wat::parse_str(text).expect("a module");
-    let name = smartmodule_name(NONE);
-    let kept = cluster.upload_smartmodule(&name, &wasm).await;
-    kept.expect("kept");
-    let chain = [Transform {
-        uses: NONE.to_owned(),
-        with: BTreeMap::new(),
-    }];
-    let mut reader = topic.reader(0, 0, &chain).await.expect("opens");
-    assert_eq!(values_to(&mut *reader, 300).await, Vec::<Vec<u8>>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -490,20 +206,110 @@ async fn a_silent_stream_is_noticed() {
     assert_eq!(servers.pending(), []);
 }
 
+/// Opening a stream again has the SPU compile the modules once more: one that is at work is left alone.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_sink_has_released_is_shown() {
-    let (_servers, cluster, topic) = filled(2, 8 << 20).await;
-    topic.release(0, "sink", 150).await.expect("released");
-    let shown = cluster.consumer_offsets().await.expect("listed");
-    let shown: Vec<_> = shown
-        .iter()
-        .map(|found| {
-            (
-                found.topic.as_str(),
-                found.partition,
-                found.consumer.as_str(),
-            )
-        })
-        .collect();
-    assert_eq!(shown, [(topic.name(), 0, "sink")]);
+async fn an_spu_that_takes_its_time_is_waited_for() {
+    let (servers, cluster, _) = filled(0, PLENTY).await;
+    let mut patient = options(PLENTY);
+    patient.module_quiet = Duration::from_secs(30);
+    let topic = fresh(&cluster, PLENTY).await;
+    let opened = cluster.open_topic(topic.name(), patient).await;
+    let topic = opened.expect("opens");
+    topic_rules::fill_events(&topic, 3).await;
+    let mut reader = topic.reader(0, 0, &pack()).await.expect("opens");
+    let before = servers.streams();
+    servers.script(Fault::SlowModules(Duration::from_secs(2)));
+    assert_eq!(values_to(&mut *reader, 300).await.len(), 3);
+    topic.append(0, events(300)).await.expect("stored");
+    assert_eq!(next(&mut *reader).await.offsets, 300..400);
+    assert_eq!(servers.streams() - before, 1);
+}
+
+/// Asked too early it has to begin anew; so each time it is asked later.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_spu_is_asked_ever_later() {
+    const ONE: &str = "test/one@0.1.0";
+    let (servers, cluster, topic) = filled(0, PLENTY).await;
+    topic_rules::upload(&cluster, ONE, &topic_rules::module(1, 10_000)).await;
+    topic.append(0, events(0)).await.expect("stored");
+    let reader = topic.reader(0, 0, &topic_rules::step(ONE)).await;
+    let mut reader = reader.expect("opens");
+    let before = servers.streams();
+    // Longer than `module_quiet` of these tests and the look before it, and shorter than with twice that.
+    for _ in 0..6 {
+        servers.script(Fault::SlowModules(Duration::from_millis(1_700)));
+    }
+    let mut position = 0;
+    for round in 0..5 {
+        topic
+            .append(0, events(100 + round * 100))
+            .await
+            .expect("stored");
+        while position < 200 + round * 100 {
+            let chunk = next(&mut *reader).await;
+            assert_eq!(chunk.offsets.start, position, "chunks join up");
+            position = chunk.offsets.end;
+        }
+    }
+    let opened = servers.streams() - before;
+    assert!(opened <= 3, "{opened} streams for one reader");
+}
+
+/// Where modules leave nothing of whole batches it is found out once how that looks.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_without_output_between_others_need_no_new_stream() {
+    const MOST: &str = "test/most@0.1.0";
+    const ROUNDS: u64 = 12;
+    let (servers, cluster, topic) = filled(0, PLENTY).await;
+    // A record for a batch of 100, and nothing for others.
+    topic_rules::upload(&cluster, MOST, &topic_rules::only_batches_of(100)).await;
+    let mut patient = options(PLENTY);
+    patient.module_quiet = Duration::from_secs(30);
+    let opened = cluster.open_topic(topic.name(), patient).await;
+    let topic = opened.expect("opens");
+    let mut reader = topic
+        .reader(0, 0, &topic_rules::step(MOST))
+        .await
+        .expect("opens");
+    let mut end = 0;
+    let mut position = 0;
+    for _ in 0..ROUNDS {
+        for count in [7, 100] {
+            let batch = conformance::batch(0, end, count);
+            end = topic.append(0, batch).await.expect("stored").end;
+        }
+        while position < end {
+            let chunk = next(&mut *reader).await;
+            assert_eq!(chunk.offsets.start, position, "chunks join up");
+            position = chunk.offsets.end;
+        }
+    }
+    // Four to find out; on a machine that stalls for a second it may be found out once more.
+    let streams = servers.streams();
+    assert!(streams < ROUNDS, "{streams} streams in {ROUNDS} rounds");
+}
+
+/// Each stream has the SPU compile the modules, on the threads that answer everything else.
+#[tokio::test(flavor = "multi_thread")]
+async fn modules_are_tried_once_and_compiled_one_after_the_other() {
+    const ONE: &str = "test/one@0.1.0";
+    let (servers, cluster, topic) = filled(1, PLENTY).await;
+    topic_rules::upload(&cluster, ONE, &topic_rules::module(1, 10_000)).await;
+    let stored = topic.append(1, conformance::batch(1, 0, 100)).await;
+    stored.expect("stored");
+    let before = servers.streams();
+    let steps = topic_rules::step(ONE);
+    let mut readers = [
+        topic.reader(0, 0, &steps).await.expect("opens"),
+        topic.reader(1, 0, &steps).await.expect("opens"),
+    ];
+    assert_eq!(servers.streams() - before, 1, "streams to try the chain");
+    servers.script(Fault::SlowModules(Duration::from_secs(1)));
+    let [first, second] = &mut readers;
+    let begun = std::time::Instant::now();
+    let (one, other) = tokio::join!(next(&mut **first), next(&mut **second));
+    assert_eq!((one.offsets, other.offsets), (0..100, 0..100));
+    assert!(begun.elapsed() >= Duration::from_secs(1));
+    assert_eq!(servers.streams() - before, 3);
+    assert_eq!(servers.most_streams_at_work(), 1);
 }

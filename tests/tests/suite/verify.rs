@@ -10,9 +10,9 @@ use millpond_format::frame::{FrameBuilder, FrameDecoder, FrameEncoder};
 use millpond_format::header::Header;
 use millpond_format::marks::Marks;
 use millpond_tests::checker::{Checked, ExpectedEvent, Item, check};
-use millpond_tests::config;
 use millpond_tests::pipeline::{EVENTS, Pipeline, workload_arguments};
 use millpond_tests::process::{self, Running};
+use millpond_tests::{config, dead_letter_file};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -374,19 +374,7 @@ async fn dead_letters_account_for_what_is_not_in_the_table() -> Result<()> {
         "missing-events",
         "if dead letters of this pipeline are in a file",
     )?;
-    let mut found = Vec::new();
-    let mut folders = vec![written.pipeline.dir().join("data")];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if path.ends_with("dead-letters.jsonl") {
-                found.push(path);
-            }
-        }
-    }
-    let path = found.first().context("a dead-letter file")?;
+    let path = dead_letter_file(&written.pipeline.dir().join("data"))?;
     let path = path.to_str().context("UTF-8 path")?;
     let kinesis = written.pipeline.aws.kinesis_url().to_owned();
     for more in [

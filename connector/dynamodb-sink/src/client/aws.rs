@@ -13,8 +13,8 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, ConsumedCapacity, KeySchemaElement, KeyType,
-    ProvisionedThroughput, PutRequest, ReturnConsumedCapacity, ScalarAttributeType, TableStatus,
-    ThrottlingReason, WriteRequest,
+    ProvisionedThroughput, PutRequest, ReturnConsumedCapacity, ScalarAttributeType,
+    TableDescription as ApiTableDescription, TableStatus, ThrottlingReason, WriteRequest,
 };
 use aws_smithy_runtime_api::http::Response;
 use millpond_connector::aws::{FailureKind, describe, failure_kind};
@@ -23,7 +23,9 @@ use super::{
     ApiFailure, BatchOutcome, Capacity, Condition, PutOutcome, TableApi, TableDescription,
     TailPage, Verdict, classify,
 };
+use crate::pacing::WriteCapacity;
 use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::typed::Typed;
 
 /// A table of the service.
 #[derive(Debug, Clone)]
@@ -63,6 +65,7 @@ impl AwsTable {
                 Value::S(text) => AttributeValue::S(text.clone()),
                 Value::N(number) => AttributeValue::N(number.to_string()),
                 Value::B(pieces) => AttributeValue::B(Blob::new(pieces.concat())),
+                Value::Typed(typed) => attribute(typed),
             };
             item.insert(name.clone(), value);
         }
@@ -134,6 +137,7 @@ impl TableApi for AwsTable {
             active: matches!(status, Some(TableStatus::Active | TableStatus::Updating)),
             status: status.map_or_else(|| "?".to_owned(), |status| status.as_str().to_owned()),
             keys: keys.collect(),
+            capacity: write_capacity(&table),
         }))
     }
 
@@ -270,6 +274,16 @@ impl TableApi for AwsTable {
                 .expression_attribute_names("#pk", &self.keys.partition)
                 .expression_attribute_names("#a", *name)
                 .expression_attribute_values(":a", number(*value)),
+            Condition::AbsentOrAtMost(name, value) => call
+                .condition_expression(format!("{absent} OR #a <= :a"))
+                .expression_attribute_names("#pk", &self.keys.partition)
+                .expression_attribute_names("#a", name)
+                .expression_attribute_values(":a", AttributeValue::S(value.clone())),
+            Condition::AbsentOrSame(name, value) => call
+                .condition_expression(format!("{absent} OR #a = :a"))
+                .expression_attribute_names("#pk", &self.keys.partition)
+                .expression_attribute_names("#a", name)
+                .expression_attribute_values(":a", AttributeValue::S(value.clone())),
             Condition::Equals(pairs) => {
                 let parts = (0..pairs.len()).map(|i| format!("#a{i} = :a{i}"));
                 let expression = parts.collect::<Vec<_>>().join(" AND ");
@@ -350,6 +364,48 @@ impl TableApi for AwsTable {
                 .collect(),
             more,
         })
+    }
+}
+
+/// A table that is paid per request is described with a provisioned capacity of zero.
+fn write_capacity(table: &ApiTableDescription) -> WriteCapacity {
+    let positive = |units: i64| u64::try_from(units).ok().filter(|units| *units > 0);
+    let provisioned = table.provisioned_throughput();
+    let provisioned = provisioned.and_then(|of| of.write_capacity_units());
+    match provisioned.and_then(positive) {
+        Some(units) => WriteCapacity::Provisioned(units),
+        None => WriteCapacity::OnDemand {
+            max: table
+                .on_demand_throughput()
+                .and_then(|of| of.max_write_request_units())
+                .and_then(positive),
+        },
+    }
+}
+
+/// The value as the service takes it.
+fn attribute(typed: &Typed) -> AttributeValue {
+    match typed {
+        Typed::S(text) => AttributeValue::S(text.clone()),
+        Typed::N(number) => AttributeValue::N(number.to_string()),
+        Typed::B(bytes) => AttributeValue::B(Blob::new(bytes.to_vec())),
+        Typed::Bool(is) => AttributeValue::Bool(*is),
+        Typed::Null => AttributeValue::Null(true),
+        Typed::L(list) => AttributeValue::L(list.iter().map(attribute).collect()),
+        Typed::M(map) => {
+            let entries = map.iter();
+            AttributeValue::M(
+                entries
+                    .map(|(name, v)| (name.clone(), attribute(v)))
+                    .collect(),
+            )
+        }
+        Typed::Ss(set) => AttributeValue::Ss(set.iter().cloned().collect()),
+        Typed::Ns(set) => AttributeValue::Ns(set.iter().map(ToString::to_string).collect()),
+        Typed::Bs(set) => {
+            let blobs = set.iter().map(|bytes| Blob::new(bytes.to_vec()));
+            AttributeValue::Bs(blobs.collect())
+        }
     }
 }
 

@@ -10,8 +10,10 @@
 pub enum Throttle {
     /// The service did not say.
     Unknown,
-    /// Provisioned capacity, or the maximum set for on-demand, of the table or an index.
+    /// Provisioned capacity of the table, or the maximum set for on-demand.
     Table,
+    /// The same of an index, which every write of the table goes to.
+    Index,
     /// One key range: a hot partition key.
     KeyRange,
     /// The account's limit in the region, or its rate of control requests.
@@ -112,7 +114,10 @@ fn throttle<'a>(reasons: impl IntoIterator<Item = &'a str>) -> Throttle {
         _ if reason.ends_with("ProvisionedThroughputExceeded")
             || reason.ends_with("MaxOnDemandThroughputExceeded") =>
         {
-            Throttle::Table
+            match reason.starts_with("Index") {
+                true => Throttle::Index,
+                false => Throttle::Table,
+            }
         }
         _ => Throttle::Unknown,
     };
@@ -149,6 +154,12 @@ mod tests {
                 &["TableWriteMaxOnDemandThroughputExceeded"],
                 400,
                 Verdict::Throttled(Throttle::Table),
+            ),
+            (
+                provisioned,
+                &["IndexWriteProvisionedThroughputExceeded"],
+                400,
+                Verdict::Throttled(Throttle::Index),
             ),
             (
                 "ThrottlingException",

@@ -12,6 +12,7 @@ use super::{
     TailPage, Verdict,
 };
 use crate::limits::{MAX_BATCH_ITEMS, SERVICE_BATCH_BYTES};
+use crate::pacing::WriteCapacity;
 use crate::row::{Key, KeyNames, Row, names};
 
 /// What a call is made to answer in place of its own answer.
@@ -46,6 +47,8 @@ struct State {
     units: f64,
     calls: u64,
     observer: Option<Observer>,
+    /// What `describe` answers, if it was said.
+    capacity: Option<WriteCapacity>,
 }
 
 impl std::fmt::Debug for State {
@@ -84,6 +87,11 @@ impl MemoryTable {
     /// not call the table.
     pub fn observe(&self, observer: impl Fn(Option<&Row>, &Row) + Send + 'static) {
         self.state().observer = Some(Box::new(observer));
+    }
+
+    /// From now on `describe` answers this; nothing is refused for it.
+    pub fn set_capacity(&self, capacity: WriteCapacity) {
+        self.state().capacity = Some(capacity);
     }
 
     /// Every row in key order.
@@ -209,6 +217,9 @@ impl TableApi for MemoryTable {
                     key(&self.keys.partition, "HASH"),
                     key(&self.keys.sort, "RANGE"),
                 ],
+                capacity: state
+                    .capacity
+                    .unwrap_or(WriteCapacity::OnDemand { max: None }),
             })
         };
         self.leave(fault, description).await
@@ -279,8 +290,15 @@ impl TableApi for MemoryTable {
             state.existing()?;
             let old = state.rows.get(&row.key);
             let applied = match (condition, old) {
-                (Condition::Absent | Condition::AbsentOrBelow(..), None) => true,
-                (Condition::Absent, Some(_)) | (Condition::Equals(_), None) => false,
+                (Condition::Equals(_), None) => false,
+                (_, None) => true,
+                (Condition::Absent, Some(_)) => false,
+                (Condition::AbsentOrAtMost(name, value), Some(old)) => {
+                    old.string(name).is_some_and(|old| old <= value.as_str())
+                }
+                (Condition::AbsentOrSame(name, value), Some(old)) => {
+                    old.string(name) == Some(value)
+                }
                 (Condition::AbsentOrBelow(name, value), Some(old)) => {
                     old.integer(name).is_some_and(|old| old < *value)
                 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::pacing::WriteCapacity;
 use crate::row::{Key, Row};
 pub use classify::{Throttle, Verdict, classify};
 
@@ -20,6 +21,8 @@ pub struct TableDescription {
     pub status: String,
     /// Key attributes in the service's order: name, `HASH` or `RANGE`, type (`S`, `N`, `B`).
     pub keys: Vec<(String, String, String)>,
+    /// What it says of its write capacity.
+    pub capacity: WriteCapacity,
 }
 
 /// How a new table is paid for.
@@ -45,6 +48,10 @@ pub enum Condition {
     Equals(Vec<(&'static str, i64)>),
     /// There is no such row, or the attribute is below the value.
     AbsentOrBelow(&'static str, i64),
+    /// There is no such row, or the string attribute is at most the value.
+    AbsentOrAtMost(String, String),
+    /// There is no such row, or the string attribute has the value.
+    AbsentOrSame(String, String),
 }
 
 /// What became of a conditional put.

@@ -14,6 +14,7 @@ use millpond_format::limits::MAX_GROUP_BYTES;
 use millpond_format::sizing::ItemSize;
 
 use crate::chain::ChainState;
+use crate::form::ItemForm;
 use crate::row::{KeyNames, Row, names};
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::dedup::{Admitted, Workbench};
@@ -24,7 +25,7 @@ use planner::Planner;
 const MAX_ENVELOPE_INDEX: u32 = 99_999;
 
 /// Bytes that an integer attribute can take at most, without its name.
-const MAX_INTEGER_BYTES: usize = 12;
+pub(crate) const MAX_INTEGER_BYTES: usize = 12;
 
 /// Bytes of every sort key.
 const SORT_KEY_BYTES: usize = 50;
@@ -42,6 +43,8 @@ pub struct PlanConfig {
     pub keys: KeyNames,
     /// Largest item, names and keys included.
     pub max_item_bytes: usize,
+    /// What items have besides.
+    pub form: ItemForm,
 }
 
 /// An item of a plan.
@@ -109,6 +112,15 @@ pub enum PlanError {
         /// Bytes of its group.
         bytes: usize,
     },
+    /// An envelope, where each event is to be mapped.
+    #[error(
+        "the batch at offset {offset} is packed, and `dynamodb.plain` maps events: take the \
+         SmartModule out of `transforms`, or `plain` out of the section"
+    )]
+    Packed {
+        /// First offset of the batch.
+        offset: Offset,
+    },
     /// An envelope could not be cut.
     #[error("envelope of the batch at offset {offset}: {source}")]
     Trim {
@@ -158,7 +170,7 @@ pub fn plan(
 }
 
 impl PlanConfig {
-    fn letters(&self) -> Letters<'_> {
+    pub(crate) fn letters(&self) -> Letters<'_> {
         Letters {
             pipeline: &self.pipeline,
             topic: &self.topic,
@@ -167,7 +179,7 @@ impl PlanConfig {
     }
 
     /// Bytes of an item of `group` besides its header section and frames, at most.
-    fn fixed_bytes(&self, group: &str) -> usize {
+    pub(crate) fn fixed_bytes(&self, group: &str) -> usize {
         let pk = keys::chain_pk(&self.pipeline, group, self.partition);
         let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
         ItemSize::new()
@@ -180,5 +192,6 @@ impl PlanConfig {
                 .iter()
                 .map(|name| name.len() + MAX_INTEGER_BYTES)
                 .sum::<usize>()
+            + self.form.bytes(group)
     }
 }

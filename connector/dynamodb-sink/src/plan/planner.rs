@@ -194,7 +194,8 @@ impl<'a> Planner<'a> {
             .binary(names::VALUE, record.value.len())
             .binary(names::ORIGIN, key_bytes)
             .integer(names::FIRST_TIME, origin.arrival_ms)
-            .bytes();
+            .bytes()
+            + self.config.form.bytes(group);
         let limit = self.config.max_item_bytes;
         if bytes > limit {
             let detail = format!("item of {bytes} bytes, `max-item-bytes` is {limit}");
@@ -212,6 +213,7 @@ impl<'a> Planner<'a> {
             .with(names::VALUE, Value::B(record.value.clone().into()))
             .with(names::ORIGIN, Value::S(origin_text.into_owned()))
             .with(names::FIRST_TIME, Value::N(time));
+        let row = self.config.form.add_of_group(row, group, time);
         self.push(row, 1, record.value.len() as u64);
         Ok(())
     }
@@ -287,6 +289,7 @@ impl<'a> Planner<'a> {
             .with(names::EVENTS, Value::N(events_number))
             .with(names::FIRST_TIME, Value::N(first_ms))
             .with(names::LAST_TIME, Value::N(last_ms));
+        let row = self.config.form.add_of_group(row, group, last_ms);
         let bytes = self.push(row, events, event_bytes);
         let limit = self.config.max_item_bytes;
         if bytes > limit {

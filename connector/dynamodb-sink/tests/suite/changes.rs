@@ -1,5 +1,6 @@
 //! A restart with something changed while a plan was open. The table of ARCHITECTURE.md, row by row.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,12 +10,17 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::config::SinkConfig;
+use millpond_dynamodb_sink::form::Ttl;
+use millpond_dynamodb_sink::form::extra::{Extra, Source};
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::names;
+use millpond_sink::conformance::events;
 use millpond_sink::fingerprint::module_digests;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
 use crate::harness::{MAX_ITEM_BYTES, config, draining, pack};
+use crate::mapped::{event_of, mapping};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -140,13 +146,91 @@ async fn max_item_bytes_of_the_sink_may_change_though_a_plan_is_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn attributes_of_items_may_change_though_a_plan_is_open() {
+    let mut setting = Setting::new();
+    let mut first = config(None);
+    first.form.ttl = Some(Ttl {
+        after: Duration::from_secs(60),
+        attribute: "ends".into(),
+    });
+    setting.dies_with_an_open_plan(first).await;
+    let mut second = config(None);
+    second.form.extras = vec![Extra {
+        name: "job".into(),
+        source: Source::GroupPart {
+            index: 1,
+            separator: "-".into(),
+        },
+    }];
+    setting.goes_on(second).await;
+    let items = setting.table.scan();
+    let items = items.iter().filter(|row| row.key.pk.starts_with("p/"));
+    let mut seen = [0, 0];
+    for item in items {
+        // The open plan as it was begun, what follows as it is now.
+        match (item.integer("ends"), item.string("job")) {
+            (Some(_), None) => seen[0] += 1,
+            (None, Some(job)) => {
+                assert!(item.key.pk.contains(&format!("job-{job}#")));
+                seen[1] += 1;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_mapping_may_change_though_a_plan_is_open() {
+    let mapped = |key: &str| {
+        let mut mapped = config(None);
+        mapped.transforms.clear();
+        mapped.max_item_bytes = 409_600;
+        mapped.form.mapping = Some(mapping(&format!(
+            r#"{{"partition-key": "{key}/{{partition-key}}", "sort-key": "{{position}}",
+                "attributes": {{"v": {{"type": "event"}}}}}}"#
+        )));
+        mapped
+    };
+    let mut setting = Setting::new();
+    setting.dies_with_an_open_plan(mapped("p")).await;
+    let to: u64 = {
+        let intent = setting.intent().expect("open");
+        let to = intent.split('/').nth(1).and_then(|to| to.parse().ok());
+        to.expect("an offset")
+    };
+    for _ in 0..4 {
+        setting.workload.send(&setting.topic);
+    }
+    setting.run(mapped("q"), draining()).await.expect("goes on");
+    let mut chains: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
+    for row in setting.table.scan() {
+        if row.key.pk.starts_with("millpond:") {
+            continue;
+        }
+        let (_, offset) = row.key.sk.split_once('-').expect("a position");
+        let offset: u64 = offset.parse().expect("an offset");
+        assert_eq!(row.key.pk.starts_with("p/"), offset < to, "{:?}", row.key);
+        chains
+            .entry(row.key.pk.clone())
+            .or_default()
+            .push(event_of(&row));
+    }
+    assert!(chains.keys().any(|pk| pk.starts_with("q/")));
+    events::check(&setting.workload, &chains, &[]);
+    // Packed items under the same name would be no part of it.
+    let refused = setting.run(config(None), draining()).await;
+    assert!(refused.is_err_and(|error| error.contains("mapped events")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn max_age_may_change_at_any_time() {
     let mut setting = Setting::new();
     setting.dies_with_an_open_plan(config(None)).await;
     let before = setting.intent().expect("open");
     let mut slower = config(None);
     slower.max_age = Duration::from_secs(200);
-    slower.max_write_units_per_second = Some(100_000);
+    slower.pace = PaceSettings::fixed(100_000);
     setting.goes_on(slower).await;
     let rows = setting.table.scan();
     let kept = rows

@@ -28,6 +28,8 @@ pipeline: jobs
 max-item-bytes: 200 KiB
 max-age: 30s
 max-write-units-per-second: 400
+max-write-units-per-key: none
+burst-credit: 1m
 dead-letters: {table: dead-events}
 ledger-table: events-ledger
 share-partitions: true
@@ -55,6 +57,8 @@ pipeline: a/b
 max-item-bytes: 409601
 max-age: 5ms
 max-write-units-per-second: 0
+max-write-units-per-key: 0
+burst-credit: 6m
 dead-letters: {table: x}
 ledger-table: e
 lease-duration: 1s
@@ -74,12 +78,142 @@ lease-duration: 1s
         "dynamodb.max-item-bytes",
         "dynamodb.max-age",
         "dynamodb.max-write-units-per-second",
+        "dynamodb.max-write-units-per-key",
+        "dynamodb.burst-credit",
         "dynamodb.dead-letters.table",
         "dynamodb.ledger-table",
         "is the same as `table`",
         "dynamodb.lease-duration",
     ] {
         assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn a_budget_is_a_number_or_one_word() {
+    for section in [
+        "table: events\nmax-write-units-per-second: auto\n",
+        "table: events\nmax-write-units-per-second: 1000000000\nmax-write-units-per-key: 3000\n",
+    ] {
+        let (problems, valid) = validate_section(kind(), section);
+        assert!(valid.is_some(), "{}", problems.plain());
+    }
+    for value in ["automatic", "-1", "1.5", "[1]"] {
+        let section = format!("table: events\nmax-write-units-per-second: {value}\n");
+        let (problems, valid) = validate_section(kind(), &section);
+        let text = problems.plain();
+        assert!(
+            valid.is_none() && text.contains("`auto`"),
+            "{value}: {text}"
+        );
+    }
+}
+
+#[test]
+fn mistakes_of_a_mapping_are_told_at_their_places() {
+    let section = "\
+table: events
+ttl: 0s
+ttl-attribute: millpond
+plain:
+  partition-key: '{id}'
+  same-key: newest
+  attributes:
+    total: {type: decimal}
+    pk: {from: /x}
+    note: {from: x, requird: false}
+";
+    let (problems, valid) = validate_section(kind(), section);
+    assert!(valid.is_none());
+    let text = problems.plain();
+    for part in [
+        "dynamodb.ttl",
+        "dynamodb.plain.partition-key",
+        "`{id}`",
+        "dynamodb.plain.sort-key",
+        "dynamodb.plain.same-key",
+        "`last-wins`",
+        "dynamodb.plain.attributes.total.type",
+        "`number-set`",
+        "dynamodb.plain.attributes.pk",
+        "dynamodb.plain.attributes.note.from",
+        "dynamodb.plain.attributes.note.requird",
+        "`required`",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+}
+
+#[test]
+fn more_attributes_need_names_and_room_of_their_own() {
+    let section = "\
+table: events
+ttl: 1d
+attributes:
+  ttl: {constant: x}
+  pk: {group-part: 0}
+  one: {group-part: 1}
+  two: {group-part: 1}
+  three: {part: 1}
+group-separator: ''
+";
+    let (problems, _) = validate_section(kind(), section);
+    let text = problems.plain();
+    for part in [
+        "dynamodb.attributes.ttl",
+        "dynamodb.attributes.pk",
+        "dynamodb.attributes.two",
+        "dynamodb.attributes.three",
+        "`group-part`",
+        "dynamodb.group-separator",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    let section = "table: events\nplain: {partition-key: a, sort-key: '{position}', attributes: {a: {}}}\n\
+        attributes: {b: {constant: c}}\n";
+    let (problems, _) = validate_section(kind(), section);
+    assert!(
+        problems.plain().contains("plain.attributes"),
+        "{}",
+        problems.plain()
+    );
+    let long = format!(
+        "table: events\nattributes: {{a: {{constant: {}}}}}\n",
+        "x".repeat(1_000)
+    );
+    for (with, errors) in [("{}", 1), ("{max-item-bytes: 400000}", 0)] {
+        let transforms = format!("[{{uses: millpond/pack@0.1.0, with: {with}}}]");
+        let problems = problems_of(&transforms, &long);
+        assert_eq!(problems.errors(), errors, "{}", problems.plain());
+    }
+}
+
+/// Problems of a document with these transforms and this section.
+fn problems_of(transforms: &str, section: &str) -> millpond_connector::problem::Problems {
+    use millpond_connector::manifest::{ManifestFile, Scope};
+    use millpond_connector::registry::Registry;
+    use millpond_connector::secret::SecretStore;
+    let section: String = section.lines().map(|line| format!("  {line}\n")).collect();
+    let text = format!(
+        "apiVersion: 0.1.0\nmeta: {{name: a, type: dynamodb-sink, topic: t, version: 0.1.0}}\n\
+         transforms: {transforms}\ndynamodb:\n{section}"
+    );
+    let file = ManifestFile::from_bytes("c.yaml", text.as_bytes(), "");
+    let checked = Registry::new().with(kind()).validate(
+        &file,
+        &SecretStore::from_environment(),
+        &millpond_connector_host::BuiltIn,
+        Scope::Connector,
+    );
+    checked.problems
+}
+
+#[test]
+fn a_mapping_stands_without_transforms() {
+    let section = "table: events\nplain: {partition-key: '{/id}', sort-key: '{position}', attributes: {a: {}}}\n";
+    for (transforms, errors) in [("[]", 0), ("[{uses: millpond/pack@0.1.0}]", 1)] {
+        let problems = problems_of(transforms, section);
+        assert_eq!(problems.errors(), errors, "{}", problems.plain());
     }
 }
 

@@ -50,7 +50,7 @@ impl Subject for OnTheWire {
     }
 }
 
-fn faults(seed: u64, percent: u32) -> Vec<Option<Fault>> {
+pub fn faults(seed: u64, percent: u32) -> Vec<Option<Fault>> {
     let mut random = SmallRng::seed_from_u64(seed);
     let one = |random: &mut SmallRng| match random.random_range(0..5) {
         0 => Fault::Fail(Verdict::Throttled(Throttle::Table)),

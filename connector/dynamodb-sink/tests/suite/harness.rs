@@ -10,6 +10,8 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::{Capacity, TableApi};
 use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
+use millpond_dynamodb_sink::form::ItemForm;
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
@@ -34,12 +36,13 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         pipeline: "p".into(),
         max_item_bytes: MAX_ITEM_BYTES,
         max_age: Duration::from_millis(200),
-        max_write_units_per_second: None,
+        pace: PaceSettings::default(),
         dead_letters: DeadLetterTarget::Default,
         ledger_table: None,
         sharing: Sharing::default(),
         on_gap: OnGap::Halt,
         beside: Vec::new(),
+        form: ItemForm::default(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -68,6 +71,7 @@ pub fn store(table: Arc<dyn TableApi>, metrics: Arc<Metrics>) -> TableStore {
         leases: None,
         resting: Default::default(),
         max_item_bytes: MAX_ITEM_BYTES,
+        form: ItemForm::default(),
         place: Place {
             pipeline: PIPELINE.into(),
             topic: topic::NAME.into(),

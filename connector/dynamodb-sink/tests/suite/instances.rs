@@ -18,6 +18,7 @@ use millpond_dynamodb_sink::client::{
     ApiFailure, BatchOutcome, Capacity, Condition, PutOutcome, TableApi, TableDescription, TailPage,
 };
 use millpond_dynamodb_sink::config::DeadLetterTarget;
+use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::{Key, Row};
 use millpond_dynamodb_sink::store::Tables;
 use millpond_leases::{Change, LeaseStore, MemoryStore, Outcome, StoreError, View};
@@ -228,6 +229,8 @@ pub struct Pipeline {
     pub table: MemoryTable,
     pub leases: MemoryStore,
     pub calls: Arc<LeaseCalls>,
+    /// How fast each sink writes.
+    pub pace: PaceSettings,
 }
 
 /// One sink that runs.
@@ -244,6 +247,7 @@ impl Pipeline {
             table: MemoryTable::new("t"),
             leases: MemoryStore::default(),
             calls: Arc::default(),
+            pace: PaceSettings::default(),
         }
     }
 
@@ -261,6 +265,7 @@ impl Pipeline {
             leases: Some(Box::new(move |_| Arc::new(leases))),
         };
         let mut config = config(None);
+        config.pace = self.pace;
         // In one place for all of them; without a table of its own it is the table itself.
         config.dead_letters = DeadLetterTarget::Table("t".into());
         Instance::start(config.sink_on(tables), &self.topic, folder)

@@ -2,6 +2,7 @@
 
 mod answers;
 mod bounds;
+mod capacity;
 mod changes;
 mod checker;
 mod config;
@@ -11,6 +12,8 @@ mod gaps;
 mod harness;
 mod holes;
 mod instances;
+mod mapped;
+mod mapped_wire;
 mod plan;
 mod resting;
 mod rules;

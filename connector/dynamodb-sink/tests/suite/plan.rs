@@ -1,12 +1,17 @@
 //! The planner: same bytes for the same input, never above a limit, nothing lost.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use dynoxide::types::AttributeValue;
 use millpond_connector::topic::ConsumedRecord;
 use millpond_dynamodb_sink::chain::ChainState;
+use millpond_dynamodb_sink::form::extra::{Extra, Source};
+use millpond_dynamodb_sink::form::{ItemForm, Ttl, room};
 use millpond_dynamodb_sink::plan::{Plan, PlanConfig, PlanError, groups, plan};
 use millpond_dynamodb_sink::row::{KeyNames, Row, Value, names};
 use millpond_format::keys;
+use millpond_format::limits::ITEM_RESERVE_BYTES;
 use millpond_format::record::BatchBuilder;
 use millpond_pack::{Packer, Params};
 use millpond_sink::contiguity::{Entry, units};
@@ -27,6 +32,7 @@ fn config(max_item_bytes: usize) -> PlanConfig {
         partition: 0,
         keys: KeyNames::default(),
         max_item_bytes,
+        form: Default::default(),
     }
 }
 
@@ -68,6 +74,15 @@ fn planned(
     states: &BTreeMap<String, ChainState>,
     max_item_bytes: usize,
 ) -> Result<Plan, PlanError> {
+    planned_as(entries, end, states, &config(max_item_bytes))
+}
+
+fn planned_as(
+    entries: &[Entry],
+    end: usize,
+    states: &BTreeMap<String, ChainState>,
+    config: &PlanConfig,
+) -> Result<Plan, PlanError> {
     let units = units(entries, 0..end as u64).expect("whole");
     let mut tools = Workbench::default();
     let outcome = admit(
@@ -81,7 +96,7 @@ fn planned(
     let Ok(Outcome::Admitted(Admission { entries, .. })) = outcome else {
         panic!("{outcome:?}");
     };
-    plan(&entries, states, &config(max_item_bytes), &mut tools)
+    plan(&entries, states, config, &mut tools)
 }
 
 /// The rows as a table holds them, with the directory.
@@ -148,6 +163,105 @@ proptest! {
         let chains = read_table(&rows(&plan), limit);
         let expected: Vec<Vec<u8>> = events.into_iter().map(|(_, value, _)| value).collect();
         prop_assert_eq!(&chains["p/g#0"], &expected);
+    }
+}
+
+/// Any names of keys and attributes, any group, any numbers: sizes are the stand-in's, to the byte, and no
+/// item is above the limit, as long as the SmartModule leaves the room that `validate` asks for.
+#[derive(Debug, Clone)]
+struct Names {
+    keys: KeyNames,
+    pipeline: String,
+    form: ItemForm,
+}
+
+fn any_names() -> impl Strategy<Value = Names> {
+    let extra = prop::collection::btree_map(
+        "x[a-z]{0,200}",
+        prop_oneof![
+            "\\PC{0,60}".prop_map(Source::Constant),
+            (0usize..3).prop_map(|index| Source::GroupPart {
+                index,
+                separator: "/".into()
+            }),
+        ],
+        0..4,
+    );
+    let ttl = prop::option::of(("t[a-z]{0,200}", 1u64..1 << 31));
+    (
+        ("p[a-z]{0,200}", "s[a-z]{0,200}"),
+        "[a-z]{1,64}",
+        extra,
+        ttl,
+    )
+        .prop_map(|(keys, pipeline, extras, ttl)| {
+            let extras = extras
+                .into_iter()
+                .map(|(name, source)| Extra { name, source });
+            Names {
+                keys: KeyNames {
+                    partition: keys.0,
+                    sort: keys.1,
+                },
+                pipeline,
+                form: ItemForm {
+                    extras: extras.collect(),
+                    ttl: ttl.map(|(attribute, after)| Ttl {
+                        after: Duration::from_secs(after),
+                        attribute,
+                    }),
+                    ..ItemForm::default()
+                },
+            }
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_item_is_above_the_limit_whatever_its_names(
+        names in any_names(), group in "[a-z/]{1,1000}", large in prop::collection::vec(1usize..60_000, 1..6),
+        sizes in prop::collection::vec(1usize..2_000, 1..40), limit in 20_000usize..60_000, time in 0i64..1 << 40,
+    ) {
+        let mut noise = 1u64;
+        let events: Events = sizes.iter().chain(&large).map(|size| {
+            let value = (0..*size).map(|_| {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (noise >> 33) as u8
+            });
+            (group.clone(), value.collect(), time)
+        }).collect();
+        let besides = room::besides(&names.pipeline, &names.keys, &names.form);
+        let packer_limit = limit - besides.saturating_sub(ITEM_RESERVE_BYTES);
+        let entries = entries(&events, 20, packer_limit);
+        let config = PlanConfig {
+            pipeline: names.pipeline.clone(),
+            keys: names.keys.clone(),
+            form: names.form,
+            ..config(limit)
+        };
+        let plan = planned_as(&entries, events.len(), &BTreeMap::new(), &config).expect("a plan");
+        prop_assert!(!plan.items.is_empty());
+        for item in &plan.items {
+            prop_assert!(item.bytes <= limit, "{} bytes, {limit} are allowed", item.bytes);
+            let key = &item.row.key;
+            let mut theirs = std::collections::HashMap::from([
+                (config.keys.partition.clone(), AttributeValue::S(key.pk.clone())),
+                (config.keys.sort.clone(), AttributeValue::S(key.sk.clone())),
+            ]);
+            for (name, value) in &item.row.attributes {
+                let value = match value {
+                    Value::S(text) => AttributeValue::S(text.clone()),
+                    Value::N(number) => AttributeValue::N(number.to_string()),
+                    Value::B(pieces) => AttributeValue::B(pieces.concat()),
+                    Value::Typed(_) => unreachable!("no mapping"),
+                };
+                theirs.insert(name.clone(), value);
+            }
+            prop_assert_eq!(item.bytes, dynoxide::types::item_size(&theirs));
+            prop_assert_eq!(item.units, (item.bytes as u64).div_ceil(1_024));
+        }
     }
 }
 

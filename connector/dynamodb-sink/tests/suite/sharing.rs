@@ -4,6 +4,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use millpond_dynamodb_sink::pacing::{IDLE_UNITS, PaceSettings};
 use millpond_dynamodb_sink::row::{Row, names};
 use millpond_leases::Settings;
 use millpond_sink::limits::{HAND_OVER_LIMIT, SHARED_DRAIN};
@@ -371,4 +372,58 @@ fn a_new_sink_is_given_its_share_without_a_replay() {
         assert!(items > 0, "{what}: else this shows nothing");
         assert_eq!(written, items, "{what}: nothing was written twice");
     });
+}
+
+/// One alone uses the whole budget, several its parts; never more than the whole together, also while
+/// partitions change hands. One that holds nothing has the few units that its registration takes.
+#[tokio::test(start_paused = true)]
+async fn sinks_that_share_divide_the_budget() {
+    let mut pipeline = Pipeline::new(5, PARTITIONS, Duration::from_millis(30));
+    pipeline.pace = PaceSettings::fixed(1_000);
+    let mut load = Load::new(5, Shape::default());
+    let folders: Vec<TempDir> = (0..3).map(|_| folder()).collect();
+    let start = |index: usize| {
+        let wire = Wire::new(index as u64);
+        pipeline.start(&wire, folders[index].path())
+    };
+    let budget = |sink: &Instance| sink.metrics.write_budget_milli.get();
+    let budgets = |sinks: &[Instance]| -> Vec<u64> { sinks.iter().map(budget).collect() };
+    let mut sinks = Vec::new();
+    for (index, parts) in [vec![1_000], vec![500, 500], vec![250, 250, 500]]
+        .into_iter()
+        .enumerate()
+    {
+        sinks.push(start(index));
+        let begun = Instant::now();
+        let wanted: Vec<u64> = parts.iter().map(|units| units * 1_000).collect();
+        loop {
+            load.send(&pipeline);
+            sleep(Duration::from_millis(50)).await;
+            let now = budgets(&sinks);
+            let idle = now
+                .iter()
+                .filter(|units| **units <= IDLE_UNITS as u64 * 1_000);
+            let allowed = 1_000_000 + IDLE_UNITS as u64 * 1_000 * idle.count() as u64;
+            assert!(now.iter().sum::<u64>() <= allowed, "{now:?}");
+            let mut even = now.clone();
+            even.sort_unstable();
+            if even == wanted {
+                break;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(60), "{now:?}");
+        }
+    }
+    // What a dead one had goes to the others.
+    if let Some(sink) = sinks.pop() {
+        sink.crash("its budget").await;
+    }
+    let begun = Instant::now();
+    while budgets(&sinks).iter().sum::<u64>() < 1_000_000 {
+        assert!(begun.elapsed() < TAKEN_OVER, "{:?}", budgets(&sinks));
+        sleep(Duration::from_millis(50)).await;
+    }
+    for sink in sinks {
+        sink.drain("its budget").await;
+    }
+    load.check(&pipeline, "shared budget");
 }

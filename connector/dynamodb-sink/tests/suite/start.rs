@@ -173,6 +173,56 @@ async fn a_topic_that_was_made_anew_or_lost_records_is_refused() {
     );
 }
 
+/// What a process finds, or reads first, has waited while nobody wrote: it does not wait for `max-age` on top
+/// of that. What comes later does.
+#[tokio::test(start_paused = true)]
+async fn the_first_plan_after_a_start_does_not_wait_for_max_age() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, mut workload) = (MemoryTopic::new(3), Workload::new(3, Shape::default()));
+    let table = MemoryTable::new("t");
+    let items = || {
+        table
+            .scan()
+            .iter()
+            .filter(|row| row.key.pk.starts_with("p/"))
+            .count()
+    };
+    // One batch alone may be a repetition.
+    let send = |workload: &mut Workload| (0..4).for_each(|_| workload.send(&topic));
+    let max_age = Duration::from_secs(60);
+    for found_at_start in [false, true] {
+        let before = items();
+        if found_at_start {
+            send(&mut workload);
+        }
+        let mut process = shared("s", Arc::new(table.clone()), &topic, pack(), folder.path());
+        process.max_age = max_age;
+        let running = tokio::spawn(partition::run(
+            Arc::new(process),
+            0,
+            CancellationToken::new(),
+        ));
+        // Long enough for the claim, which is no part of it.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if !found_at_start {
+            assert_eq!(items(), before);
+            send(&mut workload);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+        }
+        let first = items();
+        assert!(
+            first > before,
+            "the first plan is written, found: {found_at_start}"
+        );
+        send(&mut workload);
+        tokio::time::sleep(max_age - Duration::from_secs(4)).await;
+        assert_eq!(items(), first, "the second one waits");
+        tokio::time::sleep(Duration::from_secs(6)).await;
+        assert!(items() > first, "as long as it is told to");
+        running.abort();
+    }
+}
+
 /// A process that dies in the middle of writing a plan leaves its intent open.
 #[tokio::test(start_paused = true)]
 async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {

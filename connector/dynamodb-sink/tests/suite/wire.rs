@@ -232,7 +232,7 @@ async fn sinks_on_the_wire_take_over_from_a_dead_one() {
     server.stop().await;
 }
 
-async fn scan(client: &Client, table: &str) -> Vec<HashMap<String, AttributeValue>> {
+pub async fn scan(client: &Client, table: &str) -> Vec<HashMap<String, AttributeValue>> {
     let pages = client.scan().table_name(table).into_paginator();
     let items = pages.items().send().collect::<Result<Vec<_>, _>>().await;
     items.expect("items")

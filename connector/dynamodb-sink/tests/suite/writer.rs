@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use millpond_connector::aws::CREDENTIALS_PATIENCE;
 use millpond_connector::metrics::Metrics;
+use millpond_dynamodb_sink::budget::Budget;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::client::{Condition, Throttle, Verdict};
+use millpond_dynamodb_sink::pacing::{PaceSettings, SMOOTHING};
 use millpond_dynamodb_sink::plan::PlannedItem;
 use millpond_dynamodb_sink::row::KeyNames;
-use millpond_dynamodb_sink::writer::{Budget, TableWriter};
+use millpond_dynamodb_sink::writer::TableWriter;
 use proptest::prelude::*;
 use tokio::time::Instant;
 
@@ -32,7 +34,10 @@ fn items(count: usize, bytes: usize) -> Vec<PlannedItem> {
 
 fn writer(table: &MemoryTable, budget: Option<u64>) -> (TableWriter, Arc<Metrics>) {
     let metrics = Arc::new(Metrics::default());
-    let budget = budget.map(|units| Arc::new(Budget::new(units)));
+    let budget = budget.map(|units| {
+        let settings = PaceSettings::fixed(units);
+        Arc::new(Budget::new(settings, metrics.clone()))
+    });
     let api = Arc::new(table.clone());
     let writer = TableWriter::new(api, KeyNames::default(), budget, metrics.clone());
     (writer, metrics)
@@ -191,7 +196,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// The whole writer with several requests under way: the units that the table saw over the
-    /// whole run stay within the rate, one second's burst and one large item.
+    /// whole run stay within the rate, what it may keep, and one request.
     #[test]
     fn the_budget_holds(rate in 5u64..400, count in 1usize..60, kib in 1usize..30) {
         let mut builder = tokio::runtime::Builder::new_current_thread();
@@ -203,7 +208,9 @@ proptest! {
             let begun = Instant::now();
             let items = items(count, kib * 1_024);
             assert_eq!(writer.write_items(&items).await, Ok(vec![]));
-            let bound = rate as f64 * begun.elapsed().as_secs_f64() + (rate as f64).max(kib as f64);
+            let rate = rate as f64;
+            let kept = rate * SMOOTHING.as_secs_f64();
+            let bound = rate * begun.elapsed().as_secs_f64() + kept + kept.max(kib as f64);
             assert!(table.units() <= bound + 1e-3, "{} units, bound {bound}", table.units());
         });
     }

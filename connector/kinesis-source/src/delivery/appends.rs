@@ -17,7 +17,7 @@ impl Delivery {
         let shard = &mut self.shards[index.0];
         match shard.marks.back_mut() {
             // Nothing was read since: the same point, better known.
-            Some(last) if position.is_none() && last.ordinals == shard.next_ordinals => {
+            Some(last) if position.is_none() && last.sends == shard.next_sends => {
                 last.end = AnswerEnd {
                     caught_up: last.end.caught_up || end.caught_up,
                     ..end
@@ -26,6 +26,7 @@ impl Delivery {
             _ => shard.marks.push_back(Mark {
                 position,
                 ordinals: shard.next_ordinals.clone(),
+                sends: shard.next_sends.clone(),
                 end,
             }),
         }
@@ -108,7 +109,7 @@ impl Delivery {
         };
         self.sealed_bytes -= sealed.batch.raw.len();
         for run in &sealed.runs {
-            self.shards[run.shard.0].appended_ordinals[partition as usize] = run.next_ordinal;
+            self.shards[run.shard.0].appended_sends[partition as usize] = run.next_send;
         }
         if self.awaits_release {
             let awaiting = &mut self.partitions[partition as usize].awaiting;
@@ -152,8 +153,8 @@ impl Delivery {
 
     fn reached(&mut self, partition: PartitionId, runs: &[Run]) {
         for run in runs {
-            let durable = &mut self.shards[run.shard.0].durable_ordinals[partition as usize];
-            *durable = run.next_ordinal.max(*durable);
+            let durable = &mut self.shards[run.shard.0].durable_sends[partition as usize];
+            *durable = run.next_send.max(*durable);
             self.advance(run.shard);
         }
     }
@@ -170,9 +171,9 @@ impl Delivery {
         let mut moved = false;
         while let Some(mark) = shard.marks.front() {
             let reached = mark
-                .ordinals
+                .sends
                 .iter()
-                .zip(&shard.durable_ordinals)
+                .zip(&shard.durable_sends)
                 .all(|(wanted, durable)| durable >= wanted);
             if !reached && !mutation::is(Mutation::CheckpointBeforeProduce) {
                 break;

@@ -88,8 +88,14 @@ impl Session {
                 %shard,
                 sequence,
                 %error,
-                "a record begins like an aggregated one and is none, it is taken as it is"
+                "a record begins like an aggregated one and is none, it is a dead letter"
             );
+        }
+        metrics
+            .payloads_unopened
+            .add(accepted.unopened.len() as u64);
+        for (sequence, error) in accepted.unopened {
+            tracing::warn!(%shard, sequence, %error, "a payload cannot be opened, it is a dead letter");
         }
         if accepted.stray > 0 {
             tracing::debug!(%shard, events = accepted.stray, "events of other shards dropped");

@@ -8,6 +8,7 @@ use millpond_connector::random;
 use millpond_connector::topic::{PartitionId, StoredBatch, Topic, TopicError};
 use tokio::task::JoinError;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Done, LOCAL, Session};
 use crate::checkpoint::CheckpointError;
@@ -146,7 +147,8 @@ pub(super) async fn append(
     partition: PartitionId,
     batch: StoredBatch,
 ) -> Done {
-    let mut appended = topic.append(partition, batch).await;
+    let span = tracing::debug_span!("append", partition, records = batch.record_count);
+    let mut appended = topic.append(partition, batch).instrument(span).await;
     if mutation::is(Mutation::AppendErrorIgnored) {
         appended = appended.or(Ok(0..0));
     }

@@ -18,6 +18,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use millpond_connector::metrics::Metrics;
 use millpond_leases::{
     DropReason, LeaseDriver, LeaseEvent, LeaseEvents, LeaseHandle, LeaseId, Settings, StoreError,
     WorkerId,
@@ -64,6 +65,7 @@ pub(crate) struct Shared {
     /// Shards that were given up, and until when they are left to others.
     resting: BTreeMap<ShardId, Instant>,
     is_over: bool,
+    metrics: Arc<Metrics>,
 }
 
 /// What is heard of the leases.
@@ -82,7 +84,7 @@ fn shard_id(lease: &LeaseId) -> ShardId {
 
 impl Shared {
     /// Starts to take part; nothing is wanted yet.
-    pub(crate) fn start(sharing: Sharing, worker: &Worker) -> Self {
+    pub(crate) fn start(sharing: Sharing, worker: &Worker, metrics: Arc<Metrics>) -> Self {
         let (handle, events) = LeaseDriver::start(
             sharing.leases,
             worker.id.clone(),
@@ -97,6 +99,7 @@ impl Shared {
             wanted: BTreeSet::new(),
             resting: BTreeMap::new(),
             is_over: false,
+            metrics,
         }
     }
 
@@ -114,6 +117,8 @@ impl Shared {
 
     async fn next(&mut self) -> News {
         tokio::select! {
+            // In this order, so that a run can be repeated.
+            biased;
             event = self.events.next(), if !self.is_over => match event {
                 Some(event) => News::Lease(event),
                 None => {
@@ -130,6 +135,7 @@ impl Shared {
 
     fn hand_over(&mut self, id: &ShardId) {
         if let Some(holding) = self.held.remove(id) {
+            self.metrics.leases_handed_over.add(1);
             self.handle.handed_over(&lease_id(id), holding.epoch);
         }
     }
@@ -137,6 +143,7 @@ impl Shared {
     /// Gives everything back. Nothing is in flight any more.
     pub(crate) async fn leave(mut self) {
         for (id, holding) in std::mem::take(&mut self.held) {
+            self.metrics.leases_handed_over.add(1);
             self.handle.handed_over(&lease_id(&id), holding.epoch);
         }
         let handle = self.handle.clone();
@@ -170,7 +177,10 @@ impl Session {
     pub(super) fn hear(&mut self, news: News) {
         match news {
             News::Rows => self.observe(),
-            News::Lease(LeaseEvent::Taken { lease, epoch }) => self.taken(shard_id(&lease), epoch),
+            News::Lease(LeaseEvent::Taken { lease, epoch }) => {
+                self.parts.metrics.leases_taken.add(1);
+                self.taken(shard_id(&lease), epoch);
+            }
             News::Lease(LeaseEvent::HandOver { lease, epoch }) => {
                 self.begin_leaving(&shard_id(&lease), epoch);
             }
@@ -181,6 +191,7 @@ impl Session {
             }) => {
                 let id = shard_id(&lease);
                 if self.holds(&id, epoch) {
+                    self.parts.metrics.leases_lost.add(1);
                     match &reason {
                         DropReason::Taken(by) => tracing::warn!(
                             shard = %id, epoch, by = by.as_ref().map(WorkerId::as_str),

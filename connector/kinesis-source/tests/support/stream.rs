@@ -34,6 +34,10 @@ pub struct ModelStream {
     pub silent_ends: bool,
     /// So many pages of listings to come leave out the first shard.
     pub stale_pages: AtomicU32,
+    /// Told when a test changed the stream.
+    pub changed: tokio::sync::Notify,
+    /// Failures to come in open subscriptions.
+    pub broken_pushes: Mutex<VecDeque<Failure>>,
 }
 
 pub fn service(code: &str, status: u16) -> Failure {
@@ -56,7 +60,7 @@ pub fn unreachable() -> Failure {
     }
 }
 
-fn refused(error: KinesisError) -> Failure {
+pub fn refused(error: KinesisError) -> Failure {
     Failure {
         message: error.to_string(),
         ..service(error.kind.name(), 400)
@@ -88,6 +92,8 @@ impl ModelStream {
             calls: Mutex::default(),
             silent_ends: false,
             stale_pages: AtomicU32::new(0),
+            changed: tokio::sync::Notify::new(),
+            broken_pushes: Mutex::default(),
         }
     }
 
@@ -101,6 +107,16 @@ impl ModelStream {
     }
 
     pub fn with_model<T>(
+        &self,
+        work: impl FnOnce(&mut Kinesis, u64) -> Result<T, KinesisError>,
+    ) -> Result<T, KinesisError> {
+        let done = self.ask(work);
+        self.changed.notify_waiters();
+        done
+    }
+
+    /// The same for what changes nothing.
+    pub fn ask<T>(
         &self,
         work: impl FnOnce(&mut Kinesis, u64) -> Result<T, KinesisError>,
     ) -> Result<T, KinesisError> {
@@ -139,6 +155,13 @@ impl ModelStream {
         faults.push((operation, failures.into()));
     }
 
+    /// Lets reading fail, asked for or pushed.
+    pub fn break_reading(&self, failures: &[Failure]) {
+        self.fail(Operation::Read, failures.to_vec());
+        let mut broken = self.broken_pushes.lock().expect("not poisoned");
+        broken.extend(failures.iter().cloned());
+    }
+
     pub fn count(&self, operation: Operation) -> usize {
         let calls = self.calls.lock().expect("not poisoned");
         calls
@@ -166,7 +189,7 @@ impl ModelStream {
             .collect()
     }
 
-    fn called(&self, operation: Operation) -> Result<(), Failure> {
+    pub fn called(&self, operation: Operation) -> Result<(), Failure> {
         self.calls
             .lock()
             .expect("not poisoned")
@@ -193,11 +216,39 @@ fn info(shard: &model::ShardDescription) -> ShardInfo {
     }
 }
 
-fn hash_keys(range: model::HashKeyRange) -> Option<HashKeyRange> {
+pub fn hash_keys(range: model::HashKeyRange) -> Option<HashKeyRange> {
     Some(HashKeyRange {
         first: range.start.0,
         last: range.end.0,
     })
+}
+
+pub fn child_info(child: &model::ChildShard) -> ShardInfo {
+    let parents = child.parent_shards.iter();
+    ShardInfo {
+        id: child.shard_id.to_string().into(),
+        parents: parents.map(|id| ShardId::from(id.to_string())).collect(),
+        hash_keys: hash_keys(child.hash_key_range),
+    }
+}
+
+pub fn stream_record(record: model::Record<model::Event>) -> StreamRecord {
+    StreamRecord {
+        sequence: record.sequence_number.to_string(),
+        partition_key: record.payload.partition_key,
+        arrival_ms: Some(record.arrival_ms as i64),
+        data: record.payload.data.to_vec().into(),
+    }
+}
+
+/// The model's word for a position.
+pub fn start(from: &ReadFrom) -> IteratorStart<'_> {
+    match from {
+        ReadFrom::TrimHorizon => IteratorStart::TrimHorizon,
+        ReadFrom::Timestamp(ms) => IteratorStart::AtTimestamp(*ms as u64),
+        ReadFrom::At(sequence) => IteratorStart::AtSequenceNumber(sequence),
+        ReadFrom::After(sequence) => IteratorStart::AfterSequenceNumber(sequence),
+    }
 }
 
 #[async_trait]
@@ -209,7 +260,7 @@ impl StreamApi for ModelStream {
     async fn describe(&self) -> Result<StreamSummary, Failure> {
         self.called(Operation::Describe)?;
         let summary = self
-            .with_model(|model, now| model.describe_stream_summary(now, "events"))
+            .ask(|model, now| model.describe_stream_summary(now, "events"))
             .map_err(refused)?;
         Ok(StreamSummary {
             state: match summary.status {
@@ -242,7 +293,7 @@ impl StreamApi for ModelStream {
         };
         // Small pages, so that every test turns some.
         let page = self
-            .with_model(|model, now| model.list_shards(now, query, Some(3)))
+            .ask(|model, now| model.list_shards(now, query, Some(3)))
             .map_err(refused)?;
         let less = |left: u32| left.checked_sub(1);
         let stale = &self.stale_pages;
@@ -261,13 +312,7 @@ impl StreamApi for ModelStream {
     ) -> Result<ShardIterator, Failure> {
         self.called(Operation::ShardIterator)?;
         let shard = shard.as_str().parse().expect("a shard id");
-        let start = match from {
-            ReadFrom::TrimHorizon => IteratorStart::TrimHorizon,
-            ReadFrom::Timestamp(ms) => IteratorStart::AtTimestamp(*ms as u64),
-            ReadFrom::At(sequence) => IteratorStart::AtSequenceNumber(sequence),
-            ReadFrom::After(sequence) => IteratorStart::AfterSequenceNumber(sequence),
-        };
-        self.with_model(|model, now| model.get_shard_iterator(now, "events", shard, start))
+        self.ask(|model, now| model.get_shard_iterator(now, "events", shard, start(from)))
             .map(ShardIterator)
             .map_err(refused)
     }
@@ -275,28 +320,11 @@ impl StreamApi for ModelStream {
     async fn read(&self, iterator: &ShardIterator, limit: u32) -> Result<ReadAnswer, Failure> {
         self.called(Operation::Read)?;
         let page = self
-            .with_model(|model, now| model.get_records(now, &iterator.0, Some(limit as usize)))
+            .ask(|model, now| model.get_records(now, &iterator.0, Some(limit as usize)))
             .map_err(refused)?;
-        let children = page.child_shards.iter().map(|child| ShardInfo {
-            id: child.shard_id.to_string().into(),
-            parents: child
-                .parent_shards
-                .iter()
-                .map(|id| ShardId::from(id.to_string()))
-                .collect(),
-            hash_keys: hash_keys(child.hash_key_range),
-        });
+        let children = page.child_shards.iter().map(child_info);
         Ok(ReadAnswer {
-            records: page
-                .records
-                .into_iter()
-                .map(|record| StreamRecord {
-                    sequence: record.sequence_number.to_string(),
-                    partition_key: record.payload.partition_key,
-                    arrival_ms: Some(record.arrival_ms as i64),
-                    data: record.payload.data.to_vec().into(),
-                })
-                .collect(),
+            records: page.records.into_iter().map(stream_record).collect(),
             millis_behind_latest: page.millis_behind_latest as i64,
             continuation: match page.next_shard_iterator {
                 Some(next) => Continuation::Next(ShardIterator(next)),

@@ -10,7 +10,13 @@ use async_trait::async_trait;
 use millpond_connector::topic::{
     Offset, OffsetBounds, PartitionId, PartitionReader, StoredBatch, Topic, TopicError, Transform,
 };
+use millpond_format::origin::Origin;
 use millpond_format::record::Records;
+
+/// True for the key of a record that the source could not take apart or open.
+pub fn is_letter(key: &str) -> bool {
+    key.split('/').nth(3) == Some("broken")
+}
 
 #[derive(Default)]
 pub struct MemoryTopic {
@@ -58,6 +64,19 @@ impl MemoryTopic {
             assert_eq!(count, batch.record_count);
         }
         records
+    }
+
+    /// Dead letters: reason and value, in order.
+    pub fn letters(&self) -> Vec<(String, Vec<u8>)> {
+        let records = self.records().into_iter();
+        let letters = records.filter(|(_, _, key, _)| is_letter(key));
+        letters
+            .map(|(_, _, key, value)| {
+                assert!(Origin::parse(key.as_bytes()).is_err(), "{key}");
+                let reason = key.split('/').nth(7).expect("a reason").to_owned();
+                (reason, value)
+            })
+            .collect()
     }
 
     /// Every stored batch of a partition, in order.

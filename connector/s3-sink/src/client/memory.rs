@@ -55,6 +55,11 @@ impl MemoryBucket {
             .collect()
     }
 
+    /// Takes an object away.
+    pub fn remove(&self, name: &str) {
+        self.lock().objects.remove(name);
+    }
+
     /// Names of objects that were put without a condition in place of another content.
     #[must_use]
     pub fn changed(&self) -> Vec<String> {

@@ -1,7 +1,7 @@
 //! Objects: what their bytes are. The same events in the same order give the same bytes.
 
 mod ndjson;
-mod parquet;
+pub mod parquet;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -83,7 +83,7 @@ impl Format {
     pub fn encoder(self) -> Result<Encoder, EncodeError> {
         Ok(match self {
             Self::Ndjson { level } => Encoder::Lines(Lines::new(level)?),
-            Self::Parquet { level } => Encoder::Table(Box::new(Table::new(level)?)),
+            Self::Parquet { level } => Encoder::Table(Box::new(Table::new(Vec::new(), level)?)),
         })
     }
 }

@@ -12,12 +12,16 @@
 //! | `topic_offset` | 64-bit integer | its topic offset; of a packed event, the first offset of its batch |
 //! | `event` | bytes | the event as it was produced |
 
+use std::io::Write;
 use std::sync::{Arc, LazyLock};
 
 use parquet::basic::{Compression, ZstdLevel};
+use parquet::column::writer::ColumnCloseResult;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int32Type, Int64Type};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaDataReader;
 use parquet::file::properties::{WriterProperties, WriterPropertiesPtr};
+use parquet::file::reader::ChunkReader;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{ColumnPath, TypePtr};
@@ -98,8 +102,8 @@ struct Rows {
 }
 
 /// A file.
-pub struct Table {
-    file: SerializedFileWriter<Vec<u8>>,
+pub struct Table<W: Write + Send = Vec<u8>> {
+    file: SerializedFileWriter<W>,
     rows: Rows,
 }
 
@@ -121,17 +125,23 @@ fn properties(level: i32) -> Result<WriterPropertiesPtr, EncodeError> {
     Ok(Arc::new(builder.build()))
 }
 
-impl Table {
-    pub(super) fn new(level: i32) -> Result<Self, EncodeError> {
-        let schema = TYPE.clone()?;
-        let file = SerializedFileWriter::new(Vec::new(), schema, properties(level)?)?;
+impl<W: Write + Send> Table<W> {
+    /// A file of no rows yet; `level` is that of zstd.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn new(out: W, level: i32) -> Result<Self, EncodeError> {
         Ok(Self {
-            file,
+            file: writer(out, level)?,
             rows: Rows::default(),
         })
     }
 
-    pub(super) fn push(&mut self, event: &Event<'_>, of: Constants<'_>) -> Result<(), EncodeError> {
+    /// Appends an event. Holds at most a row group.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn push(&mut self, event: &Event<'_>, of: Constants<'_>) -> Result<(), EncodeError> {
         let source = &event.source;
         let known = !source.stream.is_empty();
         let rows = &mut self.rows;
@@ -163,37 +173,81 @@ impl Table {
         }
         let mut group = self.file.next_row_group()?;
         let out = &mut group;
-        column::<Int64Type>(out, &rows.event_time, None)?;
-        column::<ByteArrayType>(out, &rows.group, None)?;
-        nullable::<ByteArrayType>(out, &rows.stream)?;
-        nullable::<ByteArrayType>(out, &rows.shard)?;
-        nullable::<Int64Type>(out, &rows.epoch)?;
-        nullable::<Int64Type>(out, &rows.ordinal)?;
-        nullable::<ByteArrayType>(out, &rows.sequence)?;
-        nullable::<Int64Type>(out, &rows.sub_sequence)?;
-        column::<Int32Type>(out, &rows.topic_partition, None)?;
-        column::<Int64Type>(out, &rows.topic_offset, None)?;
-        column::<ByteArrayType>(out, &rows.event, None)?;
+        column::<Int64Type, W>(out, &rows.event_time, None)?;
+        column::<ByteArrayType, W>(out, &rows.group, None)?;
+        nullable::<ByteArrayType, W>(out, &rows.stream)?;
+        nullable::<ByteArrayType, W>(out, &rows.shard)?;
+        nullable::<Int64Type, W>(out, &rows.epoch)?;
+        nullable::<Int64Type, W>(out, &rows.ordinal)?;
+        nullable::<ByteArrayType, W>(out, &rows.sequence)?;
+        nullable::<Int64Type, W>(out, &rows.sub_sequence)?;
+        column::<Int32Type, W>(out, &rows.topic_partition, None)?;
+        column::<Int64Type, W>(out, &rows.topic_offset, None)?;
+        column::<ByteArrayType, W>(out, &rows.event, None)?;
         group.close()?;
         Ok(())
     }
 
-    pub(super) fn finish(mut self) -> Result<Vec<u8>, EncodeError> {
+    /// Writes what is held and the footer.
+    ///
+    /// # Errors
+    /// When it cannot be written to.
+    pub fn finish(mut self) -> Result<W, EncodeError> {
         self.write_rows()?;
         Ok(self.file.into_inner()?)
     }
 }
 
-fn nullable<T: DataType>(
-    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+/// Makes one file of several that [`Table`] wrote, in their order, without decoding a column.
+///
+/// # Errors
+/// When a part is not a whole file of these columns, or `out` cannot be written to.
+pub fn splice<R: ChunkReader + 'static, W: Write + Send>(
+    parts: impl IntoIterator<Item = Result<R, EncodeError>>,
+    out: W,
+    level: i32,
+) -> Result<W, EncodeError> {
+    let mut file = writer(out, level)?;
+    for part in parts {
+        let part = part?;
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&part)?;
+        if metadata.file_metadata().schema() != file.schema_descr().root_schema() {
+            return Err(EncodeError("a part has other columns".into()));
+        }
+        for rows in metadata.row_groups() {
+            let mut group = file.next_row_group()?;
+            for column in rows.columns() {
+                let chunk = ColumnCloseResult {
+                    bytes_written: u64::try_from(column.compressed_size()).unwrap_or(0),
+                    rows_written: u64::try_from(rows.num_rows()).unwrap_or(0),
+                    metadata: column.clone(),
+                    bloom_filter: None,
+                    column_index: None,
+                    offset_index: None,
+                };
+                group.append_column(&part, chunk)?;
+            }
+            group.close()?;
+        }
+    }
+    Ok(file.into_inner()?)
+}
+
+fn writer<W: Write + Send>(out: W, level: i32) -> Result<SerializedFileWriter<W>, EncodeError> {
+    let properties = properties(level)?;
+    Ok(SerializedFileWriter::new(out, TYPE.clone()?, properties)?)
+}
+
+fn nullable<T: DataType, W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
     column_values: &Nullable<T::T>,
 ) -> Result<(), EncodeError> {
-    column::<T>(group, &column_values.values, Some(&column_values.levels))
+    column::<T, W>(group, &column_values.values, Some(&column_values.levels))
 }
 
 /// Writes the next column of a row group.
-fn column<T: DataType>(
-    group: &mut SerializedRowGroupWriter<'_, Vec<u8>>,
+fn column<T: DataType, W: Write + Send>(
+    group: &mut SerializedRowGroupWriter<'_, W>,
     values: &[T::T],
     levels: Option<&[i16]>,
 ) -> Result<(), EncodeError> {

@@ -38,6 +38,7 @@ fn config() -> SinkConfig {
         max_age: Duration::from_millis(200),
         pipeline: "p".into(),
         on_gap: OnGap::Halt,
+        beside: Vec::new(),
         dead_letters: DeadLetterTarget::Default,
         partitions: PartitionChoice::All,
         transforms: pack(),
@@ -131,7 +132,12 @@ async fn what_cannot_succeed_ends_the_sink_with_what_to_do() {
     let folder = tempfile::tempdir().expect("tempdir");
     let (topic, _) = filled(1);
     let bucket = MemoryBucket::default();
-    bucket.inject([Some(Fault::Fail(Verdict::Fatal("create the bucket")))]);
+    // Its own registration and the list of pipelines are looked for before.
+    bucket.inject([
+        None,
+        None,
+        Some(Fault::Fail(Verdict::Fatal("create the bucket"))),
+    ]);
     let error = run(config(), &bucket, &topic, folder.path())
         .await
         .expect_err("refused");
@@ -143,6 +149,44 @@ async fn what_cannot_succeed_ends_the_sink_with_what_to_do() {
     ] {
         assert!(error.contains(part), "{error}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pipeline_under_a_new_name_is_refused_unless_it_is_meant() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (topic, _) = filled(1);
+    let bucket = MemoryBucket::default();
+    run(config(), &bucket, &topic, folder.path())
+        .await
+        .expect("runs");
+    let before = bucket.objects();
+    let mut renamed = config();
+    renamed.pipeline = "q".into();
+    let error = run(renamed.clone(), &bucket, &topic, folder.path())
+        .await
+        .expect_err("refused");
+    for part in ["pipeline `q` is new in", "pipeline `p`", "`beside: [p]`"] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(bucket.objects(), before, "nothing was written");
+    renamed.beside = vec!["p".into()];
+    run(renamed.clone(), &bucket, &topic, folder.path())
+        .await
+        .expect("meant");
+    // Once it is there it need not be said again; nor must the first one say anything.
+    renamed.beside = Vec::new();
+    for known in [renamed, config()] {
+        run(known, &bucket, &topic, folder.path())
+            .await
+            .expect("known");
+    }
+    // Registered, and ended before it was in the list.
+    let list = "lake/_millpond/pipelines/events.json";
+    bucket.remove(list);
+    run(config(), &bucket, &topic, folder.path())
+        .await
+        .expect("known");
+    assert!(bucket.objects().iter().any(|(name, _)| name == list));
 }
 
 #[tokio::test(start_paused = true)]
@@ -180,8 +224,9 @@ async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {
     let folder = tempfile::tempdir().expect("tempdir");
     let (topic, workload) = filled(2);
     let bucket = MemoryBucket::default();
-    // Registration, its two checks, the ledger read and claimed, the intent; then nothing goes on.
-    let mut faults = vec![None; 6];
+    // The list of pipelines and its own registration looked for; registration, its two checks, the list looked
+    // for and made, the ledger read and claimed, the intent; then nothing goes on.
+    let mut faults = vec![None; 10];
     faults.extend(vec![Some(Fault::Fail(Verdict::Throttled)); 100_000]);
     bucket.inject(faults);
     let running = {

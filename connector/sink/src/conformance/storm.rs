@@ -60,6 +60,22 @@ type Process = JoinHandle<Result<(), SinkError>>;
 /// # Panics
 /// When an event is not in the store exactly once, in order.
 pub async fn storm(seed: u64, subject: &dyn Subject, folder: &Path, packed: bool, poison: bool) {
+    let (workload, letters) = outlasted(seed, subject, folder, packed, poison).await;
+    check(&workload, &subject.events().await, &letters);
+}
+
+/// As [`storm`], for stores that do not keep every event: answers what was sent, and the values of the
+/// dead letters, when all is over.
+///
+/// # Panics
+/// When a process ends otherwise than by a crash or by its rival, or the ledger is not at the end.
+pub async fn outlasted(
+    seed: u64,
+    subject: &dyn Subject,
+    folder: &Path,
+    packed: bool,
+    poison: bool,
+) -> (Workload, Vec<Vec<u8>>) {
     let mut random = SmallRng::seed_from_u64(seed);
     let topic = MemoryTopic {
         lag: Duration::from_millis(120),
@@ -134,7 +150,7 @@ pub async fn storm(seed: u64, subject: &dyn Subject, folder: &Path, packed: bool
         "seed {seed}"
     );
     let letters = read_letters(&folder.join(LETTERS));
-    check(&workload, &subject.events().await, &letters);
+    (workload, letters)
 }
 
 /// A process can only end by itself because another one took its partition.

@@ -28,6 +28,10 @@ pub struct Kinesis<P = Event> {
     seed: u64,
     now_ms: u64,
     next_uid: u64,
+    /// Number of the next subscription.
+    pub(super) next_subscription: u64,
+    /// Subscriptions below this number push nothing any more.
+    pub(super) half_open_below: u64,
 }
 
 /// What a new stream shall be.
@@ -75,6 +79,8 @@ impl<P> Kinesis<P> {
             seed: mix(mix(seed)),
             now_ms: 0,
             next_uid: 0,
+            next_subscription: 0,
+            half_open_below: 0,
         }
     }
 

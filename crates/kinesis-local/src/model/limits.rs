@@ -48,6 +48,24 @@ pub const SHARD_WRITE_RECORDS_PER_SECOND: u64 = 1_000;
 pub const SHARD_READ_BYTES_PER_SECOND: u64 = 2 * MIB as u64;
 /// `GetRecords` calls a second on one shard. Source: quotas page.
 pub const SHARD_READ_CALLS_PER_SECOND: u64 = 5;
+/// Consumers of one stream. Source: API reference, `RegisterStreamConsumer` (50 with on-demand advantage, which is not modelled).
+pub const MAX_CONSUMERS: usize = 20;
+/// Consumers of one stream that may be `CREATING` at once. Source: API reference, `RegisterStreamConsumer`.
+pub const MAX_CONSUMERS_IN_THE_MAKING: usize = 5;
+/// Characters of a consumer's name. Source: API reference, `RegisterStreamConsumer`.
+pub const MAX_CONSUMER_NAME_CHARS: usize = 128;
+/// Consumers in one page of `ListStreamConsumers` unless told otherwise. Source: API reference, `ListStreamConsumers`.
+pub const LIST_CONSUMERS_PAGE: usize = 100;
+/// Life of a subscription, in milliseconds. Source: API reference, `SubscribeToShard`.
+pub const SUBSCRIPTION_LIFE_MS: u64 = 300_000;
+/// After a subscription, so long no other one of the same consumer and shard, in milliseconds.
+/// Source: API reference, `SubscribeToShard`.
+pub const SUBSCRIPTION_SPACING_MS: u64 = 5_000;
+/// Time between two events of a subscription without news, in milliseconds. Undocumented; other
+/// emulators do it so.
+pub const IDLE_EVENT_MS: u64 = 5_000;
+/// Bytes of data and partition keys in one pushed event; a larger record has its own. Undocumented.
+pub const MAX_PUSH_BYTES: usize = MIB;
 
 pub(crate) const MIB: usize = 1024 * 1024;
 pub(crate) const HOUR_MS: u64 = 3_600_000;

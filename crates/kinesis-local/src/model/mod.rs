@@ -7,6 +7,7 @@
 //! latest seen.
 
 mod config;
+mod consumers;
 mod error;
 mod hash_key;
 mod kinesis;
@@ -19,11 +20,13 @@ mod sequence_number;
 mod settings;
 mod shard;
 mod stream;
+mod subscription;
 mod throughput;
 mod token;
 mod writing;
 
 pub use config::{ModelConfig, ReadLimits, WriteLimits};
+pub use consumers::{Consumer, ConsumerName, ConsumerStatus, ConsumersPage};
 pub use error::{ErrorKind, KinesisError};
 pub use hash_key::{HashKey, HashKeyRange, ParseHashKeyError};
 pub use kinesis::{CreateStream, Kinesis};
@@ -38,4 +41,5 @@ pub use reshard::ShardCountChange;
 pub use sequence_number::{ParseSequenceNumberError, SequenceNumber};
 pub use shard::{ParseShardIdError, ShardId};
 pub use stream::{StreamMode, StreamStatus};
+pub use subscription::{HalfOpen, Push, PushedEvent, Subscription};
 pub use writing::Placement;

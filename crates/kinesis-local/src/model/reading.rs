@@ -67,20 +67,7 @@ impl<P> Kinesis<P> {
         let stream = self.stream(stream_name)?;
         stream.check_usable(&self.config)?;
         let shard = stream.shard(shard_id, &self.config)?;
-        let ordinal = match start {
-            IteratorStart::TrimHorizon => shard.ordinal_at_time(0),
-            IteratorStart::Latest => shard.next_ordinal(),
-            IteratorStart::AtSequenceNumber(text) => at_sequence_number(stream, shard, text, true)?,
-            IteratorStart::AfterSequenceNumber(text) => {
-                at_sequence_number(stream, shard, text, false)?
-            }
-            IteratorStart::AtTimestamp(at_ms) if at_ms > now_ms => {
-                return Err(KinesisError::invalid(format!(
-                    "`Timestamp` {at_ms} ms is later than now, {now_ms} ms: use LATEST to read what is still to come"
-                )));
-            }
-            IteratorStart::AtTimestamp(at_ms) => shard.ordinal_at_time(at_ms),
-        };
+        let ordinal = start_ordinal(stream, shard, start, now_ms)?;
         Ok(self.tokens.seal(&Token::Iterator {
             issued_ms: now_ms,
             stream: stream.reference(),
@@ -154,20 +141,11 @@ impl<P> Kinesis<P> {
         if let Some(meter) = &mut shard.read_meter {
             meter.count(now_ms, bytes);
         }
-        let children = if ended {
-            shard.children.clone()
+        let child_shards = if ended {
+            stream.children(shard_id)
         } else {
             Vec::new()
         };
-        let child_shards = children
-            .iter()
-            .filter_map(|id| stream.shards.get(id))
-            .map(|child| ChildShard {
-                shard_id: child.id,
-                parent_shards: child.parents.ids().collect(),
-                hash_key_range: child.range,
-            })
-            .collect();
         let next_token = Token::Iterator {
             issued_ms: now_ms,
             stream: reference,
@@ -182,6 +160,27 @@ impl<P> Kinesis<P> {
             child_shards,
         })
     }
+}
+
+/// The ordinal that a start means.
+pub(super) fn start_ordinal<P>(
+    stream: &Stream<P>,
+    shard: &Shard<P>,
+    start: IteratorStart<'_>,
+    now_ms: u64,
+) -> Result<u64, KinesisError> {
+    Ok(match start {
+        IteratorStart::TrimHorizon => shard.ordinal_at_time(0),
+        IteratorStart::Latest => shard.next_ordinal(),
+        IteratorStart::AtSequenceNumber(text) => at_sequence_number(stream, shard, text, true)?,
+        IteratorStart::AfterSequenceNumber(text) => at_sequence_number(stream, shard, text, false)?,
+        IteratorStart::AtTimestamp(at_ms) if at_ms > now_ms => {
+            return Err(KinesisError::invalid(format!(
+                "`Timestamp` {at_ms} ms is later than now, {now_ms} ms: use LATEST to read what is still to come"
+            )));
+        }
+        IteratorStart::AtTimestamp(at_ms) => shard.ordinal_at_time(at_ms),
+    })
 }
 
 fn allowance<P>(
@@ -232,6 +231,22 @@ fn at_sequence_number<P>(
                 shard.id, stream.name
             ))
         })
+}
+
+impl<P> Stream<P> {
+    /// The shards that continue this one and are still known.
+    pub(super) fn children(&self, shard_id: ShardId) -> Vec<ChildShard> {
+        let shard = self.shards.get(&shard_id);
+        let children = shard.into_iter().flat_map(|shard| &shard.children);
+        children
+            .filter_map(|id| self.shards.get(id))
+            .map(|child| ChildShard {
+                shard_id: child.id,
+                parent_shards: child.parents.ids().collect(),
+                hash_key_range: child.range,
+            })
+            .collect()
+    }
 }
 
 fn rate_exceeded(shard_id: ShardId, stream_name: &str, config: &ModelConfig) -> KinesisError {

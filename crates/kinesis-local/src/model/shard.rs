@@ -139,6 +139,14 @@ impl<P> Shard<P> {
             .map(|_| self.sequence_number(self.next_ordinal()))
     }
 
+    /// Where a reader stands that goes on with this ordinal: what follows this number is new to it.
+    pub(crate) fn sequence_number_before(&self, ordinal: u64) -> SequenceNumber {
+        match ordinal.max(self.first_ordinal) - 1 {
+            0 => self.starting_sequence_number(),
+            ordinal => self.sequence_number(ordinal),
+        }
+    }
+
     fn sequence_number(&self, ordinal: u64) -> SequenceNumber {
         let noise = (mix(self.seed ^ mix(ordinal)) % NOISE_LIMIT) as u32;
         SequenceNumber {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ErrorKind, HashKey, HashKeyRange, KinesisError, ModelConfig, ShardId,
+    consumers::StreamConsumer,
     limits::HOUR_MS,
     shard::{Parents, Shard, mix},
     token::StreamRef,
@@ -72,6 +73,7 @@ pub(crate) struct Stream<P> {
     pub(crate) max_record_kib: u32,
     pub(crate) shards: BTreeMap<ShardId, Shard<P>>,
     pub(crate) retained_bytes: u64,
+    pub(crate) consumers: BTreeMap<String, StreamConsumer>,
     seed: u64,
     transition: Option<Transition>,
     next_shard: u32,
@@ -102,6 +104,7 @@ impl<P> Stream<P> {
             max_record_kib: new.max_record_kib,
             shards: BTreeMap::new(),
             retained_bytes: 0,
+            consumers: BTreeMap::new(),
             seed: mix(new.seed ^ new.uid),
             transition: None,
             next_shard: 0,
@@ -158,6 +161,8 @@ impl<P> Stream<P> {
         if ended.is_some_and(|ended| ended.status == StreamStatus::Deleting) {
             return true;
         }
+        self.consumers
+            .retain(|_, consumer| !consumer.advance(now_ms));
         if now_ms >= self.next_trim_ms {
             self.trim(now_ms);
         }

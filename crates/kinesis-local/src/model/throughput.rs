@@ -107,6 +107,14 @@ impl ReadMeter {
         }
     }
 
+    /// The same for what is pushed, which knows no calls.
+    pub(crate) fn pushed(limits: ReadLimits) -> Self {
+        Self::new(ReadLimits {
+            calls_per_second: u64::MAX,
+            ..limits
+        })
+    }
+
     /// The bytes that one call may return now: `None` refuses the call.
     pub(crate) fn allowance(&mut self, now_ms: u64) -> Option<u64> {
         if !self.calls.fits(now_ms, 1) {

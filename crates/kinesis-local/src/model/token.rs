@@ -28,6 +28,11 @@ pub(crate) enum Token {
         issued_ms: u64,
         after: String,
     },
+    Consumers {
+        issued_ms: u64,
+        stream: StreamRef,
+        after: String,
+    },
 }
 
 /// A stream by name and by the number that tells it from an earlier one of that name.
@@ -107,6 +112,16 @@ impl Token {
                 put_u64(out, *issued_ms);
                 put_text(out, after);
             }
+            Self::Consumers {
+                issued_ms,
+                stream,
+                after,
+            } => {
+                out.push(3);
+                put_u64(out, *issued_ms);
+                put_stream(out, stream);
+                put_text(out, after);
+            }
         }
     }
 
@@ -128,6 +143,11 @@ impl Token {
             },
             2 => Self::Streams {
                 issued_ms,
+                after: get_text(input)?,
+            },
+            3 => Self::Consumers {
+                issued_ms,
+                stream: get_stream(input)?,
                 after: get_text(input)?,
             },
             _ => return None,

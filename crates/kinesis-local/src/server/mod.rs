@@ -1,7 +1,10 @@
 //! The wire: JSON 1.1 over HTTP, on loopback.
 
+mod consumers;
+mod event_stream;
 mod fault;
 mod operations;
+mod push;
 mod read;
 mod request;
 mod response;
@@ -11,16 +14,23 @@ mod write;
 use std::{
     fmt,
     net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::serve::ListenerExt;
 use bytes::Bytes;
 use rand::{TryRngCore, rngs::OsRng};
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, oneshot},
+    task::JoinHandle,
+};
 
-use crate::model::{Kinesis, ModelConfig};
+use crate::model::{HalfOpen, Kinesis, ModelConfig};
 
 /// Where the server's time comes from: Unix milliseconds.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -118,10 +128,13 @@ impl Server {
                 config.seed.unwrap_or_else(random_seed),
             )),
             clock: config.clock,
+            changed: Notify::new(),
+            is_stopping: AtomicBool::new(false),
         });
+        let serving = state.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let serve =
-            axum::serve(listener, router::router(state)).with_graceful_shutdown(async move {
+            axum::serve(listener, router::router(serving)).with_graceful_shutdown(async move {
                 // A dropped handle stops the server, too.
                 let _ = stopped.await;
             });
@@ -132,6 +145,7 @@ impl Server {
         });
         Ok(ServerHandle {
             addr,
+            state,
             stop: Some(stop),
             task,
             drain: config.drain,
@@ -144,6 +158,7 @@ impl Server {
 pub struct ServerHandle {
     /// Where it listens.
     pub addr: SocketAddr,
+    state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
     drain: Duration,
@@ -156,9 +171,15 @@ impl ServerHandle {
         format!("http://{}", self.addr)
     }
 
-    /// Takes no more requests, waits for those under way, and ends.
+    /// Makes subscriptions half open: their connections stay, and nothing comes any more.
+    pub fn half_open(&self, which: HalfOpen) {
+        self.state.kinesis().half_open(which);
+    }
+
+    /// Takes no more requests, ends subscriptions, waits for those under way, and ends.
     pub async fn shutdown(mut self) {
         self.stop.take();
+        self.state.stop();
         if tokio::time::timeout(self.drain, &mut self.task)
             .await
             .is_err()
@@ -170,6 +191,7 @@ impl ServerHandle {
 
 impl Drop for ServerHandle {
     fn drop(&mut self) {
+        self.state.stop();
         self.task.abort();
     }
 }
@@ -179,12 +201,27 @@ impl Drop for ServerHandle {
 struct State {
     kinesis: Mutex<Kinesis<Bytes>>,
     clock: Clock,
+    /// Told when records or shards came: whoever pushes looks again.
+    changed: Notify,
+    is_stopping: AtomicBool,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State").finish_non_exhaustive()
+    }
 }
 
 impl State {
     /// The model, for a few microseconds: parse before, write after.
     fn kinesis(&self) -> MutexGuard<'_, Kinesis<Bytes>> {
         self.kinesis.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends what would go on for minutes.
+    fn stop(&self) {
+        self.is_stopping.store(true, Ordering::Release);
+        self.changed.notify_waiters();
     }
 
     fn now_ms(&self) -> u64 {

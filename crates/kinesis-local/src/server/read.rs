@@ -10,12 +10,16 @@ use super::{
     request::{self, one_of, unix_ms, unsigned},
     response::{self, Child},
 };
-use crate::model::{GetRecordsPage, IteratorStart};
+use crate::model::{ChildShard, GetRecordsPage, IteratorStart, Record};
 
 pub(crate) fn get_shard_iterator(state: &State, body: &[u8]) -> Result<Bytes, Fault> {
     let request: request::GetShardIterator<'_> = serde_json::from_slice(body)?;
     request::refuse_dry_run(request.dry_run)?;
-    let start = start(&request)?;
+    let start = start(
+        &request.shard_iterator_type,
+        request.starting_sequence_number.as_deref(),
+        request.timestamp,
+    )?;
     let shard_id = request::shard_id(&request.shard_id)?;
     let mut kinesis = state.kinesis();
     let name = request.stream.name(&kinesis)?;
@@ -23,27 +27,22 @@ pub(crate) fn get_shard_iterator(state: &State, body: &[u8]) -> Result<Bytes, Fa
     response::encode(&response::ShardIterator { shard_iterator })
 }
 
-fn start<'a>(request: &'a request::GetShardIterator<'_>) -> Result<IteratorStart<'a>, Fault> {
-    let missing = |member: &str| {
-        Fault::invalid(format!(
-            "`ShardIteratorType` `{}` needs `{member}`",
-            request.shard_iterator_type
-        ))
-    };
-    let number = || {
-        request
-            .starting_sequence_number
-            .as_deref()
-            .ok_or_else(|| missing("StartingSequenceNumber"))
-    };
-    Ok(match &*request.shard_iterator_type {
+/// Where to read from, of a request whose members are checked here.
+pub(super) fn start<'a>(
+    kind: &str,
+    sequence_number: Option<&'a str>,
+    timestamp: Option<f64>,
+) -> Result<IteratorStart<'a>, Fault> {
+    let missing = |member: &str| Fault::invalid(format!("start `{kind}` needs `{member}`"));
+    let number = || sequence_number.ok_or_else(|| missing("StartingSequenceNumber"));
+    Ok(match kind {
         "TRIM_HORIZON" => IteratorStart::TrimHorizon,
         "LATEST" => IteratorStart::Latest,
         "AT_SEQUENCE_NUMBER" => IteratorStart::AtSequenceNumber(number()?),
         "AFTER_SEQUENCE_NUMBER" => IteratorStart::AfterSequenceNumber(number()?),
-        "AT_TIMESTAMP" => IteratorStart::AtTimestamp(unix_ms(
-            request.timestamp.ok_or_else(|| missing("Timestamp"))?,
-        )?),
+        "AT_TIMESTAMP" => {
+            IteratorStart::AtTimestamp(unix_ms(timestamp.ok_or_else(|| missing("Timestamp"))?)?)
+        }
         other => {
             return Err(one_of(
                 "ShardIteratorType",
@@ -69,10 +68,17 @@ pub(crate) fn get_records(state: &State, body: &[u8]) -> Result<Bytes, Fault> {
 }
 
 fn encode(page: GetRecordsPage<Bytes>) -> Result<Bytes, Fault> {
+    let mut body = records(&page.records)?;
+    body.extend_from_slice(br#","NextShardIterator":"#);
+    serde_json::to_writer(&mut body, &page.next_shard_iterator)?;
+    tail(body, page.millis_behind_latest, page.child_shards)
+}
+
+/// The start of an answer, up to and with its records.
+pub(super) fn records(records: &[Record<Bytes>]) -> Result<Vec<u8>, Fault> {
     const HEAD_BYTES: usize = 144;
     const TAIL_BYTES: usize = 1_024;
-    let capacity: usize = page
-        .records
+    let capacity: usize = records
         .iter()
         .map(|record| record.payload.len() + HEAD_BYTES)
         .sum();
@@ -80,7 +86,7 @@ fn encode(page: GetRecordsPage<Bytes>) -> Result<Bytes, Fault> {
     body.extend_from_slice(br#"{"Records":["#);
     // Records of one put arrived together: their time is written once.
     let mut arrival = (None, Vec::new());
-    for (index, record) in page.records.iter().enumerate() {
+    for (index, record) in records.iter().enumerate() {
         body.extend_from_slice(if index == 0 {
             br#"{"SequenceNumber":""#
         } else {
@@ -101,16 +107,19 @@ fn encode(page: GetRecordsPage<Bytes>) -> Result<Bytes, Fault> {
         body.extend_from_slice(&record.payload);
         body.push(b'}');
     }
-    body.extend_from_slice(br#"],"NextShardIterator":"#);
-    serde_json::to_writer(&mut body, &page.next_shard_iterator)?;
-    write!(
-        body,
-        r#","MillisBehindLatest":{}"#,
-        page.millis_behind_latest
-    )
-    .map_err(internal)?;
-    if !page.child_shards.is_empty() {
-        let children: Vec<Child> = page.child_shards.into_iter().map(Child::from).collect();
+    body.push(b']');
+    Ok(body)
+}
+
+/// The end of an answer that has its records.
+pub(super) fn tail(
+    mut body: Vec<u8>,
+    millis_behind_latest: u64,
+    child_shards: Vec<ChildShard>,
+) -> Result<Bytes, Fault> {
+    write!(body, r#","MillisBehindLatest":{millis_behind_latest}"#).map_err(internal)?;
+    if !child_shards.is_empty() {
+        let children: Vec<Child> = child_shards.into_iter().map(Child::from).collect();
         body.extend_from_slice(br#","ChildShards":"#);
         serde_json::to_writer(&mut body, &children)?;
     }

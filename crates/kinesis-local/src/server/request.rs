@@ -113,6 +113,43 @@ pub(crate) struct GetShardIterator<'a> {
     pub(crate) dry_run: bool,
 }
 
+/// `RegisterStreamConsumer`, and the other two when they name a consumer.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Consumer<'a> {
+    #[serde(rename = "StreamARN")]
+    pub(crate) stream_arn: Option<Text<'a>>,
+    #[serde(rename = "ConsumerName")]
+    pub(crate) consumer_name: Option<Text<'a>>,
+    #[serde(rename = "ConsumerARN")]
+    pub(crate) consumer_arn: Option<Text<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListStreamConsumers<'a> {
+    #[serde(flatten)]
+    pub(crate) stream: Stream<'a>,
+    pub(crate) next_token: Option<Text<'a>>,
+    pub(crate) max_results: Option<i64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct SubscribeToShard<'a> {
+    #[serde(rename = "ConsumerARN")]
+    pub(crate) consumer_arn: Text<'a>,
+    pub(crate) shard_id: Text<'a>,
+    pub(crate) starting_position: StartingPosition<'a>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct StartingPosition<'a> {
+    pub(crate) r#type: Text<'a>,
+    pub(crate) sequence_number: Option<Text<'a>>,
+    pub(crate) timestamp: Option<f64>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct CreateStream<'a> {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::fault::Fault;
-use crate::model::{ChildShard, HashKeyRange, ShardDescription, StreamSummary};
+use crate::model::{self, ChildShard, HashKeyRange, ShardDescription, StreamSummary};
 
 const JSON_1_1: HeaderValue = HeaderValue::from_static("application/x-amz-json-1.1");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
@@ -155,6 +155,51 @@ impl From<ChildShard> for Child {
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ListShards {
     pub(crate) shards: Vec<Shard>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_token: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Consumer {
+    consumer_name: String,
+    #[serde(rename = "ConsumerARN")]
+    consumer_arn: String,
+    consumer_status: &'static str,
+    consumer_creation_timestamp: f64,
+    /// In a description only.
+    #[serde(rename = "StreamARN", skip_serializing_if = "Option::is_none")]
+    pub(crate) stream_arn: Option<String>,
+}
+
+impl From<model::Consumer> for Consumer {
+    fn from(consumer: model::Consumer) -> Self {
+        Self {
+            consumer_name: consumer.name,
+            consumer_arn: consumer.arn,
+            consumer_status: consumer.status.name(),
+            consumer_creation_timestamp: seconds(consumer.created_ms),
+            stream_arn: None,
+        }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct RegisterStreamConsumer {
+    pub(crate) consumer: Consumer,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct DescribeStreamConsumer {
+    pub(crate) consumer_description: Consumer,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct ListStreamConsumers {
+    pub(crate) consumers: Vec<Consumer>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next_token: Option<String>,
 }

@@ -12,7 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 
-use super::{State, fault::Fault, operations, read, response, write};
+use super::{State, consumers, fault::Fault, operations, push, read, response, write};
 
 /// 10 MiB of data are 14 MiB of base64; 500 partition keys and hash keys, escaped, are 2 MiB.
 const MAX_BODY_BYTES: usize = 20 * 1024 * 1024;
@@ -35,10 +35,14 @@ async fn serve(Shared(state): Shared<Arc<State>>, headers: HeaderMap, body: Body
                     "cannot read the request, which has at most {MAX_BODY_BYTES} bytes: {error}"
                 ))
             })?;
-        dispatch(&state, target, &body)
+        if target == "SubscribeToShard" {
+            return push::subscribe(&state, &body);
+        }
+        let answer = dispatch(&state, target, &body)?;
+        Ok(response::json(StatusCode::OK, answer))
     };
     match answer.await {
-        Ok(body) => response::json(StatusCode::OK, body),
+        Ok(response) => response,
         Err(fault) => fault.into_response(),
     }
 }
@@ -86,6 +90,14 @@ fn unknown(target: &str) -> Fault {
 }
 
 fn dispatch(state: &State, target: &str, body: &Bytes) -> Result<Bytes, Fault> {
+    let answer = operate(state, target, body);
+    if !target.starts_with("Get") && !target.starts_with("List") {
+        state.changed.notify_waiters();
+    }
+    answer
+}
+
+fn operate(state: &State, target: &str, body: &Bytes) -> Result<Bytes, Fault> {
     match target {
         "PutRecords" => write::put_records(state, body),
         "PutRecord" => write::put_record(state, body),
@@ -103,6 +115,10 @@ fn dispatch(state: &State, target: &str, body: &Bytes) -> Result<Bytes, Fault> {
         "IncreaseStreamRetentionPeriod" => operations::increase_retention(state, body),
         "DecreaseStreamRetentionPeriod" => operations::decrease_retention(state, body),
         "UpdateStreamMode" => operations::update_stream_mode(state, body),
+        "RegisterStreamConsumer" => consumers::register(state, body),
+        "DeregisterStreamConsumer" => consumers::deregister(state, body),
+        "DescribeStreamConsumer" => consumers::describe(state, body),
+        "ListStreamConsumers" => consumers::list(state, body),
         "UpdateMaxRecordSize" => operations::update_max_record_size(state, body),
         other => Err(unknown(other)),
     }

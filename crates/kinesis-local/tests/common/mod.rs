@@ -1,4 +1,5 @@
 //! What the tests on the wire share.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::time::{Duration, Instant};
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use millpond_fluvio_topic::{Cluster, ClusterSettings, TopicDescription, digest};
 
-pub use millpond_fluvio_topic::smartmodule_name;
+pub use millpond_fluvio_topic::{segment_bytes, smartmodule_name};
 
 use super::api::{ClusterApi, Committed, PartitionFacts};
 use super::pipeline::WantedTopic;
@@ -120,6 +120,7 @@ impl ClusterApi for FluvioCluster {
 fn topic_facts(topic: TopicDescription) -> TopicFacts {
     TopicFacts {
         partitions: topic.partitions,
+        replication: topic.replication,
         retention: Some(topic.retention),
         segment_bytes: topic.segment_bytes,
         compression: topic.compression,

@@ -44,6 +44,9 @@ const SHARDS: i32 = 4;
 const READS_PER_SECOND: &str = "50";
 const READ_BYTES_PER_SECOND: &str = "64 MiB";
 
+/// Nor of a table: write as fast as it goes.
+const WRITE_UNITS: &str = "1000000000";
+
 /// Without a terminal: a line of progress so often.
 const LINE_INTERVAL: Duration = Duration::from_secs(2);
 
@@ -284,7 +287,10 @@ fn pipeline_text(kinesis: &AwsArgs, dynamodb: &AwsArgs) -> Result<String> {
     source.push(("reads-per-second", READS_PER_SECOND.to_owned()));
     source.push(("read-bytes-per-second", READ_BYTES_PER_SECOND.to_owned()));
     let text = override_section(CONNECTOR_YAML, "kinesis", &source)?;
-    override_section(&text, "dynamodb", &settings(dynamodb))
+    let mut sink = settings(dynamodb);
+    sink.push(("max-write-units-per-second", WRITE_UNITS.to_owned()));
+    sink.push(("max-write-units-per-key", "none".to_owned()));
+    override_section(&text, "dynamodb", &sink)
 }
 
 fn start_emit(args: &DemoArgs, kinesis: &AwsArgs, log: &Path) -> Result<Child> {

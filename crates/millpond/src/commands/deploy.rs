@@ -276,6 +276,10 @@ impl Deployment<'_> {
                     settings.partitions.map(|count| count.to_string()),
                 );
                 option(
+                    "--replication",
+                    settings.replication.map(|copies| copies.to_string()),
+                );
+                option(
                     "--retention-time",
                     settings
                         .retention_time
@@ -283,7 +287,7 @@ impl Deployment<'_> {
                 );
                 option(
                     "--segment-size",
-                    settings.segment_bytes.map(|bytes| format!("{bytes} B")),
+                    Some(format!("{} B", fluvio::segment_bytes(settings))),
                 );
                 option(
                     "--max-partition-size",
@@ -291,6 +295,15 @@ impl Deployment<'_> {
                         .max_partition_bytes
                         .map(|bytes| format!("{bytes} B")),
                 );
+                option(
+                    "--compression-type",
+                    settings
+                        .compression
+                        .map(|compression| format!("{compression:?}").to_lowercase()),
+                );
+                if settings.ignore_rack_assignment == Some(true) {
+                    arguments.push("--ignore-rack-assignment".to_owned());
+                }
                 shell::line(arguments.iter().map(String::as_str))
             }
             Step::Forget(name) => shell::line(["cdk", "deploy", "shutdown", "--name", name]),

@@ -1,6 +1,8 @@
 //! One module per command: arguments in, exit code out.
 
 use std::io::{self, IsTerminal as _, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
@@ -10,11 +12,14 @@ use millpond_connector::problem::Problems;
 use millpond_reader::{OnDamage, Reader, ReaderConfig};
 
 use crate::cli::{AwsArgs, TableArgs};
+use crate::exit::Exit;
 
 pub mod demo;
 pub mod deploy;
+pub mod dlq;
 pub mod down;
 pub mod emit;
+pub mod export;
 pub mod groups;
 pub mod inspect;
 pub mod local;
@@ -22,6 +27,7 @@ pub mod read;
 pub mod run;
 pub mod schema;
 pub mod status;
+pub mod tail;
 pub mod validate;
 pub mod verify;
 
@@ -62,9 +68,43 @@ impl TableArgs {
             pipeline: self.pipeline.clone(),
             consistent,
             on_damage,
+            max_read_units: self.max_read_units,
             ..ReaderConfig::new(self.table.as_str())
         };
         Ok(Reader::open(client, config).await?)
+    }
+}
+
+/// Damaged items that a command went past, when it was told to.
+#[derive(Debug, Clone, Default)]
+pub struct Damaged(Arc<AtomicU64>);
+
+impl Damaged {
+    /// What to do with damage: tell of it and count it, or end.
+    #[must_use]
+    pub fn policy(&self, skip: bool) -> OnDamage {
+        if !skip {
+            return OnDamage::Fail;
+        }
+        let count = Arc::clone(&self.0);
+        OnDamage::Skip(Arc::new(move |damage| {
+            count.fetch_add(1, Ordering::Relaxed);
+            say(&format!("skipped: {damage}"));
+        }))
+    }
+
+    /// How a command that went past them ends.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Exit::Success,
+            count => {
+                say(&format!(
+                    "{count} damaged places were skipped; the rest was read"
+                ));
+                Exit::Damaged
+            }
+        }
     }
 }
 

@@ -1,14 +1,12 @@
 //! `millpond read`: the events of a group as they were produced.
 
 use std::io::{self, BufWriter, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result};
-use millpond_reader::{OnDamage, ReadRequest};
+use millpond_reader::ReadRequest;
 
 use crate::cli::ReadArgs;
-use crate::commands::say;
+use crate::commands::{Damaged, say};
 use crate::exit::Exit;
 
 /// Runs `millpond read`.
@@ -16,23 +14,16 @@ use crate::exit::Exit;
 /// # Errors
 /// What the reader meets; a damaged item, unless `--skip-damaged`.
 pub async fn run(args: ReadArgs) -> Result<Exit> {
-    let damaged = Arc::new(AtomicU64::new(0));
-    let on_damage = if args.skip_damaged {
-        let damaged = Arc::clone(&damaged);
-        OnDamage::Skip(Arc::new(move |damage| {
-            damaged.fetch_add(1, Ordering::Relaxed);
-            say(&format!("skipped: {damage}"));
-        }))
-    } else {
-        OnDamage::Fail
-    };
-    let reader = args.table.open(on_damage).await?;
+    let damaged = Damaged::default();
+    let reader = args.table.open(damaged.policy(args.skip_damaged)).await?;
     let mut events = reader
         .read(ReadRequest {
             group: args.group,
             from_ms: args.from,
             to_ms: args.to,
             limit: args.limit,
+            page_token: args.page_token,
+            committed_only: args.committed,
         })
         .await?;
     let mut out = BufWriter::with_capacity(1 << 16, io::stdout());
@@ -45,17 +36,13 @@ pub async fn run(args: ReadArgs) -> Result<Exit> {
     };
     // What was read before a failure is still a result.
     out.flush().context("cannot write to stdout")?;
-    if let Some(error) = failure {
-        return Err(error.into());
+    let given = events.stats().events;
+    if given > 0 && (failure.is_some() || Some(given) == args.limit) {
+        say(&format!("page token: {}", events.page_token()));
     }
-    match damaged.load(Ordering::Relaxed) {
-        0 => Ok(Exit::Success),
-        count => {
-            say(&format!(
-                "{count} damaged places were skipped; the rest was read"
-            ));
-            Ok(Exit::Damaged)
-        }
+    match failure {
+        Some(error) => Err(error.into()),
+        None => Ok(damaged.exit()),
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::io::IsTerminal as _;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use millpond_connector::drain;
-use millpond_connector::logging::{self, LogFormat};
+use millpond_connector::logging;
 use millpond_connector::manifest::{Pipeline, Validation};
 use millpond_connector::secret::SecretStore;
+use millpond_observe::traces::Traces;
+use millpond_observe::{Phase, Process, Server};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::RunArgs;
@@ -31,10 +34,17 @@ const REFRESH_INTERVAL: Duration = Duration::from_millis(250);
 /// The first failure of a connector.
 pub async fn run(args: RunArgs) -> Result<Exit> {
     let secrets = SecretStore::open(args.secrets.as_deref())?;
-    logging::init(LogFormat::Text, secrets.redactor())?;
+    let traces = Traces::from_process()?;
+    let layer = traces.as_ref().map(Traces::layer);
+    logging::init(args.log_format, secrets.redactor(), layer)?;
     let drain = drain::on_signals().context("cannot install the signal handlers")?;
     let Some(pipeline) = load(&args.config, &secrets)? else {
         return Ok(Exit::Configuration);
+    };
+    let process = Arc::new(Process::new(env!("CARGO_PKG_VERSION")));
+    let _server = match &args.http {
+        Some(address) => Some(Server::bind(address, Arc::clone(&process)).await?),
+        None => None,
     };
     let data_dir = DataDir::open(&args.data_dir)?;
     let runtime = tokio::select! {
@@ -46,10 +56,20 @@ pub async fn run(args: RunArgs) -> Result<Exit> {
     } else {
         Until::Told
     };
+    runtime.show_in(&process);
+    process.enter(Phase::Running);
+    let leaving = tokio::spawn({
+        let (process, drain) = (Arc::clone(&process), drain.clone());
+        async move {
+            drain.cancelled().await;
+            process.enter(Phase::Draining);
+        }
+    });
     let watched = runtime.watched().to_vec();
     let shown = CancellationToken::new();
     let progress = tokio::spawn(show(watched, shown.clone()));
     let ended = runtime.run(drain, until, Some(DRAIN_LIMIT)).await;
+    leaving.abort();
     shown.cancel();
     progress.await.context("cannot show progress")?;
     if ended? == Ended::LimitReached {

@@ -20,8 +20,21 @@ use millpond_format::header::{
 use millpond_format::keys::{self, SortKey};
 use millpond_format::sequence::Position;
 use millpond_reader::{Event, Events, ReadError, Reader, ReaderConfig};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+/// `MILLPOND_SEED`, or a new one, shown when the test fails.
+#[expect(clippy::print_stderr, reason = "shown when the test fails")]
+pub fn seed() -> u64 {
+    let given = std::env::var("MILLPOND_SEED").ok();
+    let seed = given
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| SmallRng::from_os_rng().random());
+    eprintln!("MILLPOND_SEED={seed}");
+    seed
+}
 
 pub const TABLE: &str = "events";
 pub const TOPIC: &str = "topic";

@@ -13,7 +13,7 @@ pub async fn assert_rules(store: &dyn CheckpointStore) {
         stream: "events".to_owned(),
         stream_created_ms: 1_763_880_000_000,
         start: PinnedStart::TrimHorizon,
-        aggregated: Aggregated::Auto,
+        aggregated: Aggregated::Auto.into(),
         shards: [(
             ShardId::from("shardId-000000000000"),
             ShardCheckpoint::not_begun(Vec::new(), None),

@@ -1,4 +1,5 @@
-;; For every batch: COPIES records of BYTES zero bytes each, whatever went in.
+;; For every batch, or for those of WANTED records alone unless that is 0: COPIES records of BYTES zero
+;; bytes each, whatever else went in. BYTES is a varint of three bytes: 8192 to 1048575.
 (module
   (import "env" "copy_records" (func $copy_records (param i32 i32)))
   (memory (export "memory") 64)
@@ -22,10 +23,15 @@
   (func (export "array_map") (param $ptr i32) (param $len i32) (param $version i32) (result i32)
     (local $left i32)
     (global.set $at (global.get $top))
+    (local.set $left (i32.const COPIES))
+    ;; base offset, length, and the lowest byte of the count
+    (if (i32.and
+          (i32.ne (i32.const WANTED) (i32.const 0))
+          (i32.ne (i32.load8_u offset=15 (local.get $ptr)) (i32.const WANTED)))
+      (then (local.set $left (i32.const 0))))
     ;; count, big endian; fewer than 256
     (call $byte (i32.const 0)) (call $byte (i32.const 0)) (call $byte (i32.const 0))
-    (call $byte (i32.const COPIES))
-    (local.set $left (i32.const COPIES))
+    (call $byte (local.get $left))
     (block $done
       (loop $next
         (br_if $done (i32.eqz (local.get $left)))

@@ -1,0 +1,417 @@
+//! What reading costs: the whole source, by polling and by fan-out, beside the same reads by a plain loop over
+//! the SDK that throws everything away.
+//!
+//! The stream is a process of its own, so that the CPU counted is the reader's alone. Shards' limits
+//! are off. The topic takes batches and forgets them.
+//!
+//!     cargo bench -p millpond-kinesis-source --bench reading [-- MEBIBYTES]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
+
+use std::io::{BufRead as _, BufReader};
+use std::ops::Range;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use aws_config::SdkConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::types::{
+    ConsumerStatus, PutRecordsRequestEntry, ShardIteratorType, StartingPosition,
+    SubscribeToShardEventStream,
+};
+use bytes::Bytes;
+use millpond_connector::aws::AwsSettings;
+use millpond_connector::connector::{ConnectorContext, Source as _};
+use millpond_connector::metrics::Metrics;
+use millpond_connector::topic::{
+    Offset, OffsetBounds, PartitionId, PartitionReader, StoredBatch, Topic, TopicError, Transform,
+};
+use millpond_kinesis_local::{Server, ServerConfig};
+use millpond_kinesis_source::KinesisSource;
+use millpond_kinesis_source::aggregate::AggregateBuilder;
+use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
+use millpond_kinesis_source::config::SourceConfig;
+use millpond_kinesis_source::fan_out::{FallBack, FanOut};
+use millpond_kinesis_source::sdk::SdkStream;
+use millpond_kinesis_source::sdk_fan_out::SdkFanOut;
+use tokio_util::sync::CancellationToken;
+
+const SHARDS: usize = 4;
+const EVENTS_PER_AGGREGATE: usize = 100;
+const DEFAULT_MEBIBYTES: usize = 256;
+
+/// What is in the stream.
+#[derive(Debug, Clone, Copy)]
+struct Load {
+    name: &'static str,
+    event_bytes: usize,
+    is_aggregated: bool,
+}
+
+const LOADS: [Load; 3] = [
+    Load {
+        name: "1024-byte events",
+        event_bytes: 1_024,
+        is_aggregated: false,
+    },
+    Load {
+        name: "200-byte events",
+        event_bytes: 200,
+        is_aggregated: false,
+    },
+    Load {
+        name: "200-byte events, 100 in an aggregated record",
+        event_bytes: 200,
+        is_aggregated: true,
+    },
+];
+
+struct Discard;
+
+#[async_trait]
+impl Topic for Discard {
+    fn name(&self) -> &str {
+        "events"
+    }
+
+    fn partition_count(&self) -> u32 {
+        4
+    }
+
+    async fn append(
+        &self,
+        _: PartitionId,
+        batch: StoredBatch,
+    ) -> Result<Range<Offset>, TopicError> {
+        Ok(0..u64::from(batch.record_count))
+    }
+
+    async fn reader(
+        &self,
+        partition: PartitionId,
+        _: Offset,
+        _: &[Transform],
+    ) -> Result<Box<dyn PartitionReader>, TopicError> {
+        Err(TopicError::UnknownPartition {
+            topic: "events".to_owned(),
+            partition,
+        })
+    }
+
+    async fn bounds(&self, _: PartitionId) -> Result<OffsetBounds, TopicError> {
+        Ok(OffsetBounds {
+            earliest: 0,
+            end: 0,
+        })
+    }
+
+    async fn release(&self, _: PartitionId, _: &str, _: Offset) -> Result<(), TopicError> {
+        Ok(())
+    }
+}
+
+async fn sdk_config(endpoint: &str) -> SdkConfig {
+    let settings = AwsSettings {
+        region: Some("us-east-1".to_owned()),
+        endpoint: Some(endpoint.to_owned()),
+        profile: None,
+    };
+    let credentials = Credentials::new("bench", "bench", None, None, "bench");
+    settings
+        .load()
+        .await
+        .expect("configured")
+        .into_builder()
+        .credentials_provider(SharedCredentialsProvider::new(credentials))
+        .build()
+}
+
+/// Text that is not all the same.
+fn event(number: usize, bytes: usize) -> Vec<u8> {
+    let mut event = format!("{{\"event\":{number},\"is\":\"").into_bytes();
+    let mut state = number as u64 | 1;
+    while event.len() < bytes {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        event.push(b'a' + (state % 26) as u8);
+    }
+    event
+}
+
+/// The process that serves: fills a stream, says where it is, and ends with its standard input.
+async fn serve(load: Load, bytes: usize) {
+    let server = Server::start(ServerConfig::default())
+        .await
+        .expect("serves");
+    let client = Client::new(&sdk_config(&server.endpoint_url()).await);
+    let create = client.create_stream().stream_name("events");
+    create
+        .shard_count(SHARDS as i32)
+        .send()
+        .await
+        .expect("created");
+    let mut number = 0;
+    let mut next = || {
+        number += 1;
+        event(number, load.event_bytes)
+    };
+    let mut put = 0;
+    let mut key = 0;
+    while put < bytes {
+        let mut entries = Vec::new();
+        while entries.len() < 200 && put < bytes {
+            key += 1;
+            let partition_key = format!("key-{}", key % 1_000);
+            let data = if load.is_aggregated {
+                let mut builder = AggregateBuilder::default();
+                for _ in 0..EVENTS_PER_AGGREGATE {
+                    builder.push(&partition_key, None, Bytes::from(next()));
+                }
+                put += EVENTS_PER_AGGREGATE * load.event_bytes;
+                builder.finish()
+            } else {
+                put += load.event_bytes;
+                next()
+            };
+            let entry = PutRecordsRequestEntry::builder();
+            let entry = entry.partition_key(partition_key).data(data.into()).build();
+            entries.push(entry.expect("an entry"));
+        }
+        let request = client.put_records().stream_name("events");
+        request
+            .set_records(Some(entries))
+            .send()
+            .await
+            .expect("put");
+    }
+    println!("{} {number}", server.endpoint_url());
+    let mut end = String::new();
+    let _ = std::io::stdin().read_line(&mut end);
+}
+
+/// CPU time of this process, user and system.
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let (_, fields) = stat.rsplit_once(')').expect("a name");
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let ticks: u64 = fields[11..13]
+        .iter()
+        .map(|field| field.parse::<u64>().expect("ticks"))
+        .sum();
+    // A tick is 10 ms on every Linux that this runs on.
+    Duration::from_millis(ticks * 10)
+}
+
+async fn source(config: &SdkConfig, is_pushed: bool, events: u64) {
+    let mut settings = SourceConfig::default();
+    settings.pace.reads_per_second = 1_000;
+    settings.pace.bytes_per_second = 4 << 30;
+    let api = Arc::new(SdkStream::new(config, "events"));
+    let source = KinesisSource::new(api, settings, Arc::new(MemoryCheckpoints::default()));
+    let source = match is_pushed {
+        true => source.with_fan_out(FanOut {
+            api: Arc::new(SdkFanOut::new(config, "events")),
+            consumer_name: "source".to_owned(),
+            fall_back: FallBack::None,
+            removes_consumer: true,
+        }),
+        false => source,
+    };
+    let context = ConnectorContext {
+        name: "source".to_owned(),
+        topic: Arc::new(Discard),
+        data_dir: "/nonexistent".into(),
+        drain: CancellationToken::new(),
+        metrics: Arc::new(Metrics::default()),
+    };
+    let (drain, metrics) = (context.drain.clone(), context.metrics.clone());
+    let running = tokio::spawn(Box::new(source).run(context));
+    while metrics.topic_events.get() < events {
+        assert!(!running.is_finished(), "the source ended");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drain.cancel();
+    running.await.expect("no panic").expect("drained");
+}
+
+fn shard(number: usize) -> String {
+    format!("shardId-{number:012}")
+}
+
+async fn plain_polling(client: &Client) {
+    let mut shards = tokio::task::JoinSet::new();
+    for number in 0..SHARDS {
+        let client = client.clone();
+        shards.spawn(async move {
+            let call = client.get_shard_iterator().stream_name("events");
+            let call = call.shard_id(shard(number));
+            let call = call.shard_iterator_type(ShardIteratorType::TrimHorizon);
+            let mut iterator = call.send().await.expect("an iterator").shard_iterator;
+            loop {
+                let call = client.get_records().set_shard_iterator(iterator);
+                // About a mebibyte, as the source asks for.
+                let answer = call.limit(1_000).send().await.expect("records");
+                std::hint::black_box(&answer.records);
+                if answer.millis_behind_latest == Some(0) {
+                    return;
+                }
+                iterator = answer.next_shard_iterator;
+            }
+        });
+    }
+    while let Some(done) = shards.join_next().await {
+        done.expect("read");
+    }
+}
+
+async fn plain_fan_out(client: &Client) {
+    let summary = client.describe_stream_summary().stream_name("events");
+    let summary = summary.send().await.expect("described");
+    let arn = summary
+        .stream_description_summary
+        .expect("summary")
+        .stream_arn;
+    let register = client.register_stream_consumer().stream_arn(&arn);
+    let made = register
+        .consumer_name("plain")
+        .send()
+        .await
+        .expect("registered");
+    let consumer = made.consumer.expect("a consumer").consumer_arn;
+    loop {
+        let call = client.describe_stream_consumer().consumer_arn(&consumer);
+        let found = call.send().await.expect("described").consumer_description;
+        if found.expect("a consumer").consumer_status == ConsumerStatus::Active {
+            break;
+        }
+    }
+    let mut shards = tokio::task::JoinSet::new();
+    for number in 0..SHARDS {
+        let (client, consumer) = (client.clone(), consumer.clone());
+        shards.spawn(async move {
+            let position = StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon);
+            let call = client.subscribe_to_shard().consumer_arn(consumer);
+            let call = call.shard_id(shard(number));
+            let call = call.starting_position(position.build().expect("a position"));
+            let mut events = call.send().await.expect("subscribed").event_stream;
+            loop {
+                match events.recv().await.expect("an event") {
+                    Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)) => {
+                        std::hint::black_box(&event.records);
+                        if event.millis_behind_latest == 0 {
+                            return;
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+    }
+    while let Some(done) = shards.join_next().await {
+        done.expect("read");
+    }
+    let remove = client.deregister_stream_consumer().consumer_arn(&consumer);
+    remove.send().await.expect("removed");
+}
+
+static WORST: AtomicU64 = AtomicU64::new(0);
+
+fn report(
+    load: Load,
+    way: &str,
+    events: u64,
+    took: Duration,
+    cpu: Duration,
+    floor: Option<f64>,
+) -> f64 {
+    let bytes = events as f64 * load.event_bytes as f64;
+    let per_gb = cpu.as_secs_f64() / (bytes / 1e9);
+    let ratio = floor.map(|floor| per_gb / floor);
+    if let Some(ratio) = ratio {
+        WORST.fetch_max((ratio * 100.0) as u64, Ordering::Relaxed);
+    }
+    println!(
+        "{:<46} {way:<16} {:>7.0} MB/s {:>10.0} events/s {per_gb:>6.2} CPU s/GB {}",
+        load.name,
+        bytes / 1e6 / took.as_secs_f64(),
+        events as f64 / took.as_secs_f64(),
+        ratio.map_or(String::new(), |ratio| format!("{ratio:.2} times the floor")),
+    );
+    per_gb
+}
+
+async fn measure(load: Load, endpoint: &str, events: u64) {
+    let config = sdk_config(endpoint).await;
+    let client = Client::new(&config);
+    for is_pushed in [false, true] {
+        let (began, before) = (Instant::now(), cpu());
+        match is_pushed {
+            false => plain_polling(&client).await,
+            true => plain_fan_out(&client).await,
+        }
+        let way = if is_pushed {
+            "plain fan-out"
+        } else {
+            "plain polling"
+        };
+        let floor = report(load, way, events, began.elapsed(), cpu() - before, None);
+        let (began, before) = (Instant::now(), cpu());
+        source(&config, is_pushed, events).await;
+        let way = if is_pushed {
+            "source, fan-out"
+        } else {
+            "source, polling"
+        };
+        report(
+            load,
+            way,
+            events,
+            began.elapsed(),
+            cpu() - before,
+            Some(floor),
+        );
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    if let Some(at) = arguments.iter().position(|argument| argument == "--serve") {
+        let load: usize = arguments[at + 1].parse().expect("a load");
+        let bytes: usize = arguments[at + 2].parse().expect("bytes");
+        return runtime.block_on(serve(LOADS[load], bytes));
+    }
+    // `cargo test --benches` runs it, too: then only a little.
+    let is_bench = arguments.iter().any(|argument| argument == "--bench");
+    let given = arguments.iter().find_map(|argument| argument.parse().ok());
+    let mebibytes = given.unwrap_or(if is_bench { DEFAULT_MEBIBYTES } else { 4 });
+    for (number, load) in LOADS.into_iter().enumerate() {
+        let mut server = Command::new(&arguments[0])
+            .args([
+                "--serve",
+                &number.to_string(),
+                &(mebibytes << 20).to_string(),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
+        let (endpoint, events) = line.trim().split_once(' ').expect("two words");
+        runtime.block_on(measure(load, endpoint, events.parse().expect("a number")));
+        drop(server.stdin.take());
+        server.wait().expect("ended");
+    }
+    println!(
+        "worst ratio: {:.2}",
+        WORST.load(Ordering::Relaxed) as f64 / 100.0
+    );
+}

@@ -1,0 +1,192 @@
+//! From what was read to a plan: what is new in it, and what is missing.
+
+use millpond_connector::mutation::{self, Mutation};
+use millpond_connector::topic::Transform;
+use millpond_format::gap::{Gap, list_text};
+use millpond_format::limits::MAX_GAPS_BYTES;
+use tokio::time::sleep;
+use tracing::warn;
+
+use super::Core;
+use crate::contiguity::{Coverage, Entry, Jumps, cover};
+use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit_past};
+use crate::error::SinkError;
+use crate::gaps::OnGap;
+use crate::ledger::LedgerError;
+use crate::limits::{REREAD_WAIT, REREADS};
+use crate::marks::Marks;
+use crate::origins::Cutoffs;
+use crate::placement::is_packer;
+use crate::reading::{Input, Reading};
+use crate::store::PlanInput;
+
+/// What a plan comes to.
+pub(super) struct Decided {
+    pub(super) marks: Marks,
+    pub(super) duplicates: u64,
+    pub(super) gaps: Vec<Gap>,
+}
+
+impl Core {
+    /// A hole is read again. One that stays is an error, or a gap if the operator chose so.
+    pub(super) async fn decide_after_rereads(
+        &mut self,
+        mut input: Input,
+    ) -> Result<Decided, SinkError> {
+        let (from, to) = (input.from, input.to);
+        let partition = self.partition;
+        let rereads = match self.shared.on_gap {
+            OnGap::Halt => 1,
+            OnGap::Record if mutation::is(Mutation::GapAtFirstSight) => 0,
+            OnGap::Record => REREADS,
+        };
+        for reread in 0..rereads {
+            match self.decide(&input, OnGap::Halt).await {
+                Err(hole) if is_hole(&hole) => {
+                    warn!(partition, from, to, %hole, "reads the records once more");
+                    sleep(REREAD_WAIT * reread).await;
+                    input = self.read_again(from, to).await?;
+                }
+                other => return other,
+            }
+        }
+        match (self.decide(&input, OnGap::Halt).await, self.shared.on_gap) {
+            (Err(hole), OnGap::Record) if is_hole(&hole) => {
+                self.decide(&input, OnGap::Record).await
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// The decision of an open plan, which must come out as it did before.
+    pub(super) async fn decide_again(
+        &mut self,
+        input: &Input,
+        recorded: &[Gap],
+    ) -> Result<Decided, SinkError> {
+        let on_gap = match recorded {
+            [] => OnGap::Halt,
+            _ => OnGap::Record,
+        };
+        let decided = self.decide(input, on_gap).await?;
+        if decided.gaps == recorded {
+            return Ok(decided);
+        }
+        Err(SinkError::Ledger {
+            partition: self.partition,
+            source: LedgerError::OtherGaps {
+                from: input.from,
+                to: input.to,
+                found: list_text(&decided.gaps),
+                recorded: list_text(recorded),
+            },
+        })
+    }
+
+    /// From what was read to a plan; asks the topic for origins where ordinals do not tell.
+    async fn decide(&mut self, input: &Input, on_gap: OnGap) -> Result<Decided, SinkError> {
+        let partition = self.partition;
+        let (from, to) = (input.from, input.to);
+        let jumps = Jumps {
+            filtered: may_remove(&self.shared.transforms, &input.entries),
+            holes: &input.holes,
+            pass: on_gap == OnGap::Record,
+        };
+        let covered = cover(&input.entries, from..to, jumps);
+        let Coverage {
+            units,
+            removed,
+            gaps: lost,
+        } = covered.map_err(|source| SinkError::Contiguity { partition, source })?;
+        // Where SmartModules remove records, which of the missing ordinals went with lost offsets cannot
+        // be told: they count with those that were removed, and the gap is that of the offsets.
+        let hidden = match jumps.filtered {
+            true => lost.iter().map(|hole| hole.end - hole.start).sum(),
+            false => 0,
+        };
+        let removed = removed + hidden;
+        let mut tools = Workbench::default();
+        let mut cutoffs = Cutoffs::new();
+        let marks = self
+            .done
+            .as_ref()
+            .map_or(&self.ledger.marks, |done| &done.marks);
+        let whole = self.ledger.start == 0;
+        let admission = loop {
+            let outcome = admit_past(on_gap, &units, removed, marks, whole, &cutoffs, &mut tools)
+                .map_err(|source| SinkError::Dedup { partition, source })?;
+            let question = match outcome {
+                Outcome::Admitted(admission) => break admission,
+                Outcome::NeedsOrigins(question) => question,
+            };
+            let reading = Reading::new(self.shared.clone(), partition, question.base_offset);
+            let keys = reading.stored_keys(question.last_offset + 1).await?;
+            let keys = keys.iter().map(|key| key.as_deref().unwrap_or_default());
+            let cutoff = question.answer(keys).ok_or_else(|| SinkError::Dedup {
+                partition,
+                source: DedupError::Origins {
+                    stream: question.chain.stream.clone(),
+                    shard: question.chain.shard.clone(),
+                    base_offset: question.base_offset,
+                },
+            })?;
+            cutoffs.insert(question.chain, cutoff);
+        };
+        let Admission {
+            entries,
+            marks,
+            duplicates,
+            gaps: missing,
+        } = admission;
+        let lost = lost.into_iter().map(|hole| Gap::Offsets {
+            from: hole.start,
+            to: hole.end,
+        });
+        let gaps: Vec<Gap> = lost.chain(missing).collect();
+        if list_text(&gaps).len() > MAX_GAPS_BYTES {
+            let gaps = gaps.len();
+            let source = LedgerError::TooManyGaps { from, to, gaps };
+            return Err(SinkError::Ledger { partition, source });
+        }
+        let input = PlanInput {
+            from,
+            to,
+            entries: &entries,
+            is_first: self.ledger.plan == 0,
+            tools: &mut tools,
+        };
+        let planned = self.writer.plan(input).await;
+        planned.map_err(|error| SinkError::of_store(partition, error))?;
+        Ok(Decided {
+            marks,
+            duplicates,
+            gaps,
+        })
+    }
+}
+
+/// True when SmartModules may have removed records unseen: any but the packer, which counts
+/// what it is given. A lone step under a name of the user's is a packer if it makes envelopes.
+pub(super) fn may_remove(transforms: &[Transform], entries: &[Entry]) -> bool {
+    let is_packed = || {
+        let mut entries = entries.iter();
+        entries.any(|entry| matches!(entry, Entry::Envelope(_)))
+    };
+    match transforms {
+        [] => false,
+        [step] => !is_packer(step) && !is_packed(),
+        _ => true,
+    }
+}
+
+/// True for what a second read of the same records may mend.
+fn is_hole(error: &SinkError) -> bool {
+    matches!(
+        error,
+        SinkError::Contiguity { .. }
+            | SinkError::Dedup {
+                source: DedupError::Gap { .. } | DedupError::Inside { .. },
+                ..
+            }
+    )
+}
