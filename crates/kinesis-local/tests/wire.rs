@@ -11,8 +11,11 @@ use std::{
 };
 
 use aws_sdk_kinesis::{
-    Client, error::SdkError, operation::get_records::GetRecordsError, primitives::Blob,
-    types::ShardIteratorType,
+    Client,
+    error::SdkError,
+    operation::get_records::GetRecordsError,
+    primitives::Blob,
+    types::{MetricsName, ShardIteratorType},
 };
 use common::{client, code, create, entry, iterator, read, read_all, shards};
 use millpond_kinesis_local::{
@@ -349,9 +352,9 @@ async fn requests_out_of_bounds_are_refused() {
     assert_eq!(
         code(
             client
-                .register_stream_consumer()
+                .disable_enhanced_monitoring()
                 .stream_arn(arn)
-                .consumer_name("c")
+                .shard_level_metrics(MetricsName::All)
                 .send()
                 .await
         ),
@@ -411,11 +414,11 @@ async fn what_is_not_the_protocol_gets_a_clear_answer() {
         ),
         (
             "POST",
-            "SubscribeToShard",
+            "StartStreamEncryption",
             json,
             "{}".to_owned(),
             "UnknownOperationException",
-            "SubscribeToShard",
+            "StartStreamEncryption",
         ),
         (
             "POST",

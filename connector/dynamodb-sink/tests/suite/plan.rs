@@ -272,7 +272,7 @@ fn a_plan_continues_its_chains() {
     let first = planned(&entries, 1, &BTreeMap::new(), 409_600).expect("plan");
     let mut state = first.chains[0].1;
     assert_eq!((state.totals.items, state.totals.events), (1, 1));
-    assert_eq!(first.directory, [("g".to_owned(), 1 << 16)]);
+    assert_eq!(first.directory, [("g".to_owned(), 1 << 13)]);
     // The chain is a day ahead: the item sorts behind, and the bound is raised.
     state.sort_time_ms += 86_400_000;
     let states = BTreeMap::from([("g".to_owned(), state)]);
