@@ -355,11 +355,13 @@ impl Run {
         }
     }
 
+    /// Sources have read what there was. Sinks have opened what they read, too, or cannot go on: a module that
+    /// cannot be loaded is told though the stream be empty.
     fn is_caught_up(&self) -> bool {
-        self.watched
-            .iter()
-            .filter(|watched| watched.direction == Direction::Source)
-            .all(Watched::is_caught_up)
+        self.watched.iter().all(|watched| match watched.direction {
+            Direction::Source => watched.is_caught_up(),
+            Direction::Sink => watched.is_ready() || watched.metrics.partitions_halted.get() > 0,
+        })
     }
 
     fn commits(&self) -> u64 {
