@@ -1,6 +1,6 @@
 //! What the tables show, read as somebody would who knows the format and nothing of the ledger.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use millpond_connector::topic::{Offset, PartitionId};
 use millpond_dynamodb_sink::ledger_row;
@@ -45,6 +45,9 @@ pub struct Items {
     dead: HashMap<usize, String>,
     ledgers: BTreeMap<PartitionId, LedgerRow>,
     gaps: Gaps,
+    /// Events that were in a plan that was given up, and were sent and written again: nobody knows what of
+    /// such a plan is there.
+    again: BTreeSet<usize>,
 }
 
 impl Items {
@@ -77,6 +80,14 @@ impl Items {
     pub fn group_of(&self, index: usize) -> Option<&str> {
         let (_, group, _) = keys::parse_chain_pk(&self.place.get(&index)?.pk)?;
         Some(group)
+    }
+
+    fn is_of_a_given_up_plan(&self, key: &Key) -> bool {
+        let partition = keys::parse_chain_pk(&key.pk).map(|(_, _, partition)| partition);
+        let sort = SortKey::parse(&key.sk);
+        partition
+            .zip(sort)
+            .is_some_and(|(partition, sort)| self.gaps.has_in_plan(partition, sort.base_offset))
     }
 
     /// True where a plan was given up: parts of events may be there alone.
@@ -284,6 +295,10 @@ impl Items {
                 continue;
             }
             if let Some(other) = self.place.insert(held.index, row.key.clone()) {
+                if self.is_of_a_given_up_plan(&other) {
+                    self.again.insert(held.index);
+                    continue;
+                }
                 return broken(
                     "I2",
                     format!("event {} is in {other:?} and in {:?}", held.index, row.key),
@@ -434,7 +449,7 @@ impl Items {
         for (index, event) in oracle.events.iter().enumerate() {
             let places = u32::from(self.place.contains_key(&index))
                 + u32::from(self.dead.contains_key(&index));
-            if places > 1 {
+            if places > 1 && !self.again.contains(&index) {
                 return broken("I2", format!("event {index} is an item and a dead letter"));
             }
             if places == 1 || event.fates.contains(&Fate::Removed) {
@@ -485,6 +500,9 @@ impl Items {
                             format!("the parts of event {} are not that event", held.index),
                         );
                     }
+                }
+                if self.again.contains(&held.index) {
+                    continue;
                 }
                 let before = last.insert((&key.pk, &event.key), held.index);
                 if before.is_some_and(|before| before > held.index) {
