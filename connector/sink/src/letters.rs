@@ -4,7 +4,7 @@ use bytes::Bytes;
 use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::header::Reject;
 use millpond_format::limits::MAX_GROUP_BYTES;
-use millpond_format::origin::{Origin, OriginError};
+use millpond_format::origin::{ORIGIN_VERSION, Origin, OriginError};
 use millpond_format::stream_gap::StreamGap;
 
 use crate::contiguity::{Envelope, PlainRecord};
@@ -14,11 +14,28 @@ use crate::dead_letters::{DeadLetter, Payload};
 /// events before they were read.
 pub const STREAM_GAP: &str = "stream-gap";
 
-/// Reason and detail of a record by which a source says so.
-fn stream_gap(key: Option<&[u8]>) -> Option<(&'static str, String)> {
-    let gap = StreamGap::parse(key?)?;
-    tracing::error!(%gap, "the source says that events are lost");
-    Some((STREAM_GAP, gap.to_string()))
+/// Reason of a dead letter that the source could not take apart or open.
+pub const RECORD_BROKEN: &str = "record-broken";
+
+/// Reason and detail of a record by which a source says that the stream lost events, or that it could not
+/// take one apart or open it (`FORMAT.md`, keys that begin like an origin and are none).
+fn word_of_the_source(key: Option<&[u8]>) -> Option<(&'static str, String)> {
+    let key = key?;
+    if let Some(gap) = StreamGap::parse(key) {
+        tracing::error!(%gap, "the source says that events are lost");
+        return Some((STREAM_GAP, gap.to_string()));
+    }
+    let mut parts = std::str::from_utf8(key).ok()?.splitn(9, '/');
+    let version = parts.next()?;
+    let kind = parts.nth(2)?;
+    let reason = parts.nth(3)?;
+    let is_broken = version == ORIGIN_VERSION && kind == "broken" && parts.next().is_some();
+    is_broken.then(|| {
+        (
+            RECORD_BROKEN,
+            format!("the source passed it on as it was: {reason}"),
+        )
+    })
 }
 
 /// Whose letters these are.
@@ -48,8 +65,8 @@ impl Letters<'_> {
     #[must_use]
     pub fn rejected(&self, envelope: &Envelope, reject: &Reject, index: u32) -> DeadLetter {
         let header = &envelope.header;
-        let (reason, detail) = match stream_gap(reject.record_key.as_deref()) {
-            Some(gap) => gap,
+        let (reason, detail) = match word_of_the_source(reject.record_key.as_deref()) {
+            Some(said) => said,
             None => (reject.reason.name(), reject.detail.clone()),
         };
         DeadLetter {
@@ -70,8 +87,8 @@ impl Letters<'_> {
     /// A plain record whose key is no origin: it has no group and no place in a chain.
     #[must_use]
     pub fn without_origin(&self, record: &PlainRecord, error: OriginError) -> DeadLetter {
-        let (reason, detail) = match stream_gap(record.key.as_deref()) {
-            Some(gap) => gap,
+        let (reason, detail) = match word_of_the_source(record.key.as_deref()) {
+            Some(said) => said,
             None => ("origin-invalid", error.to_string()),
         };
         DeadLetter {
@@ -125,7 +142,7 @@ mod tests {
     use millpond_format::origin::Origin;
 
     #[test]
-    fn what_a_source_says_of_lost_events_is_named_so() {
+    fn what_a_source_says_is_named_so() {
         let key = "mp1/events/shardId-000000000003/gap/4959/4970/1763880000000/-/missing";
         let error = Origin::parse(key.as_bytes()).expect_err("no origin");
         let letters = Letters {
@@ -145,6 +162,10 @@ mod tests {
             "{}",
             letter.detail
         );
+        let key = "mp1/events/shardId-000000000003/broken/4959/0/1763880000000/aggregate/a/b";
+        let letter = letters.without_origin(&record(key), error);
+        assert_eq!(letter.reason, RECORD_BROKEN);
+        assert!(letter.detail.ends_with("aggregate"), "{}", letter.detail);
         let letter = letters.without_origin(&record("mp1/other"), error);
         assert_eq!(letter.reason, "origin-invalid");
     }
