@@ -39,9 +39,6 @@ impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
         for family in FAMILIES {
             let values = values(family, &self.0);
-            if values.is_empty() {
-                continue;
-            }
             let kind = if family.is_counter {
                 MetricType::Counter
             } else {
