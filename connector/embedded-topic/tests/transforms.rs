@@ -56,13 +56,13 @@ fn failing() -> Vec<u8> {
     module(&data_at_1024(&bytes), &body)
 }
 
-/// Takes some seconds for each batch.
+/// Takes a minute or so for each batch.
 fn slow() -> Vec<u8> {
     module(
         "(global $n (mut i64) (i64.const 0))",
         "(loop $again
            (global.set $n (i64.add (global.get $n) (i64.const 1)))
-           (br_if $again (i64.lt_u (global.get $n) (i64.const 2000000000))))
+           (br_if $again (i64.lt_u (global.get $n) (i64.const 30000000000))))
          (i32.const -1)",
     )
 }
@@ -266,7 +266,8 @@ async fn memory_and_time_of_a_module_are_limited() {
     let modules = [("identity", identity()), ("slow", slow())];
     let mut config = topic_with(dir.path(), &modules);
     config.transform_memory_bytes = 2 << 20;
-    config.transform_time_limit = Duration::from_millis(500);
+    // The limit holds for making an instance, too, which a busy machine may take a second for.
+    config.transform_time_limit = Duration::from_secs(4);
     let topic = filled(config).await;
     let mut builder = millpond_format::record::BatchBuilder::new();
     builder.push(None, &vec![b'x'; 3 << 20], 0);
@@ -289,7 +290,7 @@ async fn memory_and_time_of_a_module_are_limited() {
     let (offset, reason) = next(&mut reader).await.expect_err("too slow");
     assert_eq!(offset, Some(0));
     assert!(reason.contains("has not returned"), "{reason}");
-    assert!(started.elapsed() < Duration::from_secs(10));
+    assert!(started.elapsed() < Duration::from_secs(30));
     // Not even then does closing the topic wait for it.
     drop(reader);
     topic.close();
