@@ -37,7 +37,9 @@ fn pack(pairs: &[(&str, &str)], raw: &[u8]) -> Vec<PackedRecord> {
 }
 
 fn pack_and_unpack(pairs: &[(&str, &str)], events: &[Made]) -> Unpacked {
-    unpack(&pack(pairs, &batch_of(events)), events.len() as u64)
+    let unpacked = unpack(&pack(pairs, &batch_of(events)), events.len() as u64);
+    assert_eq!(unpacked.turned_sources, 0);
+    unpacked
 }
 
 /// What the groups must hold, in order.
