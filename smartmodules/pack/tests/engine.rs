@@ -70,7 +70,7 @@ fn the_module_gives_the_same_bytes_as_the_native_packer() {
                 packed == expected,
                 "seed {seed}, parameters {pairs:?}, version {version}"
             );
-            unpack(&packed, count);
+            assert_eq!(unpack(&packed, count).wrong_sources, 0);
         }
     }
 }

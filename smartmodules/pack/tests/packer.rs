@@ -38,7 +38,7 @@ fn pack(pairs: &[(&str, &str)], raw: &[u8]) -> Vec<PackedRecord> {
 
 fn pack_and_unpack(pairs: &[(&str, &str)], events: &[Made]) -> Unpacked {
     let unpacked = unpack(&pack(pairs, &batch_of(events)), events.len() as u64);
-    assert_eq!(unpacked.turned_sources, 0);
+    assert_eq!(unpacked.wrong_sources, 0);
     unpacked
 }
 

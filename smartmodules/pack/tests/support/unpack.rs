@@ -31,8 +31,9 @@ pub struct Unpacked {
     pub parts: usize,
     /// Largest envelope that is no reject, with its keys counted as the limit counts them.
     pub largest_item: usize,
-    /// Source ranges whose first position comes after the last: only where a batch had its events out of order.
-    pub turned_sources: usize,
+    /// Source ranges that do not say exactly which events are there, by their shards: none, unless the origins of a
+    /// batch contradict each other.
+    pub wrong_sources: usize,
 }
 
 /// Takes all envelopes of one batch of `record_count` records apart.
@@ -66,7 +67,7 @@ pub fn unpack(records: &[PackedRecord], record_count: u64) -> Unpacked {
         match &header.kind {
             Kind::Events => {
                 assert_eq!(events.len() as u64, header.event_count());
-                unpacked.turned_sources += check_sources(&header, &events);
+                unpacked.wrong_sources += wrong_sources(&header, &events);
                 assert!(slices.is_empty(), "parts of one event stand together");
                 unpacked.group(&header.group).extend(events);
             }
@@ -132,18 +133,16 @@ fn events_of(decoder: &mut FrameDecoder, header: &Header, payload: &[u8]) -> Vec
     events
 }
 
-/// The source ranges say exactly which events are there; answers how many of them end before they begin.
-fn check_sources(header: &Header, events: &[Event]) -> usize {
-    for source in &header.sources {
-        let ordinals: Vec<u64> = events
-            .iter()
-            .filter(|event| event.shard == source.shard)
-            .map(|event| event.ordinal)
-            .collect();
-        assert_eq!(ordinals.len() as u64, source.count);
-        assert_eq!(ordinals.iter().min(), Some(&source.first_ordinal));
-        assert_eq!(ordinals.iter().max(), Some(&source.last_ordinal));
-    }
-    let turned = |source: &&SourceRange| source.first > source.last;
-    header.sources.iter().filter(turned).count()
+/// Source ranges that do not say exactly which events are there.
+fn wrong_sources(header: &Header, events: &[Event]) -> usize {
+    let is_wrong = |source: &&SourceRange| {
+        let of_shard = events.iter().filter(|event| event.shard == source.shard);
+        let ordinals: Vec<u64> = of_shard.map(|event| event.ordinal).collect();
+        let is_right = ordinals.len() as u64 == source.count
+            && ordinals.iter().min() == Some(&source.first_ordinal)
+            && ordinals.iter().max() == Some(&source.last_ordinal)
+            && source.first <= source.last;
+        !is_right
+    };
+    header.sources.iter().filter(is_wrong).count()
 }
