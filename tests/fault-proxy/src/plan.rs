@@ -147,8 +147,9 @@ impl Plan {
 const fn one_in(family: Family) -> Option<u32> {
     match family {
         Family::Unprocessed => Some(2),
-        Family::Throttled
-        | Family::ServerError
+        // Each slows its client down, by seconds where the account is at its limit.
+        Family::Throttled => Some(12),
+        Family::ServerError
         | Family::Unavailable
         | Family::Reset
         | Family::Truncated

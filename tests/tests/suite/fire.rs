@@ -43,7 +43,9 @@ impl Fire {
     async fn light(families: &[Family], spared: u64) -> Result<Self> {
         let seed = seed();
         announce(seed);
-        let mut pipeline = Pipeline::new(MILLPOND, 3, &config::pipeline()).await?;
+        // Refusals that have nothing to do with what is written would teach a pace that has not either.
+        let config = config::pipeline() + "  max-write-units-per-second: 100000\n";
+        let mut pipeline = Pipeline::new(MILLPOND, 3, &config).await?;
         let plan = |seed| Plan::new(seed, families).after(spared);
         let kinesis = pipeline.proxy(Service::Kinesis, plan(seed)).await?;
         // The two services need not fail in step.
