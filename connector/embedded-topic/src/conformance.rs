@@ -14,7 +14,7 @@ use millpond_connector::topic::{
 use millpond_format::record::BatchBuilder;
 
 /// How long a record that is there may take to arrive.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(90);
 /// How long is waited for what must not come.
 const SHORT: Duration = Duration::from_millis(30);
 
@@ -88,7 +88,7 @@ pub async fn read_to(
 /// The next chunk.
 ///
 /// # Panics
-/// When there is none within 20 s, or an error.
+/// When there is none within 90 s, or an error.
 pub async fn next_chunk(reader: &mut dyn PartitionReader) -> Chunk {
     reader
         .next(PATIENCE)
