@@ -62,7 +62,7 @@ pub fn value(partition: PartitionId, number: u64) -> Vec<u8> {
 /// Reads until `end`, checking that chunks join up and records are those of [`batch`].
 ///
 /// # Panics
-/// When anything else comes, or nothing within 20 s.
+/// When anything else comes, or nothing within 90 s.
 pub async fn read_to(
     reader: &mut dyn PartitionReader,
     partition: PartitionId,
