@@ -182,11 +182,11 @@ impl Chain {
         self.follow.as_mut()
     }
 
-    /// Asks a followed chain for what came since.
-    pub(crate) fn poll(&mut self, committed: Option<u64>) {
+    /// Asks a followed chain for what came since; `is_fresh` when the ledger was read for it.
+    pub(crate) fn poll(&mut self, committed: Option<u64>, is_fresh: bool) {
         self.committed = committed;
         if let Some(follow) = &mut self.follow {
-            follow.committed(committed);
+            follow.committed(committed, is_fresh);
         }
         if let Next::Waiting(after) = &mut self.next {
             self.next = Next::After(after.take());

@@ -16,8 +16,10 @@ use crate::table::Attributes;
 pub(crate) struct Follow {
     /// Items of the chain up to the last one passed, by its header.
     items: Option<u64>,
-    /// First offset that was not committed before the chain was queried; `None` without a ledger row.
+    /// First offset that was not committed before the chain was queried; `None` when no row is known.
     committed: Option<u64>,
+    /// The ledger was read after an item had been held back, and has no row: nobody writes by it.
+    without_ledger: bool,
     held: bool,
 }
 
@@ -30,8 +32,11 @@ impl Follow {
         }
     }
 
-    pub(crate) fn committed(&mut self, offset: Option<u64>) {
+    /// The chain is queried again; `is_fresh` when the ledger was read since the last time.
+    pub(crate) fn committed(&mut self, offset: Option<u64>, is_fresh: bool) {
         self.committed = offset;
+        // The row is there before the first item is: one that is missing may only be not read yet.
+        self.without_ledger = offset.is_none() && is_fresh && (self.held || self.without_ledger);
         self.held = false;
     }
 
@@ -61,7 +66,8 @@ impl Follow {
         let offset = SortKey::parse(&key.sk).map(|sort_key| sort_key.base_offset);
         let is_committed = match (offset, self.committed) {
             (Some(offset), Some(committed)) => offset < committed,
-            _ => true,
+            (Some(_), None) => self.without_ledger,
+            (None, _) => true,
         };
         self.held = !follows && !is_committed;
         if !self.held {

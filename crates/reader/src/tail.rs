@@ -193,7 +193,7 @@ impl Tail {
         for index in due {
             let chain = &mut self.followed[index].chain;
             let offset = self.committed.get(&chain.topic_partition).copied();
-            chain.poll(offset);
+            chain.poll(offset, unclear);
             self.followed[index].gave = false;
             self.asked.push_back(index);
         }

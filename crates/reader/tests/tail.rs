@@ -99,6 +99,42 @@ async fn what_comes_is_given_and_what_was_there_is_not() {
 }
 
 #[tokio::test]
+async fn a_ledger_row_that_came_after_its_chain_was_found_is_looked_for() {
+    let local = Local::with_table().await;
+    let mut writer = ChainWriter::new("g", 0);
+    local.put(writer.directory_row()).await;
+    let reader = local.reader().await;
+    let mut tail = reader
+        .tail(request(Some("g"), TailStart::Now))
+        .await
+        .expect("follows");
+    assert!(is_quiet(&mut tail).await);
+    local.put(ledger_row("p", 0, 0)).await;
+    let (first, second) = (one(&mut writer, 1_000, "1"), one(&mut writer, 2_000, "2"));
+    local.put(second).await;
+    assert!(is_quiet(&mut tail).await);
+    local.put(first).await;
+    assert_eq!(take(&mut tail, 2).await, ["g:1", "g:2"]);
+    local.stop().await;
+}
+
+#[tokio::test]
+async fn a_chain_without_a_ledger_is_followed_across_a_hole() {
+    let local = Local::with_table().await;
+    let mut writer = ChainWriter::new("g", 0);
+    local.put(writer.directory_row()).await;
+    let reader = local.reader().await;
+    let mut tail = reader
+        .tail(request(Some("g"), TailStart::Now))
+        .await
+        .expect("follows");
+    let _removed = one(&mut writer, 1_000, "removed");
+    local.put(one(&mut writer, 2_000, "2")).await;
+    assert_eq!(take(&mut tail, 1).await, ["g:2"]);
+    local.stop().await;
+}
+
+#[tokio::test]
 async fn plain_items_and_holes_wait_for_the_ledger() {
     let local = Local::with_table().await;
     let mut writer = ChainWriter::new("g", 0);
