@@ -1,12 +1,47 @@
 //! Checks of the format crate; each panics when its promise does not hold.
 
+use std::sync::Arc;
+
+use millpond_format::dictionary::Dictionary;
 use millpond_format::frame::{DecodedFrame, FrameBuilder, FrameDecoder, FrameEncoder};
 use millpond_format::header::{Codec, FrameInfo, Header};
-use millpond_format::join::{Joiner, trim};
+use millpond_format::join::{Joiner, trim, unite};
 use millpond_format::keys::{self, SortKey};
 use millpond_format::origin::Origin;
 use millpond_format::record::{BatchBuilder, Records};
 use millpond_format::{header, limits};
+
+const DICTIONARY: &[u8] = include_bytes!("../../crates/format/tests/golden/dictionary-1.zdict");
+
+/// A decoder that knows the dictionary of the golden corpus.
+fn decoder() -> FrameDecoder {
+    let mut decoder = FrameDecoder::new().expect("a zstd context");
+    let known = Dictionary::new(1, DICTIONARY.to_vec()).expect("a dictionary");
+    decoder.learn(Arc::new(known));
+    decoder
+}
+
+/// A dictionary; what is one packs and reads a frame.
+pub fn dictionary(bytes: &[u8]) {
+    let Ok(dictionary) = Dictionary::new(2, bytes.to_vec()) else {
+        return;
+    };
+    assert_eq!(dictionary.bytes(), bytes);
+    let mut builder = FrameBuilder::default();
+    builder.push(b"{\"kind\":\"order-paid\"}", 5, 0, 1);
+    let raw = builder.take();
+    let expected = raw.raw.clone();
+    let Ok(mut encoder) = FrameEncoder::with_dictionary(3, &dictionary) else {
+        return;
+    };
+    let Ok((info, packed)) = encoder.encode(raw) else {
+        return;
+    };
+    let mut decoder = FrameDecoder::new().expect("a zstd context");
+    decoder.learn(Arc::new(dictionary));
+    let read = decoder.decode(encoder.codec(), &info, &packed);
+    assert_eq!(read.expect("what was packed is read").raw, expected);
+}
 
 /// An envelope: header section, then frames. Also with its checksums made right, so that
 /// changed bytes reach what lies behind them.
@@ -61,7 +96,7 @@ fn one_envelope(bytes: &[u8]) {
         start += packed.len();
         info.crc32c = crc32c::crc32c(packed);
     }
-    let mut decoder = FrameDecoder::new().expect("a zstd context");
+    let mut decoder = decoder();
     for (info, range) in header.frame_ranges() {
         if let Ok(frame) = decoder.decode(header.codec, info, &payload[range]) {
             check_frame(&frame, info);
@@ -78,6 +113,16 @@ fn one_envelope(bytes: &[u8]) {
         trimmed
             .check_frames(&frames)
             .expect("trimmed frames agree with their index");
+    }
+    if let Ok(united) = unite(&header, payload, &mut decoder) {
+        let (info, packed) = encoder.encode(united).expect("packs");
+        let one = Header {
+            codec: encoder.codec(),
+            frames: vec![info],
+            ..header.clone()
+        };
+        one.check_frames(&packed)
+            .expect("a united frame agrees with its index");
     }
     let mut joiner = Joiner::new(header.clone());
     if joiner.try_push(&header, limits::MAX_ITEM_BYTES) {
@@ -96,7 +141,7 @@ fn check_frame(frame: &DecodedFrame, info: &FrameInfo) {
     assert!(bytes <= frame.raw.len());
 }
 
-/// A frame: flags (bit 0: zstd), number of sources, raw size (little endian), packed bytes.
+/// A frame: flags (bit 0: zstd; bit 1: with the dictionary), number of sources, raw size (little endian), packed bytes.
 pub fn frame(bytes: &[u8]) {
     let Some((&[flags, sources, a, b, c, d], packed)) = bytes.split_first_chunk::<6>() else {
         return;
@@ -111,12 +156,12 @@ pub fn frame(bytes: &[u8]) {
         crc32c: crc32c::crc32c(packed),
         sources: (0..u32::from(sources % 8)).collect(),
     };
-    let codec = if flags & 1 == 1 {
-        Codec::Zstd { dictionary: 0 }
-    } else {
-        Codec::Stored
+    let codec = match flags & 3 {
+        1 => Codec::Zstd { dictionary: 0 },
+        3 => Codec::Zstd { dictionary: 1 },
+        _ => Codec::Stored,
     };
-    let mut decoder = FrameDecoder::new().expect("a zstd context");
+    let mut decoder = decoder();
     let Ok(decoded) = decoder.decode(codec, &info, packed) else {
         return;
     };

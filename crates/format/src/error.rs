@@ -51,7 +51,7 @@ pub enum DecodeError {
         what: &'static str,
     },
     /// A frame needs a dictionary that was not given.
-    #[error("frame was compressed with dictionary {id}, which was not given")]
+    #[error("frame was compressed with dictionary {id}, which is not at hand")]
     UnknownDictionary {
         /// Dictionary id.
         id: u64,

@@ -5,8 +5,13 @@
 //! numbers; ordinals as zigzag deltas from the last of the same source number,
 //! the first from 0); then the values back to back.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use zstd::zstd_safe::{CParameter, DCtx};
+
+use crate::dictionary::Dictionary;
 use crate::error::{Cursor, DecodeError};
 use crate::header::{Codec, FrameInfo};
 use crate::limits;
@@ -144,9 +149,10 @@ impl DecodedFrame {
     }
 }
 
-/// Decompresses and reads frames; keeps its zstd context between them.
+/// Decompresses and reads frames; keeps its zstd context between them, and the dictionaries that it was given.
 pub struct FrameDecoder {
-    zstd: zstd::bulk::Decompressor<'static>,
+    zstd: DCtx<'static>,
+    dictionaries: BTreeMap<u64, Arc<Dictionary>>,
 }
 
 impl std::fmt::Debug for FrameDecoder {
@@ -161,10 +167,25 @@ impl FrameDecoder {
     /// # Errors
     /// [`DecodeError::Corrupt`] when zstd cannot allocate its context.
     pub fn new() -> Result<Self, DecodeError> {
-        let zstd = zstd::bulk::Decompressor::new().map_err(|_| DecodeError::Corrupt {
+        let zstd = DCtx::try_create().ok_or(DecodeError::Corrupt {
             what: "zstd context",
         })?;
-        Ok(Self { zstd })
+        Ok(Self {
+            zstd,
+            dictionaries: BTreeMap::new(),
+        })
+    }
+
+    /// Knows a dictionary of the pipeline from now on, in place of one with the same id.
+    pub fn learn(&mut self, dictionary: Arc<Dictionary>) {
+        self.dictionaries.insert(dictionary.id(), dictionary);
+    }
+
+    /// The dictionary that frames in this codec need and that this does not know.
+    #[must_use]
+    pub fn lacks(&self, codec: Codec) -> Option<u64> {
+        let id = codec.dictionary()?;
+        (!self.dictionaries.contains_key(&id)).then_some(id)
     }
 
     /// Checks, decompresses and reads one frame.
@@ -199,16 +220,25 @@ impl FrameDecoder {
                 limit: limits::MAX_FRAME_BYTES as u64,
             });
         }
-        let raw = match codec {
-            Codec::Stored => packed.to_vec(),
-            Codec::Zstd { dictionary: 0 } => self
-                .zstd
-                .decompress(packed, expected)
-                .map_err(|_| DecodeError::Corrupt { what: "zstd frame" })?,
-            Codec::Zstd { dictionary } => {
-                return Err(DecodeError::UnknownDictionary { id: dictionary });
+        let mut raw = Vec::new();
+        let read = match codec {
+            Codec::Stored => {
+                raw.extend_from_slice(packed);
+                Ok(raw.len())
+            }
+            Codec::Zstd { dictionary: 0 } => {
+                raw.reserve_exact(expected);
+                self.zstd.decompress(&mut raw, packed)
+            }
+            Codec::Zstd { dictionary: id } => {
+                let known = self.dictionaries.get(&id);
+                let dictionary = known.ok_or(DecodeError::UnknownDictionary { id })?;
+                raw.reserve_exact(expected);
+                let prepared = dictionary.prepared();
+                self.zstd.decompress_using_ddict(&mut raw, packed, prepared)
             }
         };
+        read.map_err(|_| DecodeError::Corrupt { what: "zstd frame" })?;
         if raw.len() != expected {
             return Err(DecodeError::Corrupt {
                 what: "raw frame size",
@@ -274,6 +304,7 @@ fn read_columns(raw: Vec<u8>, info: &FrameInfo) -> Result<DecodedFrame, DecodeEr
 /// Compresses frames; keeps its zstd context between them.
 pub struct FrameEncoder {
     zstd: zstd::bulk::Compressor<'static>,
+    dictionary: u64,
 }
 
 impl std::fmt::Debug for FrameEncoder {
@@ -299,15 +330,29 @@ impl FrameEncoder {
     /// # Errors
     /// [`CompressError`] when zstd cannot allocate its context or refuses the level.
     pub fn new(level: i32) -> Result<Self, CompressError> {
-        let mut zstd = zstd::bulk::Compressor::new(level)?;
-        zstd.set_parameter(zstd::zstd_safe::CParameter::ChecksumFlag(true))?;
-        Ok(Self { zstd })
+        Self::made(level, 0, &[])
+    }
+
+    /// An encoder at a zstd level that uses a dictionary for every frame.
+    ///
+    /// # Errors
+    /// As [`FrameEncoder::new`].
+    pub fn with_dictionary(level: i32, dictionary: &Dictionary) -> Result<Self, CompressError> {
+        Self::made(level, dictionary.id(), dictionary.bytes())
+    }
+
+    fn made(level: i32, dictionary: u64, bytes: &[u8]) -> Result<Self, CompressError> {
+        let mut zstd = zstd::bulk::Compressor::with_dictionary(level, bytes)?;
+        zstd.set_parameter(CParameter::ChecksumFlag(true))?;
+        Ok(Self { zstd, dictionary })
     }
 
     /// Codec of the frames that this makes.
     #[must_use]
     pub fn codec(&self) -> Codec {
-        Codec::Zstd { dictionary: 0 }
+        Codec::Zstd {
+            dictionary: self.dictionary,
+        }
     }
 
     /// Compresses a frame: its packed bytes and its finished index entry.
@@ -368,6 +413,71 @@ mod tests {
                 "byte {index}: {result:?}"
             );
         }
+    }
+
+    fn dictionary(id: u64) -> Dictionary {
+        let bytes = include_bytes!("../tests/golden/dictionary-1.zdict").to_vec();
+        Dictionary::new(id, bytes).expect("a dictionary")
+    }
+
+    #[test]
+    fn a_frame_with_a_dictionary_is_read_by_who_knows_it() {
+        let value = b"{\"id\":17,\"kind\":\"order-placed\",\"region\":\"eu-west-1\"}";
+        let frame = || {
+            let mut builder = FrameBuilder::default();
+            builder.push(value, 1_700_000_000_000, 0, 1);
+            builder.take()
+        };
+        let known = Arc::new(dictionary(7));
+        let mut encoder = FrameEncoder::with_dictionary(3, &known).expect("context");
+        let (info, packed) = encoder.encode(frame()).expect("compresses");
+        let (_, alone) = FrameEncoder::new(3)
+            .and_then(|mut encoder| encoder.encode(frame()))
+            .expect("compresses");
+        assert!(
+            packed.len() < alone.len(),
+            "{} {}",
+            packed.len(),
+            alone.len()
+        );
+        let codec = encoder.codec();
+        assert_eq!(codec, Codec::Zstd { dictionary: 7 });
+        let mut decoder = FrameDecoder::new().expect("context");
+        assert_eq!(decoder.lacks(codec), Some(7));
+        assert_eq!(
+            decoder.decode(codec, &info, &packed),
+            Err(DecodeError::UnknownDictionary { id: 7 })
+        );
+        decoder.learn(known);
+        assert_eq!(decoder.lacks(codec), None);
+        let read = decoder.decode(codec, &info, &packed).expect("decodes");
+        assert_eq!(read.value(&read.events[0]), value);
+        // The frame says which dictionary it needs: none is not it.
+        let none = Codec::Zstd { dictionary: 0 };
+        let refused = Err(DecodeError::Corrupt { what: "zstd frame" });
+        assert_eq!(decoder.decode(none, &info, &packed), refused);
+    }
+
+    #[test]
+    fn what_is_no_dictionary_is_refused() {
+        let good = dictionary(1);
+        let bytes = good.bytes().to_vec();
+        assert!(Dictionary::checked(1, bytes.clone(), good.crc32c()).is_ok());
+        assert!(matches!(
+            Dictionary::checked(1, bytes.clone(), good.crc32c() ^ 1),
+            Err(DecodeError::ChecksumMismatch { .. })
+        ));
+        assert!(Dictionary::new(0, bytes.clone()).is_err());
+        assert!(Dictionary::new(limits::MAX_DICTIONARY_ID + 1, bytes.clone()).is_err());
+        for cut in [0, 3, 8, 20] {
+            assert!(Dictionary::new(1, bytes[..cut].to_vec()).is_err(), "{cut}");
+        }
+        let mut long = bytes;
+        long.resize(limits::MAX_DICTIONARY_BYTES + 1, 0);
+        assert!(matches!(
+            Dictionary::new(1, long),
+            Err(DecodeError::OverLimit { .. })
+        ));
     }
 
     #[test]

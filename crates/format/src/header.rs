@@ -115,11 +115,23 @@ pub struct Reject {
 pub enum Codec {
     /// Not compressed.
     Stored,
-    /// Independent zstd frames (RFC 8878) with content checksum; dictionary 0 means none.
+    /// Independent zstd frames (RFC 8878) with content checksum; dictionary 0 means none. Only items
+    /// of a chain have one.
     Zstd {
         /// Dictionary id, 0 for none.
         dictionary: u64,
     },
+}
+
+impl Codec {
+    /// The dictionary that its frames need, if they need one.
+    #[must_use]
+    pub fn dictionary(self) -> Option<u64> {
+        match self {
+            Self::Stored | Self::Zstd { dictionary: 0 } => None,
+            Self::Zstd { dictionary } => Some(dictionary),
+        }
+    }
 }
 
 /// Where an envelope stands among its neighbours.

@@ -200,6 +200,12 @@ fn take_body(cursor: &mut Cursor<'_>) -> Result<Header, DecodeError> {
             what: "last offset",
         })?;
     let place = take_place(cursor)?;
+    if let (Place::Batch { .. }, Codec::Zstd { dictionary: 1.. }) = (place, codec) {
+        // What goes through a topic is readable without a table.
+        return Err(DecodeError::Corrupt {
+            what: "dictionary of an envelope",
+        });
+    }
     let count = cursor.bounded("source count", limits::MAX_SOURCES)?;
     let sources = (0..count)
         .map(|_| take_source(cursor))

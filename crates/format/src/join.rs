@@ -3,7 +3,7 @@
 //! Joining lays frames side by side and merges headers: nothing is decompressed.
 
 use crate::error::DecodeError;
-use crate::frame::{CompressError, FrameBuilder, FrameDecoder, FrameEncoder};
+use crate::frame::{CompressError, FrameBuilder, FrameDecoder, FrameEncoder, RawFrame};
 use crate::header::{FrameInfo, Header, Kind, Place, SourceRange};
 use crate::limits;
 
@@ -110,6 +110,29 @@ fn merge_source(sources: &mut Vec<SourceRange>, next: &SourceRange) -> u32 {
         }
     };
     number as u32
+}
+
+/// The events of all frames in one raw frame, in their order; its sources are those of the header.
+///
+/// # Errors
+/// [`DecodeError`] when a frame is damaged.
+pub fn unite(
+    header: &Header,
+    frames: &[u8],
+    decoder: &mut FrameDecoder,
+) -> Result<RawFrame, DecodeError> {
+    let mut builder = FrameBuilder::default();
+    for (info, range) in header.frame_ranges() {
+        let bytes = frames
+            .get(range)
+            .ok_or(DecodeError::Truncated { what: "frame" })?;
+        let frame = decoder.decode(header.codec, info, bytes)?;
+        for event in &frame.events {
+            let value = frame.value(event);
+            builder.push(value, event.time_ms, event.source, event.ordinal);
+        }
+    }
+    Ok(builder.take())
 }
 
 /// Why an envelope could not be trimmed.
@@ -289,6 +312,44 @@ mod tests {
             links,
             expected.map(|(shard, ordinal)| (shard.to_owned(), ordinal))
         );
+    }
+
+    #[test]
+    fn united_frames_hold_the_same_events() {
+        let (mut header, mut frames) = envelope("a", &[0, 2], 10);
+        let mut joiner = Joiner::new(header);
+        for (next, packed) in [envelope("b", &[5], 20), envelope("a", &[3, 9], 30)] {
+            assert!(joiner.try_push(&next, 10_000));
+            frames.extend_from_slice(&packed);
+        }
+        header = joiner.finish(Place::Batch { index: 0, total: 1 });
+        let links = |header: &Header, frames: &[u8]| -> Vec<_> {
+            let mut decoder = FrameDecoder::new().expect("context");
+            let decoded = header.frame_ranges().flat_map(|(info, range)| {
+                let frame = decoder.decode(header.codec, info, &frames[range]);
+                let frame = frame.expect("decodes");
+                let event = |e: &crate::frame::FrameEvent| {
+                    let value = frame.value(e).to_vec();
+                    (e.source, e.ordinal, e.time_ms, value)
+                };
+                frame.events.iter().map(event).collect::<Vec<_>>()
+            });
+            decoded.collect()
+        };
+        let mut decoder = FrameDecoder::new().expect("context");
+        let raw = unite(&header, &frames, &mut decoder).expect("unites");
+        let mut encoder = FrameEncoder::new(3).expect("context");
+        let (info, packed) = encoder.encode(raw).expect("compresses");
+        let united = Header {
+            frames: vec![info],
+            ..header.clone()
+        };
+        united.check_frames(&packed).expect("frames agree");
+        assert_eq!(links(&united, &packed), links(&header, &frames));
+        assert_eq!(united.event_count(), header.event_count());
+        assert_eq!(united.event_bytes(), header.event_bytes());
+        let cut = unite(&header, &frames[..frames.len() - 1], &mut decoder);
+        assert_eq!(cut, Err(DecodeError::Truncated { what: "frame" }));
     }
 
     #[test]

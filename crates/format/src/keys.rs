@@ -111,6 +111,25 @@ pub fn marks_sk(partition: u32, epoch: u64, place: u8, row: usize) -> String {
     format!("{partition:05}/{epoch:019}/{place}/{row:03}")
 }
 
+/// Partition key of the dictionaries of a pipeline.
+#[must_use]
+pub fn dictionaries_pk(pipeline: &str) -> String {
+    format!("millpond:dictionaries/{pipeline}")
+}
+
+/// Sort key of a dictionary.
+#[must_use]
+pub fn dictionary_sk(id: u64) -> String {
+    format!("{id:05}")
+}
+
+/// Id of a dictionary's sort key.
+#[must_use]
+pub fn parse_dictionary_sk(sk: &str) -> Option<u64> {
+    let id = sk.parse().ok()?;
+    (dictionary_sk(id) == sk).then_some(id)
+}
+
 /// Partition key of a pipeline's dead letters.
 #[must_use]
 pub fn dead_letters_pk(pipeline: &str) -> String {

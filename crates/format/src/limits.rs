@@ -10,6 +10,12 @@ pub const MIN_ITEM_BYTES: usize = 8_192;
 /// Largest event: a Kinesis record of 10 MiB (Kinesis developer guide, "Quotas", read 2026-11-23).
 pub const MAX_EVENT_BYTES: usize = 10 << 20;
 
+/// Largest dictionary: the size that zstd trains by default, and far below an item's limit.
+pub const MAX_DICTIONARY_BYTES: usize = 112 << 10;
+
+/// Largest id of a dictionary: its row's sort key has so many digits.
+pub const MAX_DICTIONARY_ID: u64 = 99_999;
+
 /// Longest group key. A sort key of the directory must hold it with its suffix in
 /// DynamoDB's 1,024 bytes, and a partition key with the pipeline name in 2,048.
 pub const MAX_GROUP_BYTES: usize = 1_000;

@@ -21,11 +21,11 @@ fn block(marker: &str) -> Vec<&'static str> {
         .collect()
 }
 
-#[test]
-fn the_example_is_what_the_encoder_writes() {
+/// Hexadecimal bytes of an annotated block, whose offsets must be right.
+fn annotated(marker: &str) -> String {
     let mut written = String::new();
     let mut offset = 0;
-    for line in block("<!-- example: hex -->") {
+    for line in block(marker) {
         let (at, rest) = line.trim_start().split_once("  ").expect("an offset");
         assert_eq!(
             usize::from_str_radix(at, 16),
@@ -39,7 +39,22 @@ fn the_example_is_what_the_encoder_writes() {
         offset += bytes.len() / 2;
         written.push_str(&bytes);
     }
-    assert_eq!(written, hex(&example()));
+    written
+}
+
+#[test]
+fn the_example_is_what_the_encoder_writes() {
+    assert_eq!(annotated("<!-- example: hex -->"), hex(&example()));
+}
+
+#[test]
+fn the_frame_with_a_dictionary_is_that_of_the_corpus() {
+    let golden = include_bytes!("golden/v1/dictionary.bin");
+    let (_, length) = millpond_format::header::Header::decode(golden).expect("an item");
+    let frame = &golden[length..];
+    assert_eq!(annotated("<!-- dictionary: hex -->"), hex(frame));
+    let dictionary = support::dictionary();
+    assert_eq!(frame[5..9], dictionary.bytes()[4..8]);
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use millpond_format::error::DecodeError;
-use millpond_format::header::Header;
+use millpond_format::header::{Header, Place};
 use support::{corpus, describe};
 
 fn folder() -> PathBuf {
@@ -76,8 +76,23 @@ fn no_golden_file_is_without_its_test() {
 }
 
 #[test]
+fn an_envelope_in_a_batch_has_no_dictionary() {
+    let (name, bytes) = corpus().swap_remove(0);
+    assert_eq!(name, "dictionary");
+    let (mut header, _) = Header::decode(&bytes).expect("an item");
+    header.place = Place::Batch { index: 0, total: 1 };
+    let mut envelope = Vec::new();
+    header.encode(&mut envelope);
+    let what = "dictionary of an envelope";
+    assert_eq!(
+        Header::decode(&envelope),
+        Err(DecodeError::Corrupt { what })
+    );
+}
+
+#[test]
 fn a_number_in_a_longer_form_is_refused() {
-    let (_, bytes) = corpus().swap_remove(0);
+    let (_, bytes) = corpus().swap_remove(1);
     let (header, length) = Header::decode(&bytes).expect("decodes");
     // Behind prefix, kind and codec stands the length of the group, below 128: one byte.
     let at = 8 + 1 + 2;

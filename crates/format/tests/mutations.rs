@@ -11,7 +11,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 
-use millpond_format::header::Header;
+use millpond_format::header::{Codec, Header};
 use millpond_format::record::BatchBuilder;
 
 /// Counts what each thread holds, and the most it held.
@@ -92,8 +92,12 @@ fn frames() {
     for bytes in golden() {
         let (header, length) = Header::decode(&bytes).expect("golden");
         for (info, range) in header.frame_ranges() {
-            let stored = header.codec == millpond_format::header::Codec::Stored;
-            let mut input = vec![u8::from(!stored), info.sources.len() as u8];
+            let flags = match header.codec {
+                Codec::Stored => 0,
+                Codec::Zstd { dictionary: 0 } => 1,
+                Codec::Zstd { .. } => 3,
+            };
+            let mut input = vec![flags, info.sources.len() as u8];
             input.extend(info.raw_bytes.to_le_bytes());
             input.extend(&bytes[length..][range]);
             corpus.push(input);
@@ -151,5 +155,14 @@ fn records() {
     let corpus = [batch.finish(), BatchBuilder::new().finish()];
     mutate::run("records", &corpus, 30_000, |bytes| {
         bounded(bytes, checks::records)
+    });
+}
+
+#[test]
+fn dictionaries() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/dictionary-1.zdict");
+    let known = std::fs::read(path).expect("the dictionary");
+    mutate::run("dictionary", &[known], 1_500, |bytes| {
+        bounded(bytes, checks::dictionary)
     });
 }

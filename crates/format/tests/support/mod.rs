@@ -1,5 +1,8 @@
 //! Envelopes of every kind, built by the encoder, and their description as JSON.
 
+use std::sync::Arc;
+
+use millpond_format::dictionary::Dictionary;
 use millpond_format::frame::{FrameBuilder, FrameDecoder, FrameEncoder};
 use millpond_format::header::{
     ChainTotals, Codec, FrameInfo, Header, Kind, Part, Place, Reject, RejectReason, SourceRange,
@@ -42,6 +45,12 @@ fn frame(rows: &[Row<'_>]) -> (FrameInfo, Vec<u8>) {
     FrameEncoder::new(1)
         .and_then(|mut encoder| encoder.encode(builder.take()))
         .expect("compresses")
+}
+
+/// Dictionary 1 of the golden pipeline.
+pub fn dictionary() -> Dictionary {
+    let bytes = include_bytes!("../golden/dictionary-1.zdict").to_vec();
+    Dictionary::new(1, bytes).expect("a dictionary")
 }
 
 fn encode(header: &Header, frames: &[u8]) -> Vec<u8> {
@@ -165,6 +174,24 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     let item_frames = [events_frames.clone(), events_frames.clone()].concat();
 
     let mut builder = FrameBuilder::default();
+    let value =
+        |id: u32| format!("{{\"id\":{id},\"kind\":\"order-paid\",\"region\":\"eu-west-1\"}}");
+    builder.push(value(17).as_bytes(), START_MS, 1, 7);
+    builder.push(value(18).as_bytes(), START_MS + 9, 0, 42);
+    let mut encoder = FrameEncoder::with_dictionary(3, &dictionary()).expect("context");
+    let (info, dictionary_frames) = encoder.encode(builder.take()).expect("compresses");
+    let with_dictionary = Header {
+        codec: encoder.codec(),
+        sources: vec![
+            source(3, (42, 42), (8898, 8898), 1),
+            source(5, (7, 7), (12, 12), 1),
+        ],
+        frames: vec![info],
+        place: item.place,
+        ..events.clone()
+    };
+
+    let mut builder = FrameBuilder::default();
     builder.push(b"as it is", START_MS, 0, 0);
     let raw = builder.take();
     let mut info = raw.info;
@@ -179,6 +206,7 @@ pub fn corpus() -> Vec<(&'static str, Vec<u8>)> {
     };
 
     vec![
+        ("dictionary", encode(&with_dictionary, &dictionary_frames)),
         ("events", packed_events),
         ("item", encode(&item, &item_frames)),
         ("part", encode(&part, &part_frames)),
@@ -193,6 +221,7 @@ pub fn describe(bytes: &[u8]) -> Value {
     let payload = &bytes[length..];
     header.check_frames(payload).expect("frames");
     let mut decoder = FrameDecoder::new().expect("context");
+    decoder.learn(Arc::new(dictionary()));
     let frames: Vec<_> = header
         .frame_ranges()
         .map(|(info, range)| {
