@@ -115,14 +115,21 @@ fn one_envelope(bytes: &[u8]) {
             .expect("trimmed frames agree with their index");
     }
     if let Ok(united) = unite(&header, payload, &mut decoder) {
-        let (info, packed) = encoder.encode(united).expect("packs");
-        let one = Header {
+        let mut frames = Vec::new();
+        let mut payload = Vec::new();
+        for raw in united {
+            let (info, packed) = encoder.encode(raw).expect("packs");
+            frames.push(info);
+            payload.extend(packed);
+        }
+        let united = Header {
             codec: encoder.codec(),
-            frames: vec![info],
+            frames,
             ..header.clone()
         };
-        one.check_frames(&packed)
-            .expect("a united frame agrees with its index");
+        united
+            .check_frames(&payload)
+            .expect("united frames agree with their index");
     }
     let mut joiner = Joiner::new(header.clone());
     if joiner.try_push(&header, limits::MAX_ITEM_BYTES) {

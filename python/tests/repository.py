@@ -10,6 +10,10 @@ FORMAT_MD = ROOT / "FORMAT.md"
 MISSING = "only within the repository, whose golden envelopes it reads"
 
 
+DICTIONARY = GOLDEN / "dictionary-1.zdict"
+"""Dictionary 1 of the golden items."""
+
+
 def golden() -> list[Path]:
     """Every golden envelope of every version."""
     return sorted(GOLDEN.glob("v*/*.bin"))

@@ -12,12 +12,17 @@ from typing import Any
 import millpond
 from millpond import Batch, Header, Part, Reject
 
-from .repository import FORMAT_MD, GOLDEN, MISSING, golden
+from .repository import DICTIONARY, FORMAT_MD, GOLDEN, MISSING, golden
+
+
+def dictionaries() -> dict[int, Any]:
+    """Those that the golden items need."""
+    return {1: millpond.dictionary(DICTIONARY.read_bytes())}
 
 
 def describe(data: bytes) -> dict[str, Any]:
     """The same description as the Rust tests give."""
-    envelope = millpond.decode_envelope(data)
+    envelope = millpond.decode_envelope(data, dictionaries())
     header = envelope.header
     frames = []
     for info, events in zip(header.frames, envelope.frames):
@@ -71,12 +76,27 @@ class GoldenTest(unittest.TestCase):
                 expected = json.loads(path.with_suffix(".json").read_text())
                 self.assertEqual(describe(path.read_bytes()), expected)
 
+    def test_without_its_dictionary_an_item_is_refused(self) -> None:
+        data = (GOLDEN / "v1/dictionary.bin").read_bytes()
+        with self.assertRaises(millpond.UnknownDictionary):
+            millpond.decode_envelope(data)
+        self.assertEqual(len(millpond.decode_envelope(data, dictionaries()).frames), 1)
+
+    def test_what_is_no_dictionary_is_refused(self) -> None:
+        data = DICTIONARY.read_bytes()
+        with self.assertRaises(millpond.ChecksumMismatch):
+            millpond.dictionary(data, 1)
+        with self.assertRaises(millpond.Corrupt):
+            millpond.dictionary(b"x" + data)
+        with self.assertRaises(millpond.OverLimit):
+            millpond.dictionary(data + bytes(114_688))
+
     def test_every_prefix_is_truncated(self) -> None:
         for path in golden():
             data = path.read_bytes()
             for length in range(0, len(data), max(1, len(data) // 400)):
                 with self.subTest(f"{path.name} {length}"), self.assertRaises(millpond.Truncated):
-                    millpond.decode_envelope(data[:length])
+                    millpond.decode_envelope(data[:length], dictionaries())
 
     def test_every_change_is_an_error_of_this_package(self) -> None:
         seed = random.randrange(1 << 32)
@@ -88,7 +108,7 @@ class GoldenTest(unittest.TestCase):
                 at = dice.randrange(len(data))
                 changed[at] ^= 1 << dice.randrange(8)
                 with self.subTest(f"{path.name} {at} seed {seed}"), self.assertRaises(millpond.DecodeError):
-                    millpond.decode_envelope(bytes(changed))
+                    millpond.decode_envelope(bytes(changed), dictionaries())
 
     def test_a_newer_version_is_refused_before_anything_behind_it(self) -> None:
         with self.assertRaises(millpond.NewerVersion) as caught:

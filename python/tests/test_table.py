@@ -12,6 +12,8 @@ import millpond
 from millpond import _keys as keys
 from millpond._hashes import crc32c
 
+from .repository import DICTIONARY, GOLDEN, MISSING
+
 Item = dict[str, dict[str, Any]]
 Timed = tuple[int, bytes]
 
@@ -82,6 +84,8 @@ class Chain:
         self.pk = keys.chain_pk("p", group, partition)
         self.sort_time = self.late = self.ordinal = self.items = 0
         self.offset = 100
+        self.dictionary = 0
+        self.compressor = zstandard.ZstdCompressor(write_checksum=True)
 
     def directory(self) -> None:
         sk = f"{self.group}#{self.partition}"
@@ -99,7 +103,7 @@ class Chain:
             raw += zigzag(self.ordinal if index == 0 else 1)
             self.ordinal += counted > 0
         raw += b"".join(value for _, value in events)
-        packed = zstandard.ZstdCompressor(write_checksum=True).compress(raw)
+        packed = self.compressor.compress(raw)
         first, last = min(events)[0], max(time_ms for time_ms, _ in events)
         sizes = varint(len(packed)) + varint(len(raw)) + varint(counted) + varint(sum(len(v) for _, v in events))
         entry = sizes + zigzag(first) + varint(last - first) + crc32c(packed).to_bytes(4, "little") + b"\1\0"
@@ -110,7 +114,7 @@ class Chain:
         entry, packed = self.frame(events, count)
         self.items += 1
         position = text("7") + varint(0)
-        body = kind + b"\1\0" + text(self.group) + varint(self.offset) + varint(0)
+        body = kind + b"\1" + varint(self.dictionary) + text(self.group) + varint(self.offset) + varint(0)
         body += b"\1" + varint(self.items) + varint(0) * 3
         body += varint(1) + text("stream") + text("shard") + varint(7) + varint(0) + varint(99) + varint(count)
         body += position * 2 + varint(1) + entry
@@ -189,6 +193,34 @@ class TableTest(unittest.TestCase):
         self.assertEqual(self.values(start=1_019_900, end=None), [b"19-9"])
         with self.assertRaises(ValueError):
             self.values(start=datetime(2020, 1, 1))
+
+    @unittest.skipUnless(GOLDEN.is_dir(), MISSING)
+    def test_a_dictionary_is_fetched_once_and_missed_by_name(self) -> None:
+        data = DICTIONARY.read_bytes()
+        chain = Chain(self.memory, "g")
+        chain.put([(1_000, b"before")])
+        chain.dictionary = 3
+        known = millpond.dictionary(data)
+        chain.compressor = zstandard.ZstdCompressor(write_checksum=True, dict_data=known)
+        for item in range(3):
+            chain.put([(2_000 + item, b'{"kind":"order-paid","n":%d}' % item)])
+        chain.directory()
+        pk = keys.dictionaries_pk("p")
+        with self.assertRaisesRegex(millpond.DamagedItem, "dictionary 3.*missing.*millpond:dictionaries/p.*00003"):
+            self.values()
+        self.memory.put(pk, "00003", dictionary={"B": data}, crc={"N": "1"})
+        with self.assertRaisesRegex(millpond.DamagedItem, "dictionary 3.*checksum"):
+            self.values()
+        self.memory.put(pk, "00003", dictionary={"B": data}, crc={"N": str(crc32c(data))})
+        table = self.table()
+        for _ in range(2):
+            self.memory.queries.clear()
+            values = [event.value for event in table.read("g")]
+            self.assertEqual(values[0], b"before")
+            self.assertEqual(values[3], b'{"kind":"order-paid","n":2}')
+            asked = [query["ExpressionAttributeValues"][":pk"]["S"] for query in self.memory.queries]
+            self.assertLessEqual(asked.count(pk), 1)
+        self.assertNotIn(pk, asked)
 
     def test_parts_are_put_together(self) -> None:
         chain = Chain(self.memory, "g")

@@ -60,6 +60,7 @@ pub fn check(items: &[Item], pipeline: &str) -> Checked {
         }
     }
     sorted.sort_by_key(|(pk, sk, _)| (*pk, *sk));
+    let dictionaries = dictionaries(items, pipeline);
     let mut checked = Checked::default();
     let mut totals = [0u64; 4];
     let mut last_pk = "";
@@ -70,13 +71,37 @@ pub fn check(items: &[Item], pipeline: &str) -> Checked {
             parts.clear();
         }
         let chain = checked.chains.entry(pk.to_owned()).or_default();
-        let read = read_item(pk, sk, item, &mut totals, &mut parts, chain);
+        let read = read_item(
+            pk,
+            sk,
+            item,
+            &dictionaries,
+            (&mut totals, &mut parts),
+            chain,
+        );
         if let Err(problem) = read {
             checked.problems.push(format!("{pk} {sk}: {problem}"));
         }
     }
     checked.check_ordinals();
     checked
+}
+
+/// Dictionaries of a pipeline by id; one whose checksum is wrong is none.
+fn dictionaries<'a>(items: &'a [Item], pipeline: &str) -> BTreeMap<u64, &'a [u8]> {
+    let place = format!("millpond:dictionaries/{pipeline}");
+    let mut found = BTreeMap::new();
+    for item in items.iter().filter(|item| text(item, "pk") == Some(&place)) {
+        let id = text(item, "sk").filter(|sk| sk.len() == 5);
+        let id = id.and_then(|sk| sk.parse().ok());
+        let (Some(id), Some(dictionary)) = (id, bytes(item, "dictionary")) else {
+            continue;
+        };
+        if number(item, "crc") == Some(i64::from(crc32c(dictionary))) {
+            found.insert(id, dictionary);
+        }
+    }
+    found
 }
 
 impl Checked {
@@ -264,7 +289,8 @@ struct PartOf {
 
 struct Head {
     part: Option<PartOf>,
-    is_zstd: bool,
+    /// Id of the zstd dictionary, 0 for none; `None` for frames that are stored as they are.
+    zstd: Option<u64>,
     group: String,
     offset: u64,
     totals: [u64; 4],
@@ -299,12 +325,9 @@ fn read_head(section: &[u8]) -> Result<Head, Fault> {
         }),
         other => return Err(format!("header: kind {other} in a table")),
     };
-    let is_zstd = match body.byte()? {
-        0 => false,
-        1 => match body.varint()? {
-            0 => true,
-            other => return Err(format!("header: dictionary {other}")),
-        },
+    let zstd = match body.byte()? {
+        0 => None,
+        1 => Some(body.varint()?),
         other => return Err(format!("header: codec {other}")),
     };
     let group = body.text()?;
@@ -365,7 +388,7 @@ fn read_head(section: &[u8]) -> Result<Head, Fault> {
     }
     Ok(Head {
         part,
-        is_zstd,
+        zstd,
         group,
         offset,
         totals,
@@ -379,8 +402,8 @@ fn read_item(
     pk: &str,
     sk: &str,
     item: &Item,
-    totals: &mut [u64; 4],
-    parts: &mut Vec<u8>,
+    dictionaries: &BTreeMap<u64, &[u8]>,
+    (totals, parts): (&mut [u64; 4], &mut Vec<u8>),
     chain: &mut Vec<FoundEvent>,
 ) -> Result<(), Fault> {
     let Some(section) = bytes(item, "h") else {
@@ -436,7 +459,7 @@ fn read_item(
     let mut rest = Bytes(payload);
     let mut counts = vec![0u64; head.sources.len()];
     for (index, frame) in head.frames.iter().enumerate() {
-        let events = read_frame(&head, frame, rest.take(frame.packed)?)
+        let events = read_frame(&head, frame, rest.take(frame.packed)?, dictionaries)
             .map_err(|fault| format!("frame {index}: {fault}"))?;
         for (source, event) in events {
             counts[source] += 1;
@@ -477,13 +500,25 @@ fn read_frame(
     head: &Head,
     frame: &Frame,
     packed: &[u8],
+    dictionaries: &BTreeMap<u64, &[u8]>,
 ) -> Result<Vec<(usize, FoundEvent)>, Fault> {
     if crc32c(packed) != frame.crc {
         return Err("checksum".into());
     }
-    let raw = match head.is_zstd {
-        true => zstd::bulk::decompress(packed, frame.raw).map_err(|error| error.to_string())?,
-        false => packed.to_vec(),
+    let raw = match head.zstd {
+        None => packed.to_vec(),
+        Some(id) => {
+            let known = dictionaries.get(&id).copied();
+            let dictionary = match (id, known) {
+                (0, _) => &[],
+                (_, Some(known)) => known,
+                (_, None) => return Err(format!("dictionary {id} is not there")),
+            };
+            let context = zstd::bulk::Decompressor::with_dictionary(dictionary);
+            let mut context = context.map_err(|error| error.to_string())?;
+            let raw = context.decompress(packed, frame.raw);
+            raw.map_err(|error| error.to_string())?
+        }
     };
     if raw.len() != frame.raw {
         return Err(format!("{} raw bytes, must be {}", raw.len(), frame.raw));

@@ -193,6 +193,12 @@ counted! {
         flush_micros: Counter,
         /// Those of them that were spent in ledger updates.
         ledger_micros: Counter,
+        /// Small items that were packed anew.
+        items_repacked: Counter,
+        /// Write units that this saved.
+        units_saved_repacking: Counter,
+        /// Id of the dictionary that small items are packed with, 0 for none.
+        dictionary: Gauge,
         /// Requests that the table throttled, in whole or in part.
         sink_throttles: Counter,
         /// Of those: over the capacity of the table, provisioned, or the maximum set for on-demand.

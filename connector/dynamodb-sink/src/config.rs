@@ -28,6 +28,7 @@ use serde::Deserialize;
 
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
+use crate::dictionaries::Training;
 use crate::form::extra::RawExtra;
 use crate::form::{ItemForm, RawForm, form, room};
 use crate::mapping::settings::PlainSettings;
@@ -80,6 +81,9 @@ struct RawDynamodb {
     /// Of how much time a budget that is set or provisioned may be spent later when it was not used, at most twice
     /// the budget at a time: 0s to 5m. Default: 0s.
     burst_credit: Option<HumanDuration>,
+    /// Packs small items anew where that saves write units, with dictionaries that are trained from the stream and kept
+    /// in the table. Default: `none`.
+    dictionary: Option<DictionaryUse>,
     /// Where events go that cannot be written. Default: the file `dead-letters.jsonl` in the
     /// data directory.
     dead_letters: Option<RawDeadLetters>,
@@ -121,6 +125,17 @@ enum Billing {
     OnDemand,
     /// Fixed units a second.
     Provisioned(Units),
+}
+
+/// What small items are packed with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum DictionaryUse {
+    /// They stay as they are.
+    #[default]
+    None,
+    /// With the newest dictionary of the pipeline, which is trained when it pays.
+    Auto,
 }
 
 /// Provisioned capacity of a created table.
@@ -189,6 +204,8 @@ pub struct SinkConfig {
     pub beside: Vec<String>,
     /// What items look like.
     pub form: ItemForm,
+    /// Packs small items anew, and trains dictionaries for them; `None` does not.
+    pub training: Option<Training>,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -335,6 +352,8 @@ fn validate(
         raw.lease_duration,
     );
     let beside = settings::beside(section, problems, raw.beside);
+    let dictionary = raw.dictionary.unwrap_or_default();
+    check_dictionary(document, section, problems, dictionary, raw.plain.is_some());
     let raw_form = RawForm {
         plain: raw.plain,
         ttl: raw.ttl,
@@ -365,6 +384,7 @@ fn validate(
         on_gap: raw.on_gap.unwrap_or_default(),
         beside,
         form: form?,
+        training: (dictionary == DictionaryUse::Auto).then(Training::default),
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -400,6 +420,31 @@ fn check_ledger_table(
             section
                 .problem("ledger-table", "is the same as `table`")
                 .help("leave it out: the ledger is in the table then"),
+        );
+    }
+}
+
+fn check_dictionary(
+    document: &ConnectorDocument,
+    section: &Section<'_>,
+    problems: &mut Problems,
+    dictionary: DictionaryUse,
+    is_mapped: bool,
+) {
+    if dictionary == DictionaryUse::None {
+        return;
+    }
+    if is_mapped {
+        let problem = section.problem("dictionary", "is for packed items, and `plain` makes none");
+        problems.push(problem.help("leave `dictionary` out, or `plain`"));
+    } else if document.transforms.is_empty() {
+        problems.push(
+            section
+                .problem(
+                    "dictionary",
+                    "has no effect without a packer in `transforms`",
+                )
+                .as_warning(),
         );
     }
 }
@@ -539,6 +584,7 @@ impl SinkConfig {
             max_item_bytes: self.max_item_bytes,
             pace: self.pace,
             form: self.form,
+            training: self.training,
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }

@@ -10,6 +10,7 @@ pub mod chain;
 pub mod client;
 pub mod config;
 pub mod decimal;
+pub mod dictionaries;
 pub mod error;
 pub mod form;
 pub mod ledger_row;

@@ -11,12 +11,16 @@ use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::store::{PlanInput, PlanWriter, StoreError};
 use tracing::error;
 
+use std::sync::Arc;
+
 use crate::chain::{ChainState, Chains, last_before};
 use crate::client::Condition;
+use crate::dictionaries::Dictionaries;
 use crate::error::DynamoError;
 use crate::letter_rows::refused_item;
 use crate::limits::{MAX_CHAINS, MAX_IN_FLIGHT_LOOKUPS, MAX_TAIL_ITEMS};
-use crate::plan::{Plan, PlanConfig, PlannedItem, groups, plan};
+use crate::plan::repack::{Repack, dictionary_named, self_contained};
+use crate::plan::{Plan, PlanConfig, PlannedItem, groups, plan_anew};
 use crate::row::{Key, Row, Value, names};
 use crate::writer::TableWriter;
 
@@ -24,15 +28,22 @@ use crate::writer::TableWriter;
 pub struct TablePlans {
     table: TableWriter,
     config: PlanConfig,
+    dictionaries: Arc<Dictionaries>,
     chains: Chains,
     plan: Plan,
+    /// What the plan was made with.
+    choice: Option<u64>,
 }
 
 #[async_trait]
 impl PlanWriter for TablePlans {
     async fn plan(&mut self, input: PlanInput<'_>) -> Result<(), StoreError> {
-        self.plan = self.planned(input).await?;
+        (self.plan, self.choice) = self.planned(input).await?;
         Ok(())
+    }
+
+    fn choice(&self) -> Option<u64> {
+        self.choice
     }
 
     async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
@@ -44,6 +55,10 @@ impl PlanWriter for TablePlans {
             self.chains.set(group, state);
         }
         self.chains.next_round(MAX_CHAINS);
+        let metrics = self.dictionaries.metrics();
+        metrics.items_repacked.add(plan.repacked_items);
+        metrics.units_saved_repacking.add(plan.repacked_units);
+        self.dictionaries.learn().await;
         Ok(letters)
     }
 }
@@ -51,16 +66,23 @@ impl PlanWriter for TablePlans {
 impl TablePlans {
     /// A writer for the topic partition of `config`.
     #[must_use]
-    pub fn new(table: TableWriter, config: PlanConfig) -> Self {
+    pub fn new(table: TableWriter, config: PlanConfig, dictionaries: Arc<Dictionaries>) -> Self {
         Self {
             table,
             config,
+            dictionaries,
+            choice: None,
             chains: Chains::default(),
             plan: Plan::default(),
         }
     }
 
-    async fn planned(&self, input: PlanInput<'_>) -> Result<Plan, DynamoError> {
+    async fn planned(&self, input: PlanInput<'_>) -> Result<(Plan, Option<u64>), DynamoError> {
+        let choice = self.dictionaries.choice(input.choice);
+        let dictionary = match choice {
+            None | Some(0) => None,
+            Some(id) => Some(self.dictionaries.get(id).await?),
+        };
         let wanted: Vec<String> = groups(input.entries)
             .into_iter()
             .map(str::to_owned)
@@ -68,7 +90,13 @@ impl TablePlans {
         let states = self
             .chain_states(wanted, input.from, input.is_first)
             .await?;
-        Ok(plan(input.entries, &states, &self.config, input.tools)?)
+        let offer = |raw: &[u8]| self.dictionaries.offer(raw);
+        let repack = choice.map(|_| Repack {
+            dictionary: dictionary.as_deref(),
+            offer: &offer,
+        });
+        let made = plan_anew(input.entries, &states, &self.config, input.tools, repack)?;
+        Ok((made, choice))
     }
 
     /// States of chains as of `from`: those known, and those read back from the table.
@@ -185,7 +213,8 @@ impl TablePlans {
     /// Writes the items; those that the table refuses become dead letters.
     async fn write_items(&self, items: &[PlannedItem]) -> Result<Vec<DeadLetter>, DynamoError> {
         let rejected = self.table.write_items(items).await?;
-        let letters = rejected.into_iter().map(|rejected| {
+        let mut letters = Vec::with_capacity(rejected.len());
+        for rejected in rejected {
             let row = &items[rejected.index].row;
             error!(
                 partition = self.config.partition,
@@ -194,8 +223,20 @@ impl TablePlans {
                 error = rejected.message,
                 "the table refuses an item, it goes to the dead-letter queue"
             );
-            refused_item(row, rejected.message, &self.config)
-        });
-        Ok(letters.collect())
+            let row = self.readable_alone(row).await?;
+            letters.push(refused_item(&row, rejected.message, &self.config));
+        }
+        Ok(letters)
+    }
+
+    /// The item in a form for which no dictionary is needed.
+    async fn readable_alone(&self, row: &Arc<Row>) -> Result<Arc<Row>, DynamoError> {
+        let Some(id) = dictionary_named(row) else {
+            return Ok(row.clone());
+        };
+        let dictionary = self.dictionaries.get(id).await?;
+        // What this process packed itself can be read.
+        let alone = self_contained(row, &dictionary).map(Arc::new);
+        Ok(alone.unwrap_or_else(|_| row.clone()))
     }
 }

@@ -222,8 +222,13 @@ pub mod names {
     /// Only of a pipeline whose items a mapping makes: 1 (N).
     pub const MAPPED: &str = "mapped";
 
+    /// A dictionary of small items (B).
+    pub const DICTIONARY: &str = "dictionary";
+    /// CRC-32C of a dictionary (N).
+    pub const CRC: &str = "crc";
+
     /// All of them.
-    pub const ALL: [&str; 28] = [
+    pub const ALL: [&str; 30] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -252,5 +257,7 @@ pub mod names {
         GAP,
         CONFIGURATION,
         MAPPED,
+        DICTIONARY,
+        CRC,
     ];
 }

@@ -16,6 +16,7 @@ use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
 
 use crate::budget::Budget;
 use crate::client::{Capacity, Condition, TableApi};
+use crate::dictionaries::{Dictionaries, Training};
 use crate::error::DynamoError;
 use crate::form::ItemForm;
 use crate::ledger_row::{decode, encode, unchanged};
@@ -66,6 +67,8 @@ pub struct TableSettings {
     pub pace: PaceSettings,
     /// What items look like.
     pub form: ItemForm,
+    /// Packs small items anew, and trains dictionaries for them; `None` does not.
+    pub training: Option<Training>,
 }
 
 #[async_trait]
@@ -90,8 +93,16 @@ impl OpenStore for TableSettings {
         if let Some(table) = &ledger {
             prepare(table, self.create.map(|_| Capacity::OnDemand)).await?;
         }
+        let dictionaries = Dictionaries::new(
+            table.clone(),
+            place.pipeline.clone(),
+            place.metrics.clone(),
+            self.training,
+        );
+        dictionaries.resume().await?;
         Ok(Arc::new(TableStore {
             table,
+            dictionaries: Arc::new(dictionaries),
             dead_letters,
             ledger,
             leases: self.leases.map(|leases| leases(&place)),
@@ -113,6 +124,8 @@ pub struct TableStore {
     pub ledger: Option<TableWriter>,
     /// The place of the leases, if there is one.
     pub leases: Option<Arc<dyn LeaseStore>>,
+    /// What small items are packed with.
+    pub dictionaries: Arc<Dictionaries>,
     /// Largest item in bytes.
     pub max_item_bytes: usize,
     /// What items look like.
@@ -201,7 +214,10 @@ impl TableStore {
         };
         let table = self.table.clone();
         match mapping {
-            None => Box::new(TablePlans::new(table, config)),
+            None => {
+                let dictionaries = self.dictionaries.clone();
+                Box::new(TablePlans::new(table, config, dictionaries))
+            }
             Some(mapping) => {
                 let metrics = self.place.metrics.clone();
                 Box::new(MappedPlans::new(table, config, mapping, metrics))

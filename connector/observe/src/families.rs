@@ -311,6 +311,21 @@ pub const FAMILIES: &[Family] = &[
         Values::Sink(|m| m.write_units_ledger as f64),
     ),
     counter(
+        "millpond_sink_items_repacked",
+        "Small items that were packed anew, because of `dictionary: auto`",
+        Values::Sink(|m| m.items_repacked as f64),
+    ),
+    counter(
+        "millpond_sink_write_units_saved_repacking",
+        "Write units that this saved",
+        Values::Sink(|m| m.units_saved_repacking as f64),
+    ),
+    gauge(
+        "millpond_sink_dictionary",
+        "Id of the dictionary that small items are packed with; 0 for none",
+        Values::Sink(|m| m.dictionary as f64),
+    ),
+    counter(
         "millpond_sink_flush_seconds",
         "Time that plans took from their decision to the last write, over all topic partitions",
         Values::Sink(|m| m.flush_micros as f64 / 1e6),

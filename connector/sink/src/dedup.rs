@@ -17,10 +17,10 @@ use std::borrow::Cow;
 
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::Offset;
-use millpond_format::frame::{FrameDecoder, FrameEncoder};
+use millpond_format::frame::{FrameDecoder, FrameEncoder, RawFrame};
 use millpond_format::gap::Gap;
-use millpond_format::header::SourceRange;
-use millpond_format::join::{TrimError, trim};
+use millpond_format::header::{Header, SourceRange};
+use millpond_format::join::{TrimError, trim, unite};
 use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sequence::Position;
 
@@ -48,15 +48,28 @@ impl Workbench {
         envelope: &Envelope,
         keep: impl Fn(&SourceRange, u64) -> bool,
     ) -> Result<Option<Envelope>, TrimError> {
-        let (decoder, encoder) = match &mut self.0 {
-            Some(tools) => tools,
-            empty => empty.insert((FrameDecoder::new()?, FrameEncoder::new(TRIM_LEVEL)?)),
-        };
+        let (decoder, encoder) = self.tools()?;
         let trimmed = trim(&envelope.header, &envelope.frames, decoder, encoder, keep)?;
         Ok(trimmed.map(|(header, frames)| Envelope {
             header,
             frames: frames.into(),
         }))
+    }
+
+    /// The events of all frames in few raw frames.
+    ///
+    /// # Errors
+    /// [`TrimError`] when a frame is damaged.
+    pub fn unite(&mut self, header: &Header, frames: &[u8]) -> Result<Vec<RawFrame>, TrimError> {
+        let (decoder, _) = self.tools()?;
+        Ok(unite(header, frames, decoder)?)
+    }
+
+    fn tools(&mut self) -> Result<&mut (FrameDecoder, FrameEncoder), TrimError> {
+        Ok(match &mut self.0 {
+            Some(tools) => tools,
+            empty => empty.insert((FrameDecoder::new()?, FrameEncoder::new(TRIM_LEVEL)?)),
+        })
     }
 }
 

@@ -19,8 +19,10 @@ pub struct Intent {
     pub from: Offset,
     /// End, exclusive.
     pub to: Offset,
-    /// Fingerprint of the configuration that decides the bytes; without `/`.
+    /// Fingerprint of the configuration that decides the bytes; without `/` and `.`.
     pub fingerprint: String,
+    /// What the store chose for it, see [`Choice`](crate::store::Choice).
+    pub choice: Option<u64>,
     /// What is lost and was passed over: a replay passes over the same.
     pub gaps: Vec<Gap>,
 }
@@ -297,6 +299,7 @@ impl LedgerRow {
             from: step.row.committed,
             to,
             fingerprint: fingerprint.to_owned(),
+            choice: None,
             gaps,
         });
         step
@@ -333,6 +336,15 @@ impl LedgerRow {
 }
 
 impl Step {
+    /// The same; the plan that it begins was made with this choice of the store's.
+    #[must_use]
+    pub fn choosing(mut self, choice: Option<u64>) -> Self {
+        if let Some(intent) = &mut self.row.intent {
+            intent.choice = choice;
+        }
+        self
+    }
+
     /// Judges a failed condition by the row that is there now.
     ///
     /// An earlier try of the same step may have taken effect with its answer lost: then the row
@@ -379,10 +391,13 @@ impl Intent {
         self.gaps.iter().filter_map(hole).collect()
     }
 
-    /// `<from>/<to>/<fingerprint>`, and with gaps `/` and their text.
+    /// `<from>/<to>/<fingerprint>`, with a choice `.` and the number, and with gaps `/` and their text.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}/{}/{}", self.from, self.to, self.fingerprint);
+        if let Some(choice) = self.choice {
+            text.push_str(&format!(".{choice}"));
+        }
         if !self.gaps.is_empty() {
             text.push('/');
             text.push_str(&list_text(&self.gaps));
@@ -399,10 +414,15 @@ impl Intent {
             None => (rest, Vec::new()),
             Some((fingerprint, gaps)) => (fingerprint, parse_list(gaps)?),
         };
+        let (fingerprint, choice) = match fingerprint.split_once('.') {
+            None => (fingerprint, None),
+            Some((fingerprint, choice)) => (fingerprint, Some(choice.parse().ok()?)),
+        };
         Some(Self {
             from: from.parse().ok()?,
             to: to.parse().ok()?,
             fingerprint: fingerprint.to_owned(),
+            choice,
             gaps,
         })
     }

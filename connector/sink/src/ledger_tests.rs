@@ -156,3 +156,22 @@ fn what_is_gone_is_passed_over_only_when_told_to() {
     let intent = given_up.row.intent.expect("open");
     assert_eq!(Intent::parse(&intent.text()), Some(intent));
 }
+
+#[test]
+fn what_was_chosen_for_a_plan_stays_with_its_intent() {
+    let plain = row().begin(None, 20, "f", vec![]);
+    assert_eq!(
+        plain.row.intent.as_ref().map(Intent::text).as_deref(),
+        Some("10/20/f")
+    );
+    let gap = Gap::Offsets { from: 12, to: 15 };
+    for gaps in [vec![], vec![gap]] {
+        let step = row().begin(None, 20, "f", gaps).choosing(Some(7));
+        let intent = step.row.intent.expect("open");
+        assert!(intent.text().starts_with("10/20/f.7"), "{}", intent.text());
+        assert_eq!(Intent::parse(&intent.text()), Some(intent));
+    }
+    for text in ["10/20/f.", "10/20/f.x", "10/20/f.-1"] {
+        assert_eq!(Intent::parse(text), None, "{text}");
+    }
+}

@@ -355,12 +355,20 @@ impl FrameEncoder {
         }
     }
 
+    /// Compresses the raw bytes of a frame.
+    ///
+    /// # Errors
+    /// [`CompressError`] when zstd fails, which only a lack of memory explains.
+    pub fn pack(&mut self, raw: &[u8]) -> Result<Vec<u8>, CompressError> {
+        Ok(self.zstd.compress(raw)?)
+    }
+
     /// Compresses a frame: its packed bytes and its finished index entry.
     ///
     /// # Errors
     /// [`CompressError`] when zstd fails, which only a lack of memory explains.
     pub fn encode(&mut self, frame: RawFrame) -> Result<(FrameInfo, Vec<u8>), CompressError> {
-        let packed = self.zstd.compress(&frame.raw)?;
+        let packed = self.pack(&frame.raw)?;
         let mut info = frame.info;
         info.packed_bytes = packed.len() as u32;
         info.crc32c = crc32c::crc32c(&packed);

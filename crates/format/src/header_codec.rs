@@ -17,6 +17,17 @@ const PREFIX_BYTES: usize = 8;
 const SUFFIX_BYTES: usize = 4;
 
 impl Header {
+    /// The codec that a header section names, without reading the rest of it and without its checksum; `None` for what
+    /// is none of this version. What it says is a claim until the section is decoded.
+    #[must_use]
+    pub fn peek_codec(section: &[u8]) -> Option<Codec> {
+        let rest = section.strip_prefix(&MAGIC)?;
+        let rest = rest.strip_prefix(&[VERSION])?.get(4..)?;
+        let mut cursor = Cursor { rest };
+        take_kind(&mut cursor).ok()?;
+        take_codec(&mut cursor).ok()
+    }
+
     /// Appends the header section.
     pub fn encode(&self, out: &mut Vec<u8>) {
         let start = out.len();
@@ -183,15 +194,19 @@ fn put_frame(out: &mut Vec<u8>, frame: &FrameInfo, previous_time_ms: i64) {
     }
 }
 
+fn take_codec(cursor: &mut Cursor<'_>) -> Result<Codec, DecodeError> {
+    match cursor.byte("codec")? {
+        0 => Ok(Codec::Stored),
+        1 => Ok(Codec::Zstd {
+            dictionary: cursor.bounded("dictionary", limits::MAX_DICTIONARY_ID as usize)? as u64,
+        }),
+        _ => Err(DecodeError::Corrupt { what: "codec" }),
+    }
+}
+
 fn take_body(cursor: &mut Cursor<'_>) -> Result<Header, DecodeError> {
     let kind = take_kind(cursor)?;
-    let codec = match cursor.byte("codec")? {
-        0 => Codec::Stored,
-        1 => Codec::Zstd {
-            dictionary: cursor.varint("dictionary")?,
-        },
-        _ => return Err(DecodeError::Corrupt { what: "codec" }),
-    };
+    let codec = take_codec(cursor)?;
     let group = cursor.text("group", limits::MAX_GROUP_BYTES)?.to_owned();
     let base_offset = cursor.varint("base offset")?;
     let last_offset = base_offset

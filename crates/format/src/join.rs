@@ -112,7 +112,8 @@ fn merge_source(sources: &mut Vec<SourceRange>, next: &SourceRange) -> u32 {
     number as u32
 }
 
-/// The events of all frames in one raw frame, in their order; its sources are those of the header.
+/// The events of all frames in few raw frames, closed as a packer closes them, in their order; their sources
+/// are those of the header.
 ///
 /// # Errors
 /// [`DecodeError`] when a frame is damaged.
@@ -120,7 +121,8 @@ pub fn unite(
     header: &Header,
     frames: &[u8],
     decoder: &mut FrameDecoder,
-) -> Result<RawFrame, DecodeError> {
+) -> Result<Vec<RawFrame>, DecodeError> {
+    let mut united = Vec::new();
     let mut builder = FrameBuilder::default();
     for (info, range) in header.frame_ranges() {
         let bytes = frames
@@ -129,10 +131,16 @@ pub fn unite(
         let frame = decoder.decode(header.codec, info, bytes)?;
         for event in &frame.events {
             let value = frame.value(event);
+            if !builder.is_empty() && builder.raw_len() + value.len() > limits::FRAME_TARGET_BYTES {
+                united.push(builder.take());
+            }
             builder.push(value, event.time_ms, event.source, event.ordinal);
         }
     }
-    Ok(builder.take())
+    if !builder.is_empty() {
+        united.push(builder.take());
+    }
+    Ok(united)
 }
 
 /// Why an envelope could not be trimmed.
@@ -337,9 +345,10 @@ mod tests {
             decoded.collect()
         };
         let mut decoder = FrameDecoder::new().expect("context");
-        let raw = unite(&header, &frames, &mut decoder).expect("unites");
+        let mut raw = unite(&header, &frames, &mut decoder).expect("unites");
+        assert_eq!(raw.len(), 1);
         let mut encoder = FrameEncoder::new(3).expect("context");
-        let (info, packed) = encoder.encode(raw).expect("compresses");
+        let (info, packed) = encoder.encode(raw.remove(0)).expect("compresses");
         let united = Header {
             frames: vec![info],
             ..header.clone()
@@ -350,6 +359,31 @@ mod tests {
         assert_eq!(united.event_bytes(), header.event_bytes());
         let cut = unite(&header, &frames[..frames.len() - 1], &mut decoder);
         assert_eq!(cut, Err(DecodeError::Truncated { what: "frame" }));
+    }
+
+    #[test]
+    fn united_frames_are_closed_as_a_packer_closes_them() {
+        let mut encoder = FrameEncoder::new(1).expect("context");
+        let mut frames = Vec::new();
+        let (mut header, _) = envelope("a", &[0], 0);
+        header.frames.clear();
+        for ordinal in 0..200u64 {
+            let mut builder = FrameBuilder::default();
+            let value = vec![ordinal as u8; if ordinal == 70 { 100_000 } else { 1_000 }];
+            builder.push(&value, 1_000 + ordinal as i64, 0, ordinal);
+            let (info, packed) = encoder.encode(builder.take()).expect("compresses");
+            header.frames.push(info);
+            frames.extend(packed);
+        }
+        let mut decoder = FrameDecoder::new().expect("context");
+        let raw = unite(&header, &frames, &mut decoder).expect("unites");
+        let events: u32 = raw.iter().map(|frame| frame.info.event_count).sum();
+        assert_eq!(events, 200);
+        for frame in &raw {
+            let is_alone = frame.info.event_count == 1;
+            assert!(is_alone || frame.raw.len() <= limits::FRAME_TARGET_BYTES + 16);
+        }
+        assert!(raw.len() < 8, "{}", raw.len());
     }
 
     #[test]

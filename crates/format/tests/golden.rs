@@ -36,6 +36,7 @@ fn every_golden_envelope_reads_as_expected() {
         let mut again = Vec::new();
         header.encode(&mut again);
         assert_eq!(again, bytes[..length], "{name}");
+        assert_eq!(Header::peek_codec(&bytes), Some(header.codec), "{name}");
     }
 }
 

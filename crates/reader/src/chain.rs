@@ -13,7 +13,7 @@ use crate::error::ReadError;
 use crate::event::{Event, EventOrigin};
 use crate::events::ReadStats;
 use crate::follow::Follow;
-use crate::item::{PackedItem, StoredItem, read_item};
+use crate::item::{PackedItem, StoredItem, codec_of, read_item};
 use crate::parts::{Broken, PartCollector, PartItem};
 use crate::table::{Attributes, Page, PageRequest, SortKeys, Table};
 use crate::token::{ChainPosition, Within};
@@ -65,6 +65,7 @@ pub(crate) struct Decoding<'a> {
 #[derive(Debug)]
 pub(crate) struct Chain {
     table: Arc<Table>,
+    pipeline: Arc<str>,
     group: Arc<str>,
     pub(crate) topic_partition: u32,
     times: TimeRange,
@@ -76,6 +77,8 @@ pub(crate) struct Chain {
     committed_only: bool,
     next: Next,
     page: std::vec::IntoIter<Attributes>,
+    /// The item that is to be opened next, while its dictionary is fetched.
+    waiting: Option<Attributes>,
     item: Option<OpenItem>,
     frame: Option<OpenFrame>,
     parts: PartCollector,
@@ -122,6 +125,7 @@ impl Chain {
         };
         Self {
             table,
+            pipeline: pipeline.into(),
             group,
             topic_partition: row.topic_partition,
             times,
@@ -131,6 +135,7 @@ impl Chain {
             committed_only: false,
             next: Next::After(None),
             page: Vec::new().into_iter(),
+            waiting: None,
             item: None,
             frame: None,
             parts: PartCollector::default(),
@@ -245,7 +250,10 @@ impl Chain {
                 self.open_frame(decoding, &info, &packed, index)?;
                 continue;
             }
-            let Some(item) = self.next_item(decoding.stats).await? else {
+            if self.waiting.is_none() {
+                self.waiting = self.next_item(decoding.stats).await?;
+            }
+            let Some(item) = &self.waiting else {
                 if self.follow.is_some() {
                     return Ok(None);
                 }
@@ -260,7 +268,17 @@ impl Chain {
                     None => return Ok(None),
                 }
             };
-            if let Some(event) = self.open_item(decoding, item)? {
+            // The item waits where a dropped future leaves it.
+            let codec = codec_of(item);
+            let (table, decoder) = (&self.table, &mut *decoding.decoder);
+            let known = table
+                .dictionaries
+                .prepare(table, &self.pipeline, codec, decoder);
+            let known = known.await?;
+            let Some(item) = self.waiting.take() else {
+                continue;
+            };
+            if let Some(event) = self.open_item(decoding, item, known)? {
                 return Ok(Some(self.give(event, None)));
             }
         }
@@ -411,10 +429,12 @@ impl Chain {
         &mut self,
         decoding: &mut Decoding<'_>,
         attributes: Attributes,
+        dictionary: Result<(), Check>,
     ) -> Result<Option<Event>, ReadError> {
         let key = self.table.key_of(&attributes);
         let before = self.last_sk.replace(key.sk.to_string());
-        let item = match read_item(attributes, &key, &self.group, self.topic_partition) {
+        let read = read_item(attributes, &key, &self.group, self.topic_partition);
+        let item = match read.and_then(|item| dictionary.map(|()| item)) {
             Ok(item) => item,
             Err(check) => {
                 self.resume = None;

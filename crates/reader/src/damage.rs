@@ -87,6 +87,20 @@ pub enum Check {
         /// What is wrong.
         error: DecodeError,
     },
+    /// The dictionary that its frames need cannot be had.
+    #[error(
+        "dictionary {id}, which its frames need, {what}: row `{pk}` / `{sk}` of the table; restore it from a backup"
+    )]
+    Dictionary {
+        /// Its id.
+        id: u64,
+        /// Partition key of its row.
+        pk: String,
+        /// Sort key of its row.
+        sk: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A part of an event is not the one that must come now.
     #[error(
         "part {found} of {count} of an event, where part {expected} must be: a part is missing"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aws_sdk_dynamodb::types::AttributeValue;
 use bytes::Bytes;
 use millpond_format::error::DecodeError;
-use millpond_format::header::{ChainTotals, Header, Kind, Place};
+use millpond_format::header::{ChainTotals, Codec, Header, Kind, Place};
 use millpond_format::keys::SortKey;
 use millpond_format::origin::Origin;
 
@@ -54,6 +54,14 @@ pub(crate) enum StoredItem {
 /// True for an item that holds one event as it is.
 pub(crate) fn is_plain(item: &Attributes) -> bool {
     item.contains_key(VALUE) && !item.contains_key(HEADER)
+}
+
+/// What an item's frames are compressed with, as far as it can be told without reading it.
+pub(crate) fn codec_of(item: &Attributes) -> Codec {
+    let section = binary(item, HEADER).ok();
+    let codec = section.and_then(Header::peek_codec);
+    // What cannot be told is damage, and told as that where the item is read.
+    codec.unwrap_or(Codec::Stored)
 }
 
 /// Reads an item that was queried with all its attributes.

@@ -20,6 +20,7 @@ mod chain;
 mod classify;
 mod config;
 mod damage;
+mod dictionaries;
 mod directory;
 mod error;
 mod event;

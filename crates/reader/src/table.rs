@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use crate::classify::{Verdict, classify};
 use crate::config::{OnDamage, ReaderConfig, RetryPolicy};
 use crate::damage::{Check, Damage};
+use crate::dictionaries::Dictionaries;
 use crate::error::ReadError;
 use crate::event::ItemKey;
 use crate::pace::{ITEM_UNITS, PAGE_UNITS, Pace};
@@ -103,6 +104,7 @@ pub(crate) struct Table {
     permits: Semaphore,
     pace: Option<Arc<Pace>>,
     spent: Arc<Mutex<Spent>>,
+    pub(crate) dictionaries: Dictionaries,
 }
 
 impl Table {
@@ -128,6 +130,7 @@ impl Table {
                 .max_read_units
                 .map(|rate| Arc::new(Pace::new(rate.get()))),
             spent: Arc::default(),
+            dictionaries: Dictionaries::default(),
         };
         let wanted = [&config.partition_key, &config.sort_key];
         table.checked(wanted).await
@@ -147,6 +150,7 @@ impl Table {
             permits: Semaphore::new(self.parallel_queries),
             pace: self.pace.clone(),
             spent: Arc::clone(&self.spent),
+            dictionaries: Dictionaries::default(),
         };
         let wanted = [&Some(self.pk_name.clone()), &Some(self.sk_name.clone())];
         other.checked(wanted).await

@@ -24,6 +24,7 @@ from .envelope import (
     decode_envelope,
     decode_frame,
     decode_header,
+    dictionary,
 )
 from .errors import (
     BadMagic,
@@ -77,6 +78,7 @@ __all__ = [
     "decode_envelope",
     "decode_frame",
     "decode_header",
+    "dictionary",
     "groups",
     "read",
 ]

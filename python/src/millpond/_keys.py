@@ -66,6 +66,10 @@ def ledger_pk(pipeline: str, topic: str) -> str:
     return f"millpond:ledger/{pipeline}/{topic}"
 
 
+def dictionaries_pk(pipeline: str) -> str:
+    return f"millpond:dictionaries/{pipeline}"
+
+
 def parse_directory_sk(text: str) -> tuple[str, int] | None:
     """Group and topic partition of a directory row."""
     group, mark, partition = text.rpartition("#")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import zstandard
@@ -26,6 +26,9 @@ MAX_SOURCES = 4_096
 MAX_PARTS = 16_384
 MAX_HEADER_BYTES = 4 << 20
 MAX_GROUP_BYTES = 1_000
+MAX_DICTIONARY_BYTES = 114_688
+MAX_DICTIONARY_ID = 99_999
+_DICTIONARY_MAGIC = b"\x37\xa4\x30\xec"
 # What RFC 8878 asks every decoder to take; a frame here needs less.
 _MAX_WINDOW_BYTES = 8 << 20
 _MASK = (1 << 64) - 1
@@ -39,6 +42,10 @@ _REASONS = (
     "origin-invalid",
     "too-large",
 )
+
+
+Dictionaries = Mapping[int, zstandard.ZstdCompressionDict]
+"""Dictionaries of a pipeline by id."""
 
 
 @dataclass(frozen=True)
@@ -271,13 +278,15 @@ def _body(cursor: _Cursor) -> Header:
     codec = cursor.byte("codec")
     if codec > 1:
         raise Corrupt("codec")
-    dictionary = cursor.varint("dictionary") if codec else None
+    dictionary = cursor.bounded("dictionary", MAX_DICTIONARY_ID) if codec else None
     group = cursor.text("group", MAX_GROUP_BYTES)
     base = cursor.varint("base offset")
     last = base + cursor.varint("last offset")
     if last > _MASK:
         raise Corrupt("last offset")
     place = _place(cursor)
+    if dictionary and isinstance(place, Batch):
+        raise Corrupt("dictionary of an envelope")
     sources = tuple(_source(cursor) for _ in range(cursor.bounded("source count", MAX_SOURCES)))
     frames: list[FrameInfo] = []
     previous = 0
@@ -368,28 +377,34 @@ def _frame(cursor: _Cursor, previous: int, sources: int) -> FrameInfo:
     return FrameInfo(packed, raw, events, event_bytes, first, last, crc, indexes)
 
 
-def decode_frame(header: Header, info: FrameInfo, packed: bytes) -> tuple[FrameEvent, ...]:
-    """Checks, decompresses and reads one frame."""
+def decode_frame(
+    header: Header, info: FrameInfo, packed: bytes, dictionaries: Dictionaries | None = None
+) -> tuple[FrameEvent, ...]:
+    """Checks, decompresses and reads one frame; `dictionaries` are those of the pipeline, by id."""
     packed = bytes(packed)
     if len(packed) != info.packed_bytes:
         raise Truncated("frame")
     computed = crc32c(packed)
     if computed != info.crc32c:
         raise ChecksumMismatch("frame", info.crc32c, computed)
-    raw = packed if header.dictionary is None else _decompress(packed, header.dictionary, info.raw_bytes)
+    if header.dictionary is None:
+        raw = packed
+    else:
+        raw = _decompress(packed, header.dictionary, info.raw_bytes, dictionaries or {})
     if len(raw) != info.raw_bytes:
         raise Corrupt("raw frame size")
     return _columns(raw, info)
 
 
-def _decompress(packed: bytes, dictionary: int, expected: int) -> bytes:
-    if dictionary:
+def _decompress(packed: bytes, dictionary: int, expected: int, dictionaries: Dictionaries) -> bytes:
+    if dictionary and dictionary not in dictionaries:
         raise UnknownDictionary(dictionary)
+    known = dictionaries[dictionary] if dictionary else None
     try:
         # What the frame declares is a claim: it is checked before memory is taken for it.
         if zstandard.frame_content_size(packed) not in (-1, expected):
             raise Corrupt("raw frame size")
-        decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW_BYTES)
+        decoder = zstandard.ZstdDecompressor(dict_data=known, max_window_size=_MAX_WINDOW_BYTES)
         return decoder.decompress(
             packed, max_output_size=max(expected, 1), read_across_frames=False, allow_extra_data=False
         )
@@ -427,8 +442,19 @@ def _columns(raw: bytes, info: FrameInfo) -> tuple[FrameEvent, ...]:
     )
 
 
-def decode_envelope(data: bytes) -> Envelope:
-    """Reads a header section and all frames behind it, to the last byte."""
+def dictionary(data: bytes, crc: int | None = None) -> zstandard.ZstdCompressionDict:
+    """A dictionary for `decode_frame`, once it has the form and the checksum that it must have."""
+    if len(data) > MAX_DICTIONARY_BYTES:
+        raise OverLimit("dictionary size", len(data), MAX_DICTIONARY_BYTES)
+    if crc is not None and crc32c(data) != crc:
+        raise ChecksumMismatch("dictionary", crc, crc32c(data))
+    if not data.startswith(_DICTIONARY_MAGIC):
+        raise Corrupt("dictionary")
+    return zstandard.ZstdCompressionDict(data, dict_type=zstandard.DICT_TYPE_FULLDICT)
+
+
+def decode_envelope(data: bytes, dictionaries: Dictionaries | None = None) -> Envelope:
+    """Reads a header section and all frames behind it, to the last byte; with the pipeline's dictionaries, if it has some."""
     data = bytes(data)
     header, length = decode_header(data)
     payload = data[length:]
@@ -436,5 +462,7 @@ def decode_envelope(data: bytes) -> Envelope:
         raise Truncated("frames")
     if len(payload) > header.packed_bytes:
         raise Corrupt("payload length")
-    frames = tuple(decode_frame(header, info, payload[place]) for info, place in header.frame_slices())
+    frames = tuple(
+        decode_frame(header, info, payload[place], dictionaries) for info, place in header.frame_slices()
+    )
     return Envelope(header, length, frames)

@@ -10,7 +10,16 @@ from typing import Any, NoReturn, Protocol, Union
 
 from . import _keys as keys
 from ._hashes import crc32c
-from .envelope import ChainTotals, FrameEvent, Header, Part, Reject, decode_frame, decode_header
+from .envelope import (
+    ChainTotals,
+    FrameEvent,
+    Header,
+    Part,
+    Reject,
+    decode_frame,
+    decode_header,
+    dictionary,
+)
 from .errors import (
     Corrupt,
     DamagedItem,
@@ -83,6 +92,7 @@ class Table:
         self.pipeline, row = self._find_pipeline(pipeline)
         self._topic = _text(row, "topic")
         self._ledger = _text(row, "ledger") or name
+        self._dictionaries: dict[int, Any] = {}
 
     def groups(self) -> Iterator[str]:
         """Names of the groups, each once."""
@@ -233,6 +243,21 @@ class Table:
                 # Seen too early by an eventually consistent read: again from before the event.
                 consistent = True
 
+    def _fetch_dictionary(self, item: _Item, number: int) -> None:
+        if number in self._dictionaries:
+            return
+        pk, sk = keys.dictionaries_pk(self.pipeline), f"{number:05}"
+        for row in self._query(self.name, pk, prefix=sk, consistent=True):
+            content, crc = row.get("dictionary", {}).get("B"), _number(row, "crc")
+            try:
+                if content is None or crc is None:
+                    raise Corrupt("row of a dictionary")
+                self._dictionaries[number] = dictionary(bytes(content), crc)
+            except DecodeError as error:
+                self._damaged(item, f"dictionary {number} cannot be used: {error}: row `{pk}` / `{sk}`", error)
+            return
+        self._damaged(item, f"dictionary {number}, which its frames need, is missing: row `{pk}` / `{sk}`")
+
     def _damaged(self, item: _Item, problem: str, cause: Exception | None = None) -> NoReturn:
         raise self._damage(item, problem) from cause
 
@@ -284,7 +309,7 @@ class _Reading:
         for index, (info, place) in enumerate(header.frame_slices()):
             if info.first_time_ms < self.to_ms and info.last_time_ms >= self.from_ms:
                 try:
-                    events = decode_frame(header, info, payload[place])
+                    events = decode_frame(header, info, payload[place], self.table._dictionaries)
                 except DecodeError as error:
                     self.table._damaged(item, f"frame {index}: {error}", error)
                 for event in events:
@@ -332,6 +357,8 @@ class _Reading:
                 self.table._damaged(item, f"attribute `{name}` is {stored}, by the header it is {expected}")
         if sort_key.sort_time_ms < header.last_time_ms:
             self.table._damaged(item, "the sort key's time is before the last event's")
+        if header.dictionary:
+            self.table._fetch_dictionary(item, header.dictionary)
         payload = self._binary(item, "d")
         if len(payload) != header.packed_bytes:
             problem = f"payload has {len(payload)} bytes, by the header {header.packed_bytes}"
@@ -389,7 +416,7 @@ class _Reading:
         events: list[FrameEvent] = []
         for index, (info, place) in enumerate(header.frame_slices()):
             try:
-                events.extend(decode_frame(header, info, payload[place]))
+                events.extend(decode_frame(header, info, payload[place], self.table._dictionaries))
             except DecodeError as error:
                 self.table._damaged(item, f"frame {index}: {error}", error)
             if sum(len(event.value) for event in events) + len(collected) > part.event_bytes:

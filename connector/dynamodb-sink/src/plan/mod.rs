@@ -2,6 +2,7 @@
 //! chain states and configuration give the same bytes, so a plan may be written any number of times.
 
 mod planner;
+pub mod repack;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::dedup::{Admitted, Workbench};
 use millpond_sink::letters::Letters;
 use planner::Planner;
+use repack::Repack;
 
 /// Highest envelope index that a sort key holds in order.
 const MAX_ENVELOPE_INDEX: u32 = 99_999;
@@ -73,6 +75,10 @@ pub struct Plan {
     pub dead_letters: Vec<DeadLetter>,
     /// States of the chains after the plan.
     pub chains: Vec<(String, ChainState)>,
+    /// Items that were packed anew.
+    pub repacked_items: u64,
+    /// Write units that this saves.
+    pub repacked_units: u64,
 }
 
 /// Why no plan could be made.
@@ -158,7 +164,21 @@ pub fn plan(
     config: &PlanConfig,
     tools: &mut Workbench,
 ) -> Result<Plan, PlanError> {
-    let mut planner = Planner::new(config, states, tools);
+    plan_anew(entries, states, config, tools, None)
+}
+
+/// Makes the plan; small items are packed anew where that takes fewer write units.
+///
+/// # Errors
+/// [`PlanError`] for what does not fit the limits.
+pub fn plan_anew(
+    entries: &[Admitted<'_>],
+    states: &BTreeMap<String, ChainState>,
+    config: &PlanConfig,
+    tools: &mut Workbench,
+    repack: Option<Repack<'_>>,
+) -> Result<Plan, PlanError> {
+    let mut planner = Planner::new(config, states, tools, repack);
     for entry in entries {
         match entry {
             Admitted::Envelope(envelope) => planner.envelope(envelope)?,
@@ -179,7 +199,8 @@ impl PlanConfig {
     }
 
     /// Bytes of an item of `group` besides its header section and frames, at most.
-    pub(crate) fn fixed_bytes(&self, group: &str) -> usize {
+    #[must_use]
+    pub fn fixed_bytes(&self, group: &str) -> usize {
         let pk = keys::chain_pk(&self.pipeline, group, self.partition);
         let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
         ItemSize::new()

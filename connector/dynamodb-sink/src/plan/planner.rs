@@ -7,13 +7,14 @@ use bytes::Bytes;
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
 use millpond_connector::topic::Offset;
-use millpond_format::header::{Header, Kind, Place};
+use millpond_format::header::{ChainTotals, Header, Kind, Place};
 use millpond_format::join::Joiner;
 use millpond_format::keys::{self, SortKey};
 use millpond_format::limits::{MAX_GROUP_BYTES, MAX_TIME_MS};
 use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sizing::ItemSize;
 
+use super::repack::{Repack, Repacker, is_worth_a_try};
 use super::{MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES};
 use crate::chain::ChainState;
 use crate::row::{Key, Pieces, Row, Value, names};
@@ -36,6 +37,7 @@ pub(super) struct Planner<'a> {
     config: &'a PlanConfig,
     states: &'a BTreeMap<String, ChainState>,
     tools: &'a mut Workbench,
+    repack: Option<Repacker<'a>>,
     chains: BTreeMap<String, ChainBuild>,
     open: BTreeMap<String, OpenItem>,
     plan: Plan,
@@ -48,11 +50,13 @@ impl<'a> Planner<'a> {
         config: &'a PlanConfig,
         states: &'a BTreeMap<String, ChainState>,
         tools: &'a mut Workbench,
+        repack: Option<Repack<'a>>,
     ) -> Self {
         Self {
             config,
             states,
             tools,
+            repack: repack.map(Repacker::new),
             chains: BTreeMap::new(),
             open: BTreeMap::new(),
             plan: Plan::default(),
@@ -268,28 +272,14 @@ impl<'a> Planner<'a> {
         let Some(open) = self.open.remove(group) else {
             return Ok(());
         };
-        let header = open.joiner.header();
+        let before = self.chain(group).state.totals;
+        let header = open.joiner.finish(Place::Chain(before));
         let (events, event_bytes) = (header.event_count(), header.event_bytes());
-        let (first_ms, last_ms) = (header.first_time_ms(), header.last_time_ms());
         let base_offset = header.base_offset;
-        let packed_bytes = header.packed_bytes() as u64;
-        let sort_time_ms = self.advance(group, first_ms, last_ms);
-        let totals = &mut self.chain(group).state.totals;
-        totals.items += 1;
-        totals.events += events;
-        totals.event_bytes += event_bytes;
-        totals.packed_bytes += packed_bytes;
-        let header = open.joiner.finish(Place::Chain(*totals));
-        let mut section = Vec::new();
-        header.encode(&mut section);
-        let events_number = i64::try_from(events).unwrap_or(i64::MAX);
-        let row = Row::new(self.item_key(group, sort_time_ms, base_offset, open.index))
-            .with(names::HEADER, Value::B(section.into()))
-            .with(names::FRAMES, Value::B(Pieces(open.frames)))
-            .with(names::EVENTS, Value::N(events_number))
-            .with(names::FIRST_TIME, Value::N(first_ms))
-            .with(names::LAST_TIME, Value::N(last_ms));
-        let row = self.config.form.add_of_group(row, group, last_ms);
+        let sort_time_ms = self.advance(group, header.first_time_ms(), header.last_time_ms());
+        let key = self.item_key(group, sort_time_ms, base_offset, open.index);
+        let (row, totals) = self.smallest(header, Pieces(open.frames), key);
+        self.chain(group).state.totals = totals;
         let bytes = self.push(row, events, event_bytes);
         let limit = self.config.max_item_bytes;
         if bytes > limit {
@@ -302,6 +292,60 @@ impl<'a> Planner<'a> {
             });
         }
         Ok(())
+    }
+
+    /// The item as it is, or packed anew where it takes fewer write units so; with the chain's totals after it.
+    fn smallest(&mut self, header: Header, frames: Pieces, key: Key) -> (Row, ChainTotals) {
+        if self.repack.is_none() || !is_worth_a_try(&header) {
+            return self.item(header, frames, key);
+        }
+        let units = |row: &Row| row.size(&self.config.keys).write_units();
+        let (row, totals) = self.item(header.clone(), frames.clone(), key.clone());
+        if units(&row) < 2 {
+            // It cannot take less.
+            return (row, totals);
+        }
+        let repack = self.repack.as_mut();
+        let anew = repack.and_then(|repack| repack.anew(&header, &frames, self.tools));
+        let Some((header, packed)) = anew else {
+            return (row, totals);
+        };
+        let (anew, totals_anew) = self.item(header, packed.into(), key);
+        let saved = units(&row).saturating_sub(units(&anew));
+        if saved == 0 {
+            return (row, totals);
+        }
+        self.plan.repacked_items += 1;
+        self.plan.repacked_units += saved;
+        (anew, totals_anew)
+    }
+
+    /// An item whose header's place holds the totals before it; and those after it.
+    fn item(&self, mut header: Header, frames: Pieces, key: Key) -> (Row, ChainTotals) {
+        let mut totals = match header.place {
+            Place::Chain(totals) => totals,
+            Place::Batch { .. } => ChainTotals::default(),
+        };
+        let events = header.event_count();
+        totals.items += 1;
+        totals.events += events;
+        totals.event_bytes += header.event_bytes();
+        totals.packed_bytes += header.packed_bytes() as u64;
+        header.place = Place::Chain(totals);
+        let mut section = Vec::new();
+        header.encode(&mut section);
+        let (first_ms, last_ms) = (header.first_time_ms(), header.last_time_ms());
+        let row = Row::new(key)
+            .with(names::HEADER, Value::B(section.into()))
+            .with(names::FRAMES, Value::B(frames))
+            .with(
+                names::EVENTS,
+                Value::N(i64::try_from(events).unwrap_or(i64::MAX)),
+            )
+            .with(names::FIRST_TIME, Value::N(first_ms))
+            .with(names::LAST_TIME, Value::N(last_ms));
+        let form = &self.config.form;
+        (form.add_of_group(row, &header.group, last_ms), totals)
     }
 
     fn push(&mut self, row: Row, events: u64, event_bytes: u64) -> usize {

@@ -24,21 +24,24 @@ use crate::mapped::{event_of, mapping};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
-struct Setting {
+pub struct Setting {
     folder: tempfile::TempDir,
-    table: MemoryTable,
+    pub table: MemoryTable,
     topic: MemoryTopic,
     workload: Workload,
 }
 
 impl Setting {
-    fn new() -> Self {
-        let topic = MemoryTopic::new(7);
+    pub fn new() -> Self {
         // What is poison depends on the parameters.
-        let shape = Shape {
+        Self::of(Shape {
             poison: 0,
             ..Shape::default()
-        };
+        })
+    }
+
+    pub fn of(shape: Shape) -> Self {
+        let topic = MemoryTopic::new(7);
         let mut workload = Workload::new(7, shape);
         for _ in 0..12 {
             workload.send(&topic);
@@ -51,7 +54,7 @@ impl Setting {
         }
     }
 
-    async fn run(&self, config: SinkConfig, drain: CancellationToken) -> Result<(), String> {
+    pub async fn run(&self, config: SinkConfig, drain: CancellationToken) -> Result<(), String> {
         let context = ConnectorContext {
             name: "sink".into(),
             topic: Arc::new(self.topic.clone()),
@@ -65,14 +68,14 @@ impl Setting {
             .map_err(|error| format!("{error:#}"))
     }
 
-    fn intent(&self) -> Option<String> {
+    pub fn intent(&self) -> Option<String> {
         let rows = self.table.scan();
         let intent = rows.iter().find_map(|row| row.string(names::INTENT));
         intent.map(str::to_owned)
     }
 
     /// Runs until a plan is open and a part of its items written, then dies.
-    async fn dies_with_an_open_plan(&self, config: SinkConfig) {
+    pub async fn dies_with_an_open_plan(&self, config: SinkConfig) {
         let items = || {
             let rows = self.table.scan();
             rows.iter()
@@ -95,7 +98,7 @@ impl Setting {
     }
 
     /// Goes on with another configuration: everything is there once.
-    async fn goes_on(&mut self, config: SinkConfig) {
+    pub async fn goes_on(&mut self, config: SinkConfig) {
         for _ in 0..4 {
             self.workload.send(&self.topic);
         }

@@ -1,8 +1,10 @@
 //! Reads a table as somebody who knows the item format and nothing of the ledger.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use millpond_dynamodb_sink::row::{KeyNames, Row, names};
+use millpond_format::dictionary::Dictionary;
 use millpond_format::frame::FrameDecoder;
 use millpond_format::header::{ChainTotals, Header, Kind, Place};
 use millpond_format::keys::{self, SortKey};
@@ -14,6 +16,14 @@ use crate::workload::Workload;
 /// Events of the table by partition key of the table, in sort key order.
 pub fn read_table(rows: &[Row], max_item_bytes: usize) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut decoder = FrameDecoder::new().expect("zstd");
+    let pk = keys::dictionaries_pk("p");
+    for row in rows.iter().filter(|row| row.key.pk == pk) {
+        let id = keys::parse_dictionary_sk(&row.key.sk).expect("an id");
+        let bytes = row.binary(names::DICTIONARY).expect("a dictionary");
+        let crc = row.integer(names::CRC).expect("its checksum") as u32;
+        let dictionary = Dictionary::checked(id, bytes.concat(), crc);
+        decoder.learn(Arc::new(dictionary.expect("as it was stored")));
+    }
     let mut chains: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     let mut totals: HashMap<String, ChainTotals> = HashMap::new();
     let mut partial: Vec<u8> = Vec::new();

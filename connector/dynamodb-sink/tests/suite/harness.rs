@@ -10,6 +10,7 @@ use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::{Capacity, TableApi};
 use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
+use millpond_dynamodb_sink::dictionaries::{Dictionaries, Training};
 use millpond_dynamodb_sink::form::ItemForm;
 use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::KeyNames;
@@ -43,6 +44,7 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         on_gap: OnGap::Halt,
         beside: Vec::new(),
         form: ItemForm::default(),
+        training: None,
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -64,8 +66,21 @@ pub fn shared(
 
 /// The table as the store of one process.
 pub fn store(table: Arc<dyn TableApi>, metrics: Arc<Metrics>) -> TableStore {
+    store_training(table, metrics, None)
+}
+
+/// The same, with dictionaries for small items.
+pub fn store_training(
+    table: Arc<dyn TableApi>,
+    metrics: Arc<Metrics>,
+    training: Option<Training>,
+) -> TableStore {
+    let table = TableWriter::new(table, KeyNames::default(), None, metrics.clone());
+    let pipeline = PIPELINE.to_owned();
+    let dictionaries = Dictionaries::new(table.clone(), pipeline, metrics.clone(), training);
     TableStore {
-        table: TableWriter::new(table, KeyNames::default(), None, metrics.clone()),
+        table,
+        dictionaries: Arc::new(dictionaries),
         dead_letters: None,
         ledger: None,
         leases: None,

@@ -8,6 +8,7 @@ mod checker;
 mod config;
 mod crash;
 mod dedup;
+mod dictionaries;
 mod gaps;
 mod harness;
 mod holes;

@@ -86,6 +86,7 @@ pub async fn outlasted(
         // Two processes with one dead-letter file could both append, so rivals see no poison.
         poison: if poison && !rivalry { 2 } else { 0 },
         large: u32::from(packed),
+        alike: seed.is_multiple_of(2),
         ..Shape::default()
     };
     let process = async |owner: &str| {

@@ -21,6 +21,8 @@ pub struct Shape {
     pub poison: u32,
     /// Chance in percent that an event is larger than an item.
     pub large: u32,
+    /// Events have much in common, as those of an application do; else they are noise.
+    pub alike: bool,
 }
 
 impl Default for Shape {
@@ -32,6 +34,7 @@ impl Default for Shape {
             repeats: 20,
             poison: 2,
             large: 1,
+            alike: false,
         }
     }
 }
@@ -113,6 +116,7 @@ impl Workload {
             repeats,
             poison,
             large,
+            alike,
             ..
         } = self.shape;
         let shard = &mut self.shards[number];
@@ -129,7 +133,13 @@ impl Workload {
         for _ in 0..self.random.random_range(1..30) {
             let index = shard.next;
             if index == shard.events.len() {
-                let event = event(&mut self.random, number, index, jobs, (poison, large));
+                let event = event(
+                    &mut self.random,
+                    number,
+                    index,
+                    jobs,
+                    (poison, large, alike),
+                );
                 shard.events.push(event);
             }
             let event = &shard.events[index];
@@ -161,7 +171,7 @@ fn event(
     shard: usize,
     index: usize,
     jobs: usize,
-    (poison, large): (u32, u32),
+    (poison, large, alike): (u32, u32, bool),
 ) -> Event {
     let job = random.random_range(0..jobs);
     let partition_key = format!("key-{shard}-{}", random.random_range(0..3));
@@ -175,9 +185,12 @@ fn event(
             false => random.random_range(10..500),
         };
         // Hexadecimal digits compress by about half: large events take several items.
-        let pad: String = (0..length)
-            .map(|_| char::from(random.random_range(b'a'..=b'z')))
-            .collect();
+        let pad: String = match alike && length < 500 {
+            true => words(random, length),
+            false => (0..length)
+                .map(|_| char::from(random.random_range(b'a'..=b'z')))
+                .collect(),
+        };
         let text =
             format!("{{\"id\":\"{shard}-{index}\",\"job\":\"job-{job}\",\"pad\":\"{pad}\"}}");
         (text.into_bytes(), false)
@@ -189,4 +202,24 @@ fn event(
         arrival_ms,
         is_poison,
     }
+}
+
+/// About so many bytes of a few words.
+fn words(random: &mut SmallRng, length: usize) -> String {
+    const WORDS: [&str; 8] = [
+        "the amount is far above the baseline of the last ninety days",
+        "first seen from this device",
+        "several accounts share the address",
+        "held by an analyst and released after a second review",
+        "name similarity is below the threshold of the tenant",
+        "region=eu-west-1 model=risk-gbm-7.3.1",
+        "region=us-east-1 model=linkage-v12",
+        "lookup timed out and the previous value was used",
+    ];
+    let mut text = String::new();
+    while text.len() < length {
+        text.push_str(WORDS[random.random_range(0..WORDS.len())]);
+        text.push_str(&format!("; {};", random.random_range(0..1_000)));
+    }
+    text
 }

@@ -41,6 +41,12 @@ pub enum Finding {
         /// The failed check.
         check: Check,
     },
+    /// A dictionary that items name cannot be had, so their events cannot be read.
+    #[error("items cannot be read: {check}")]
+    Dictionary {
+        /// What is wrong with it.
+        check: Check,
+    },
     /// The totals of a chain say that items are missing.
     #[error(
         "items are missing: {items} with {events} events before partition key `{}`, sort key `{}`{}",
@@ -229,6 +235,7 @@ impl Finding {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::DamagedItem { .. } => "damaged-item",
+            Self::Dictionary { .. } => "dictionary",
             Self::MissingItems { .. } => "missing-items",
             Self::RepeatedItem { .. } => "repeated-item",
             Self::Overlap { .. } => "overlap",
@@ -282,7 +289,13 @@ impl Finding {
             } => {
                 json!({"topic_partition": topic_partition})
             }
-            Self::LedgerRow { .. } | Self::GapRow { .. } | Self::DeadLetter { .. } => json!({}),
+            Self::Dictionary {
+                check: Check::Dictionary { pk, sk, .. },
+            } => json!({"pk": pk, "sk": sk}),
+            Self::Dictionary { .. }
+            | Self::LedgerRow { .. }
+            | Self::GapRow { .. }
+            | Self::DeadLetter { .. } => json!({}),
         };
         if let (Value::Object(all), Value::Object(more)) = (&mut value, about) {
             all.extend(more);

@@ -10,10 +10,11 @@ mod judge;
 mod rows;
 mod walk;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesOrdered, StreamExt};
+use millpond_format::frame::FrameDecoder;
 use millpond_format::gap::Gap;
 use millpond_format::keys;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,6 +23,7 @@ use crate::directory::{self, ChainRow, Pipeline};
 use crate::error::ReadError;
 use crate::event::ItemKey;
 use crate::groups::DirectoryScan;
+use crate::item::codec_of;
 use crate::table::{PageRequest, Table};
 use census::{Census, Thresholds};
 use judge::Evidence;
@@ -132,6 +134,8 @@ pub struct Verification {
     /// First items beyond the committed offset, by topic partition.
     beyond: Vec<(u32, ItemKey, u64)>,
     items: BTreeMap<u32, u64>,
+    /// Dictionaries that items name.
+    dictionaries: BTreeSet<u64>,
     report: VerifyReport,
 }
 
@@ -165,6 +169,7 @@ impl Verification {
             early,
             beyond: Vec::new(),
             items: BTreeMap::new(),
+            dictionaries: BTreeSet::new(),
             report: VerifyReport {
                 read_units: ledger_units + gap_units,
                 ..VerifyReport::default()
@@ -325,6 +330,7 @@ impl Verification {
         let beyond = walked.beyond.into_iter();
         self.beyond
             .extend(beyond.map(|(key, offset)| (topic_partition, key, offset)));
+        self.dictionaries.extend(walked.dictionaries);
         self.census.merge(walked.census);
         if is_last {
             let mut group_count = std::mem::take(open);
@@ -336,6 +342,7 @@ impl Verification {
 
     async fn judge(&mut self, tell: &mut (dyn FnMut(VerifyNote) + Send)) -> Result<(), ReadError> {
         self.judge_beyond(tell).await?;
+        self.judge_dictionaries(tell).await?;
         let letters = std::mem::take(&mut self.letters);
         self.report.dead_letters = letters.count;
         self.report.stream_gaps = letters.stream_gaps.len() as u64;
@@ -389,6 +396,20 @@ impl Verification {
             self.find(finding, tell);
         }
         self.report.gaps = std::mem::take(&mut self.gaps);
+        Ok(())
+    }
+
+    /// Every dictionary that an item names must be there as it was stored.
+    async fn judge_dictionaries(
+        &mut self,
+        tell: &mut (dyn FnMut(VerifyNote) + Send),
+    ) -> Result<(), ReadError> {
+        for id in std::mem::take(&mut self.dictionaries) {
+            let (table, pipeline) = (&self.table, &self.pipeline.name);
+            if let Err(check) = table.dictionaries.get(table, pipeline, id).await? {
+                self.find(Finding::Dictionary { check }, tell);
+            }
+        }
         Ok(())
     }
 
@@ -448,14 +469,18 @@ struct Outcome {
 impl Errand {
     async fn run(self) -> Result<Outcome, ReadError> {
         let topic_partition = self.chain.topic_partition;
-        let mut walk = Walk::new(WalkRules {
-            group: &self.group,
-            topic_partition,
-            committed: self.committed,
-            late_ms: self.chain.late_ms,
-            is_deep: self.deep,
-            thresholds: &self.thresholds,
-        });
+        let mut decoder = FrameDecoder::new().map_err(|e| ReadError::Decoder(e.to_string()))?;
+        let mut walk = Walk::new(
+            WalkRules {
+                group: &self.group,
+                topic_partition,
+                committed: self.committed,
+                late_ms: self.chain.late_ms,
+                is_deep: self.deep,
+                thresholds: &self.thresholds,
+            },
+            &mut decoder,
+        );
         let mut request = PageRequest {
             attributes: Some(walk::attributes(self.deep)),
             consistent: self.table.consistent,
@@ -470,6 +495,16 @@ impl Errand {
             let page = self.table.query(&request).await?;
             read_units += page.read_units;
             for item in &page.items {
+                if self.deep {
+                    let (table, pipeline) = (&self.table, &self.pipeline.name);
+                    let codec = codec_of(item);
+                    let prepared =
+                        table
+                            .dictionaries
+                            .prepare(table, pipeline, codec, walk.decoder());
+                    // Without it its frames are found to be unreadable, and it is told of at the end.
+                    let _ = prepared.await?;
+                }
                 walk.take(self.table.key_of(item), item);
             }
             match page.next_after {

@@ -3,7 +3,7 @@
 //! Every item tells the totals of its chain up to and including itself, so the next one shows
 //! whether something between them is missing or there twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use millpond_format::frame::FrameDecoder;
 use millpond_format::header::{ChainTotals, Header, Kind, Part};
@@ -48,6 +48,8 @@ pub(crate) struct Walked {
     pub(crate) items: u64,
     pub(crate) events: u64,
     pub(crate) event_bytes: u64,
+    /// Dictionaries that items name.
+    pub(crate) dictionaries: BTreeSet<u64>,
     /// Items from the committed offset on: of a plan that is being written.
     pub(crate) open_items: u64,
     /// The first of them, with their topic offsets.
@@ -93,19 +95,25 @@ pub(crate) struct Walk<'a> {
     before: Option<(ItemKey, SortKey)>,
     /// The part that must be followed by the next one of its event.
     part: Option<OpenPart>,
-    decoder: Option<FrameDecoder>,
+    decoder: &'a mut FrameDecoder,
 }
 
 impl<'a> Walk<'a> {
-    pub(crate) fn new(rules: WalkRules<'a>) -> Self {
+    /// A walk; whoever gives it an item has given the decoder the dictionary that a deep one needs.
+    pub(crate) fn new(rules: WalkRules<'a>, decoder: &'a mut FrameDecoder) -> Self {
         Self {
             rules,
             walked: Walked::default(),
             totals: ChainTotals::default(),
             before: None,
             part: None,
-            decoder: None,
+            decoder,
         }
+    }
+
+    /// The decoder of a deep walk.
+    pub(crate) fn decoder(&mut self) -> &mut FrameDecoder {
+        self.decoder
     }
 
     /// Takes the next item of the chain.
@@ -164,6 +172,7 @@ impl<'a> Walk<'a> {
                 frames: header.event_count(),
             });
         }
+        self.walked.dictionaries.extend(header.codec.dictionary());
         self.follow(key, &header, read.totals);
         self.place(key, read.sort_key, header.first_time_ms());
         self.next_part(key, &header);
@@ -330,12 +339,11 @@ impl<'a> Walk<'a> {
         let mut counted: BTreeMap<u32, u64> = BTreeMap::new();
         for (index, (info, range)) in header.frame_ranges().enumerate() {
             let broken = |error| Check::Frame { index, error };
-            let decoder = match &mut self.decoder {
-                Some(decoder) => decoder,
-                empty => empty.insert(FrameDecoder::new().map_err(broken)?),
-            };
             let packed = frames.get(range).unwrap_or_default();
-            let frame = decoder.decode(header.codec, info, packed).map_err(broken)?;
+            let frame = self
+                .decoder
+                .decode(header.codec, info, packed)
+                .map_err(broken)?;
             for event in &frame.events {
                 let source = &header.sources[event.source as usize];
                 let within = source.first_ordinal..=source.last_ordinal;

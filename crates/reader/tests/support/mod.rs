@@ -13,10 +13,9 @@ use aws_sdk_dynamodb::types::{
 };
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use futures_util::stream::{self, StreamExt};
+use millpond_format::dictionary::Dictionary;
 use millpond_format::frame::{FrameBuilder, FrameEncoder};
-use millpond_format::header::{
-    ChainTotals, Codec, FrameInfo, Header, Kind, Part, Place, SourceRange,
-};
+use millpond_format::header::{ChainTotals, FrameInfo, Header, Kind, Part, Place, SourceRange};
 use millpond_format::keys::{self, SortKey};
 use millpond_format::sequence::Position;
 use millpond_reader::{Event, Events, ReadError, Reader, ReaderConfig};
@@ -259,6 +258,12 @@ impl ChainWriter {
         }
     }
 
+    /// Packs what comes with a dictionary.
+    pub fn with_dictionary(&mut self, dictionary: &Dictionary) {
+        let encoder = FrameEncoder::with_dictionary(3, dictionary);
+        self.encoder = encoder.expect("a context");
+    }
+
     pub fn pk(&self) -> String {
         keys::chain_pk("p", &self.group, self.partition)
     }
@@ -374,7 +379,7 @@ impl ChainWriter {
         };
         let mut header = Header {
             kind,
-            codec: Codec::Zstd { dictionary: 0 },
+            codec: self.encoder.codec(),
             group: self.group.clone(),
             base_offset: self.offset,
             last_offset: self.offset + count.saturating_sub(1),
