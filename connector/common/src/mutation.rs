@@ -65,13 +65,15 @@ pub enum Mutation {
     RemovedNotCounted,
     /// An open plan is finished with the present configuration, whatever it was begun with.
     OldConfigurationIgnored,
+    /// An open plan is finished with the dictionary of today, whichever it was begun with.
+    ChoiceMadeAnew,
     /// A shard's row is replaced whoever has its lease.
     ShardFenceSkipped,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::CheckpointBeforeProduce,
         Self::AppendErrorIgnored,
         Self::ChildBeforeParent,
@@ -101,6 +103,7 @@ impl Mutation {
         Self::GapAtFirstSight,
         Self::RemovedNotCounted,
         Self::OldConfigurationIgnored,
+        Self::ChoiceMadeAnew,
         Self::ShardFenceSkipped,
     ];
 }

@@ -353,7 +353,7 @@ fn validate(
     );
     let beside = settings::beside(section, problems, raw.beside);
     let dictionary = raw.dictionary.unwrap_or_default();
-    check_dictionary(document, section, problems, dictionary, raw.plain.is_some());
+    check_dictionary(section, problems, dictionary, raw.plain.is_some());
     let raw_form = RawForm {
         plain: raw.plain,
         ttl: raw.ttl,
@@ -425,27 +425,14 @@ fn check_ledger_table(
 }
 
 fn check_dictionary(
-    document: &ConnectorDocument,
     section: &Section<'_>,
     problems: &mut Problems,
     dictionary: DictionaryUse,
     is_mapped: bool,
 ) {
-    if dictionary == DictionaryUse::None {
-        return;
-    }
-    if is_mapped {
+    if dictionary == DictionaryUse::Auto && is_mapped {
         let problem = section.problem("dictionary", "is for packed items, and `plain` makes none");
         problems.push(problem.help("leave `dictionary` out, or `plain`"));
-    } else if document.transforms.is_empty() {
-        problems.push(
-            section
-                .problem(
-                    "dictionary",
-                    "has no effect without a packer in `transforms`",
-                )
-                .as_warning(),
-        );
     }
 }
 

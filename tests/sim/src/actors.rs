@@ -24,6 +24,7 @@ use millpond_sink::store::Place;
 use tokio_util::sync::CancellationToken;
 
 use crate::checkpoints::FakeCheckpoints;
+use crate::dictionaries::TRAINING;
 use crate::items::PIPELINE;
 use crate::leases::FakeLeases;
 use crate::process::Process;
@@ -210,6 +211,7 @@ pub async fn sink(
             None => PaceSettings::default(),
         },
         form: Default::default(),
+        training: world.config().dictionaries.then_some(TRAINING),
     };
     let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {

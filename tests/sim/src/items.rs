@@ -1,6 +1,7 @@
 //! What the tables show, read as somebody would who knows the format and nothing of the ledger.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use millpond_connector::topic::{Offset, PartitionId};
 use millpond_dynamodb_sink::ledger_row;
@@ -13,6 +14,7 @@ use millpond_format::origin::Origin;
 use millpond_sink::gaps::OnGap;
 use millpond_sink::ledger::LedgerRow;
 
+use crate::dictionaries;
 use crate::gaps::Gaps;
 use crate::oracle::{Fate, Oracle, broken};
 use crate::scenario::MAX_ITEM_BYTES;
@@ -108,6 +110,20 @@ impl Items {
         self.dead.len()
     }
 
+    /// Takes a dictionary in: items may name it from now on.
+    pub(crate) fn learn(&mut self, row: &Row) -> Result<(), Violation> {
+        let Some(dictionary) = dictionaries::of_row(row) else {
+            return broken("I12", format!("{:?} is no dictionary", row.key));
+        };
+        if self.decoder.is_none() {
+            self.decoder = FrameDecoder::new().ok();
+        }
+        if let Some(decoder) = &mut self.decoder {
+            decoder.learn(Arc::new(dictionary));
+        }
+        Ok(())
+    }
+
     pub(crate) fn row_put(
         &mut self,
         oracle: &Oracle,
@@ -130,6 +146,9 @@ impl Items {
                 return broken("I11", format!("the bound of {:?} sank", new.key));
             }
             return Ok(());
+        }
+        if pk == keys::dictionaries_pk(PIPELINE) && old.is_none() {
+            return self.learn(new);
         }
         if pk.starts_with("millpond:") {
             return match old {

@@ -4,6 +4,7 @@ pub mod actors;
 pub mod campaign;
 pub mod checkpoints;
 pub mod dice;
+pub mod dictionaries;
 pub mod gaps;
 pub mod items;
 pub mod leases;

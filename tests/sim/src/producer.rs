@@ -8,6 +8,7 @@ use millpond_kinesis_local::model::NewRecord;
 use millpond_kinesis_source::aggregate::AggregateBuilder;
 
 use crate::dice::mix;
+use crate::dictionaries::common;
 use crate::oracle::{Event, Fate};
 use crate::scenario::{Fault, MAX_ITEM_BYTES, Mode, is_removed};
 use crate::stream::descriptions;
@@ -85,12 +86,15 @@ fn event(world: &World, number: usize, key: &str) -> (Bytes, [Fate; 2]) {
     };
     let seed = world.dice.roll("pad");
     // Eight letters of each number: little to compress, and cheap.
-    let pad: String = (0..length)
-        .map(|at| {
-            let letters = mix(seed ^ (at / 8)).to_le_bytes();
-            char::from(b'a' + letters[(at % 8) as usize] % 26)
-        })
-        .collect();
+    let pad: String = match world.scenario.alike && length <= 300 {
+        true => common(seed, length as usize),
+        false => (0..length)
+            .map(|at| {
+                let letters = mix(seed ^ (at / 8)).to_le_bytes();
+                char::from(b'a' + letters[(at % 8) as usize] % 26)
+            })
+            .collect(),
+    };
     let (text, job) = match kind {
         2 | 3 => (String::new(), Err("not-json")),
         4 | 5 => (format!("no json {number} {pad}"), Err("not-json")),

@@ -84,9 +84,10 @@ impl Wire {
     fn get(&self, asked: &Json) -> Json {
         let part = |name| asked["Key"][name]["S"].as_str().unwrap_or_default();
         let of_key = self.seen_by(asked).get(part("pk"));
+        let consumed = json!({"TableName": NAME, "CapacityUnits": 1.0});
         match of_key.and_then(|of_key| of_key.get(part("sk"))) {
-            Some(row) => json!({"Item": item(row, None)}),
-            None => json!({}),
+            Some(row) => json!({"Item": item(row, None), "ConsumedCapacity": consumed}),
+            None => json!({"ConsumedCapacity": consumed}),
         }
     }
 

@@ -116,6 +116,8 @@ pub struct Config {
     pub mode: Mode,
     /// A SmartModule before the packer, if there is one, removes some of the events.
     pub filter: bool,
+    /// Small items are packed anew, with dictionaries where there are some.
+    pub dictionaries: bool,
 }
 
 /// True for an event that the SmartModule before the packer removes.
@@ -150,6 +152,10 @@ pub struct Scenario {
     pub letters_apart: bool,
     /// Some records are aggregates of several events.
     pub aggregates: bool,
+    /// Events have much in common.
+    pub alike: bool,
+    /// An earlier life of the pipeline left a dictionary in the table.
+    pub has_dictionary: bool,
     /// Longest pause between two puts, milliseconds.
     pub gap_ms: u64,
     /// Bytes of a source batch.
@@ -211,7 +217,7 @@ impl Scenario {
                 rates.insert(*fault, rate);
             }
         }
-        let config = |mode, filter| Config {
+        let config = |mode, filter, dictionaries| Config {
             mode: dice.pick(
                 mode,
                 &[
@@ -223,10 +229,11 @@ impl Scenario {
                 ],
             ),
             filter: dice.chance(filter, 250),
+            dictionaries: dice.chance(dictionaries, 400),
         };
         let configs = [
-            config("mode", "filter"),
-            config("other mode", "other filter"),
+            config("mode", "filter", "dictionaries"),
+            config("other mode", "other filter", "other dictionaries"),
         ];
         // In most seeds the topic keeps what it must keep.
         let loses = dice.chance("loses", 250);
@@ -253,6 +260,8 @@ impl Scenario {
             on_gap,
             letters_apart: dice.chance("letters apart", 700),
             aggregates: dice.chance("aggregates", 250),
+            alike: dice.chance("alike", 500),
+            has_dictionary: dice.chance("a dictionary", 500),
             gap_ms: dice.pick("gap", &[20, 60, 150, 300]),
             batch_bytes: dice.pick("batch bytes", &[600, 1_500, 4_000, 20_000]),
             linger: Duration::from_millis(dice.pick("linger", &[20, 80, 250])),

@@ -18,6 +18,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dice::Dice;
+use crate::dictionaries;
+use crate::items::PIPELINE;
 use crate::oracle::Oracle;
 use crate::process::Process;
 use crate::scenario::{Config, Cuts, Fault, Scenario};
@@ -164,6 +166,12 @@ impl World {
                 world.judge(seen);
             }
         });
+        if world.scenario.has_dictionary {
+            let row = dictionaries::first_row(PIPELINE);
+            let learned = lock(&world.oracle).items.learn(&row);
+            world.table.plant(row);
+            world.judge(learned);
+        }
         world.letters.observe(move |old, new| {
             if let Some(world) = letters.upgrade() {
                 let seen = lock(&world.oracle).letter_put(old, new);

@@ -30,6 +30,7 @@ max-age: 30s
 max-write-units-per-second: 400
 max-write-units-per-key: none
 burst-credit: 1m
+dictionary: auto
 dead-letters: {table: dead-events}
 ledger-table: events-ledger
 share-partitions: true
@@ -41,6 +42,30 @@ lease-duration: 10s
         "{}",
         problems.plain()
     );
+}
+
+#[test]
+fn a_dictionary_is_for_packed_items() {
+    for (section, told) in [
+        (
+            "table: events\ndictionary: none\nplain: {partition-key: '{/id}', sort-key: '{position}', attributes: {v: {type: event}}}\n",
+            None,
+        ),
+        (
+            "table: events\ndictionary: auto\nplain: {partition-key: '{/id}', sort-key: '{position}', attributes: {v: {type: event}}}\n",
+            Some("dynamodb.dictionary"),
+        ),
+        (
+            "table: events\ndictionary: always\n",
+            Some("dynamodb.dictionary"),
+        ),
+    ] {
+        let (problems, valid) = validate_section(kind(), section);
+        assert_eq!(valid.is_some(), told.is_none(), "{}", problems.plain());
+        if let Some(told) = told {
+            assert!(problems.plain().contains(told), "{}", problems.plain());
+        }
+    }
 }
 
 #[test]

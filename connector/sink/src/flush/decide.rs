@@ -72,7 +72,10 @@ impl Core {
             [] => OnGap::Halt,
             _ => OnGap::Record,
         };
-        let choice = Choice::Made(intent.choice);
+        let choice = match mutation::is(Mutation::ChoiceMadeAnew) {
+            true => Choice::Open,
+            false => Choice::Made(intent.choice),
+        };
         let decided = self.decide(input, on_gap, choice).await?;
         if decided.gaps == recorded {
             return Ok(decided);
