@@ -279,7 +279,10 @@ fn validate(
     if raw.write_shards.is_some() && raw.plain.is_some() {
         problems.push(
             section
-                .problem("write-shards", "spreads groups, and `plain` makes keys of its own")
+                .problem(
+                    "write-shards",
+                    "spreads groups, and `plain` makes keys of its own",
+                )
                 .help("leave it out: give the template of `plain.partition-key` more values"),
         );
     }

@@ -218,9 +218,7 @@ impl TableStore {
                 };
                 Box::new(TablePlans::new(table, config, spreading, metrics))
             }
-            Some(mapping) => {
-                Box::new(MappedPlans::new(table, config, mapping, metrics))
-            }
+            Some(mapping) => Box::new(MappedPlans::new(table, config, mapping, metrics)),
         }
     }
 }
@@ -397,10 +395,7 @@ pub fn settings(
 }
 
 /// The largest item of the settings, the form of items and the write shards, for a table with the same keys.
-fn parse_settings(
-    settings: &[String],
-    keys: &KeyNames,
-) -> Option<(usize, ItemForm, WriteShards)> {
+fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<(usize, ItemForm, WriteShards)> {
     let [partition, sort, max_item_bytes, rest @ ..] = settings else {
         return None;
     };

@@ -277,7 +277,14 @@ mod tests {
             }
             assert_eq!(chain_pk("p", group, 3), format!("p/{group}#3"));
         }
-        for bad in ["millpond:ledger/p/t", "p/g#1.0", "p/g#1.02", "p/g#01", "p/g#1.2.3", "p/g#+1"] {
+        for bad in [
+            "millpond:ledger/p/t",
+            "p/g#1.0",
+            "p/g#1.02",
+            "p/g#01",
+            "p/g#1.2.3",
+            "p/g#+1",
+        ] {
             assert_eq!(parse_chain_pk(bad), None, "{bad}");
         }
     }

@@ -163,7 +163,11 @@ impl Gather {
         }
         let sort_key = |shard: &Shard| {
             let item = shard.page.as_slice().first()?;
-            Some(text(item, &self.table.sk_name).unwrap_or_default().to_owned())
+            Some(
+                text(item, &self.table.sk_name)
+                    .unwrap_or_default()
+                    .to_owned(),
+            )
         };
         let heads = self.shards.iter().enumerate();
         let heads = heads.filter_map(|(index, shard)| Some((sort_key(shard)?, index)));

@@ -316,8 +316,7 @@ async fn summarize_chain(
         });
         let first = forward.next(&mut stats).await?;
         // A damaged first item was, or will be, told of where it is read.
-        found.summary.first_time_ms =
-            first.and_then(|attributes| integer(&attributes, FIRST_TIME));
+        found.summary.first_time_ms = first.and_then(|attributes| integer(&attributes, FIRST_TIME));
     }
     found.read_units = stats.read_units;
     Ok(found)
@@ -372,9 +371,8 @@ mod tests {
             ("a-b", 0, 0),
             ("b", 7, 0),
         ];
-        let mut sorted = rows.map(|(group, partition, shard)| {
-            keys::directory_sk(group, partition, shard)
-        });
+        let mut sorted =
+            rows.map(|(group, partition, shard)| keys::directory_sk(group, partition, shard));
         sorted.sort();
         let mut scan = DirectoryScan::default();
         let mut ready = VecDeque::new();

@@ -134,7 +134,9 @@ pub enum PlanError {
         offset: Offset,
     },
     /// The intent of a plan that is made again says of write shards what cannot be.
-    #[error("the intent at offset {offset} names write shards as `{note}`, which says nothing here")]
+    #[error(
+        "the intent at offset {offset} names write shards as `{note}`, which says nothing here"
+    )]
     Note {
         /// First offset of the plan.
         offset: Offset,

@@ -14,7 +14,9 @@ use millpond_format::limits::{MAX_GROUP_BYTES, MAX_TIME_MS};
 use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sizing::ItemSize;
 
-use super::{Listing, MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES};
+use super::{
+    Listing, MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES,
+};
 use crate::chain::ChainState;
 use crate::row::{Key, Pieces, Row, Value, names};
 use millpond_sink::contiguity::{Envelope, PlainRecord};
