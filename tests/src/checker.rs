@@ -73,11 +73,15 @@ pub fn check(items: &[Item], pipeline: &str) -> Checked {
             parts.clear();
         }
         if sk == last_sk {
-            checked.problems.push(format!("{pk} {sk}: is there under two keys"));
+            checked
+                .problems
+                .push(format!("{pk} {sk}: is there under two keys"));
         }
         last_sk = sk;
         if !listed.contains(pk) {
-            checked.problems.push(format!("{pk} {sk}: the directory does not list it"));
+            checked
+                .problems
+                .push(format!("{pk} {sk}: the directory does not list it"));
         }
         let chain = checked.chains.entry(name.to_owned()).or_default();
         let read = read_item(name, sk, item, &mut totals, &mut parts, chain);
@@ -103,7 +107,9 @@ fn chain_of(pk: &str) -> &str {
 /// Partition keys that the directory lists.
 fn listed(items: &[Item], pipeline: &str) -> BTreeSet<String> {
     let prefix = format!("millpond:groups/{pipeline}/");
-    let rows = items.iter().filter(|row| text(row, "pk").is_some_and(|pk| pk.starts_with(&prefix)));
+    let rows = items
+        .iter()
+        .filter(|row| text(row, "pk").is_some_and(|pk| pk.starts_with(&prefix)));
     rows.filter_map(|row| Some(format!("{pipeline}/{}", text(row, "sk")?)))
         .collect()
 }

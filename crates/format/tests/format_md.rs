@@ -63,7 +63,10 @@ fn the_keys_of_write_shards_are_those_of_the_page() {
         let shard = ((number - 1) % shards) as u32;
         assert_eq!(*pk, keys::shard_pk("events", "job-17", 3, shard), "{line}");
         let key = keys::parse_chain_pk(pk).expect("a key of items");
-        assert_eq!((key.group, key.partition, key.write_shard), ("job-17", 3, shard));
+        assert_eq!(
+            (key.group, key.partition, key.write_shard),
+            ("job-17", 3, shard)
+        );
         items.push((SortKey::parse(sk).expect("a sort key"), *pk, number));
     }
     // Read as a reader does: one write shard after the other, merged by sort key.

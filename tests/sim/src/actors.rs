@@ -177,6 +177,7 @@ pub async fn sink(
             usage.clone(),
         ))
     };
+    let write_shards = world.config().write_shards;
     let sink_settings = SinkSettings {
         pipeline: if is_renamed { OTHER_PIPELINE } else { PIPELINE }.to_owned(),
         max_age: world.scenario.max_age,
@@ -186,7 +187,12 @@ pub async fn sink(
         partitions: PartitionChoice::All,
         transforms: transforms(world.config()),
         digests: Vec::new(),
-        fingerprint: settings(&KeyNames::default(), MAX_ITEM_BYTES, &Default::default()),
+        fingerprint: settings(
+            &KeyNames::default(),
+            MAX_ITEM_BYTES,
+            &Default::default(),
+            write_shards,
+        ),
     };
     let store = TableSettings {
         table: table(&world.table),
@@ -205,11 +211,15 @@ pub async fn sink(
         create: None,
         keys: KeyNames::default(),
         max_item_bytes: MAX_ITEM_BYTES,
-        pace: match world.scenario.budget {
-            Some(units) => PaceSettings::fixed(units),
-            None => PaceSettings::default(),
+        pace: PaceSettings {
+            key_units: Some(world.scenario.key_units),
+            ..match world.scenario.budget {
+                Some(units) => PaceSettings::fixed(units),
+                None => PaceSettings::default(),
+            }
         },
         form: Default::default(),
+        write_shards,
     };
     let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {
