@@ -33,6 +33,7 @@ use crate::form::{ItemForm, RawForm, form, room};
 use crate::mapping::settings::PlainSettings;
 use crate::pace_settings::{self, KeyLimit, WriteBudget};
 use crate::pacing::PaceSettings;
+use crate::plan_writer::Spreading;
 use crate::row::{KeyNames, names};
 use crate::sharing::sharing;
 use crate::spread::{self, RawWriteShards, WriteShards};
@@ -562,7 +563,7 @@ impl SinkConfig {
             max_item_bytes: self.max_item_bytes,
             pace: self.pace,
             form: self.form,
-            write_shards: self.write_shards,
+            spreading: Spreading::new(self.write_shards),
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }

@@ -37,6 +37,12 @@ pub struct Spreading {
     pub made: Instant,
 }
 
+impl Default for Spreading {
+    fn default() -> Self {
+        Self::new(WriteShards::default())
+    }
+}
+
 impl Spreading {
     /// No chain is hot.
     #[must_use]

@@ -67,8 +67,8 @@ pub struct TableSettings {
     pub pace: PaceSettings,
     /// What items look like.
     pub form: ItemForm,
-    /// Over how many partition keys a chain of items is spread.
-    pub write_shards: WriteShards,
+    /// Over how many partition keys chains of items are spread.
+    pub spreading: Spreading,
 }
 
 #[async_trait]
@@ -77,7 +77,7 @@ impl OpenStore for TableSettings {
         let budget = Budget::new(self.pace, place.metrics.clone());
         // Until the sink says which topic partitions are its own.
         budget.hold(0, 1);
-        let spreading = Spreading::new(self.write_shards);
+        let spreading = self.spreading;
         let (hot, pipeline) = (spreading.clone(), place.pipeline.clone());
         budget.on_hot_key(Box::new(move |key| hot.is_hot(&pipeline, &key.pk)));
         let budget = Some(Arc::new(budget));

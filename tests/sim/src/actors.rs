@@ -169,7 +169,8 @@ pub async fn sink(
     // A name that nothing is known of is taken for a new pipeline.
     let is_registered = lock(&world.oracle).items.ledger(0).is_some();
     let is_renamed = is_registered && process.fault(Fault::Renamed);
-    let usage = Arc::new(Usage::default());
+    let write_shards = world.config().write_shards;
+    let usage = Arc::new(Usage::new(write_shards));
     let table = |table: &millpond_dynamodb_sink::client::memory::MemoryTable| {
         Arc::new(FakeTable::new(
             process.clone(),
@@ -177,7 +178,6 @@ pub async fn sink(
             usage.clone(),
         ))
     };
-    let write_shards = world.config().write_shards;
     let sink_settings = SinkSettings {
         pipeline: if is_renamed { OTHER_PIPELINE } else { PIPELINE }.to_owned(),
         max_age: world.scenario.max_age,
@@ -219,7 +219,7 @@ pub async fn sink(
             }
         },
         form: Default::default(),
-        write_shards,
+        spreading: usage.spreading.clone(),
     };
     let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {

@@ -95,6 +95,8 @@ faults! {
     Renamed "renamed",
     /// The topic loses what was not released: its retention was too short.
     Lost "lost",
+    /// A partition key of the table is found to be at its limit.
+    HotKey "hot-key",
 }
 
 /// What groups events.
@@ -275,7 +277,7 @@ impl Scenario {
             max_buffered: dice.pick("buffered", &[4_000, 16_000, 64_000]),
             max_age: Duration::from_millis(dice.pick("age", &[100, 300, 1_000, 2_500])),
             budget: dice.pick("budget", &[None, None, None, Some(8), Some(40)]),
-            key_units: dice.pick("key units", &[1_000, 1_000, 1, 2, 5]),
+            key_units: dice.pick("key units", &[1_000, 1_000, 1_000, 1, 3]),
             sharing_sources: dice
                 .chance("sources share", 300)
                 .then(|| dice.between("sources", 2, 3) as u32),
@@ -295,7 +297,7 @@ impl Scenario {
         let rate = self.rates.get(&fault).copied().unwrap_or(0);
         match fault {
             // What has an occasion at every call comes often enough.
-            Fault::Rival | Fault::Restart | Fault::Reshard => rate * 5,
+            Fault::Rival | Fault::Restart | Fault::Reshard | Fault::HotKey => rate * 5,
             Fault::Reconfigured | Fault::Renamed => rate * 8,
             _ => rate,
         }
