@@ -27,6 +27,7 @@ mod sharing;
 pub mod store;
 pub mod table;
 pub mod typed;
+mod undo;
 pub mod writer;
 
 /// The connector kind `dynamodb-sink`, for the registry.
