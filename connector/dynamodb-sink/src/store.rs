@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use millpond_connector::topic::PartitionId;
+use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::keys;
 use millpond_format::marks::Marks;
 use millpond_leases::LeaseStore;
@@ -28,6 +28,7 @@ use crate::resting::{Resting, SnapshotName};
 use crate::row::{Key, KeyNames, Row, Value, names};
 use crate::spread::WriteShards;
 use crate::table::{Registered, prepare, register, registrations};
+use crate::undo::Undo;
 use crate::writer::TableWriter;
 
 /// Makes the place of the leases of one pipeline.
@@ -340,6 +341,27 @@ impl Store for TableStore {
             .as_ref()
             .and_then(|row| row.string(names::CONFIGURATION));
         Ok(text.map(str::to_owned))
+    }
+
+    async fn undo(&self, partition: PartitionId, from: Offset) -> Result<bool, StoreError> {
+        if self.form.mapping.is_some() {
+            // Items under keys of the user's cannot be found by their place in the topic.
+            return Ok(false);
+        }
+        let undo = Undo {
+            table: &self.table,
+            pipeline: &self.place.pipeline,
+            partition,
+            from,
+        };
+        let removed = undo.run().await.map_err(DynamoError::from)?;
+        tracing::info!(
+            partition,
+            from,
+            removed,
+            "items of a plan that cannot be finished are removed"
+        );
+        Ok(true)
     }
 
     async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {

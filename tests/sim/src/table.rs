@@ -251,6 +251,17 @@ impl TableApi for FakeTable {
         self.back(outcome).await
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let began = Instant::now();
+        self.there().await?;
+        let units = self.table.delete(key).await?;
+        self.consumed(began, units);
+        let name = &self.process.name;
+        let world = &self.process.world;
+        world.note(format!("{name} deletes {}/{}", key.pk, key.sk));
+        self.back(units).await
+    }
+
     async fn tail(
         &self,
         pk: &str,
