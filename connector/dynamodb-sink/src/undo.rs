@@ -9,7 +9,7 @@ use crate::writer::TableWriter;
 
 /// Buckets of the directory of groups.
 const BUCKETS: u64 = 16;
-/// Rows asked for at once: of the directory, and of the end of a chain.
+/// Rows asked for at once: of the directory, and of the last items under a key.
 const PAGE: usize = 100;
 const LAST_ITEMS: usize = 8;
 
@@ -23,8 +23,7 @@ pub(crate) struct Undo<'a> {
 }
 
 impl Undo<'_> {
-    /// Removes them, the last of each chain first, so that what is left is a chain at any moment. Answers how many
-    /// there were. The whole directory is gone through: which groups the plan had is known to nobody.
+    /// Removes them, the last under each partition key first. Answers how many there were. The whole directory is gone through: which groups the plan had is known to nobody.
     ///
     /// # Errors
     /// [`TableError`] when no try can succeed; some may be removed.
@@ -41,8 +40,11 @@ impl Undo<'_> {
             let page = self.table.tail(&pk, before.as_deref(), PAGE).await?;
             for row in &page.rows {
                 let chain = keys::parse_directory_sk(&row.key.sk);
-                if let Some((group, _)) = chain.filter(|(_, of)| *of == self.partition) {
-                    removed += self.chain(group).await?;
+                // A row for each write shard of a chain.
+                if let Some((group, partition, write_shard)) = chain
+                    && partition == self.partition
+                {
+                    removed += self.write_shard(group, write_shard).await?;
                 }
             }
             before = page.rows.last().map(|row| row.key.sk.clone());
@@ -52,8 +54,8 @@ impl Undo<'_> {
         }
     }
 
-    async fn chain(&self, group: &str) -> Result<u64, TableError> {
-        let pk = keys::chain_pk(self.pipeline, group, self.partition);
+    async fn write_shard(&self, group: &str, write_shard: u32) -> Result<u64, TableError> {
+        let pk = keys::shard_pk(self.pipeline, group, self.partition, write_shard);
         let mut removed = 0;
         let mut before: Option<String> = None;
         loop {

@@ -191,7 +191,9 @@ fn days_of_traffic() {
     let seed = std::env::var("MILLPOND_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
-    let many = std::env::var("MILLPOND_SEEDS").ok().and_then(|many| many.parse().ok());
+    let many = std::env::var("MILLPOND_SEEDS")
+        .ok()
+        .and_then(|many| many.parse().ok());
     let seeds = seed.map_or(0..many.unwrap_or(40), |seed: u64| seed..seed + 1);
     let mut steps = 0;
     let mut used = Vec::new();
@@ -206,7 +208,12 @@ fn days_of_traffic() {
     let at = |part: usize| used[(used.len() - 1) * part / 100];
     println!(
         "{} seeds, {} steps: used in thousandths of the time (seed): least {:?}, 1st percentile {:?}, 5th {:?}, median {:?}",
-        used.len(), steps, at(0), at(1), at(5), at(50)
+        used.len(),
+        steps,
+        at(0),
+        at(1),
+        at(5),
+        at(50)
     );
 }
 
