@@ -69,11 +69,15 @@ pub enum Mutation {
     ChoiceMadeAnew,
     /// A shard's row is replaced whoever has its lease.
     ShardFenceSkipped,
+    /// An intent does not say how many write shards its plan goes round.
+    WriteShardsNotRecorded,
+    /// The directory does not list the write shards that a chain gets later.
+    ShardNotListed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::CheckpointBeforeProduce,
         Self::AppendErrorIgnored,
         Self::ChildBeforeParent,
@@ -105,6 +109,8 @@ impl Mutation {
         Self::OldConfigurationIgnored,
         Self::ChoiceMadeAnew,
         Self::ShardFenceSkipped,
+        Self::WriteShardsNotRecorded,
+        Self::ShardNotListed,
     ];
 }
 

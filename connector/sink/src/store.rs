@@ -124,6 +124,16 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Takes back what a plan of this topic partition wrote, which begins at `from` and will never be finished: after
+    /// true nothing is in the store that comes from there or behind it, but for dead letters. False, the default, where that cannot be done.
+    /// May be called again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some of it may be taken back.
+    async fn undo(&self, _partition: PartitionId, _from: Offset) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Keeps gaps for good; those that are there already change nothing. Without a place of
     /// their own they are put among the dead letters, each an entry without an event.
     ///
@@ -151,16 +161,6 @@ pub trait Store: Send + Sync {
     fn hold(&self, _held: usize, _all: usize) {}
 }
 
-/// What the bytes of a plan depend on besides its input and the configuration, in a store where that may
-/// change while the sink runs: a number that goes into the intent, so that a replay makes the same bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
-    /// The writer makes it, and [`PlanWriter::choice`] says what it is.
-    Open,
-    /// It was made when the plan was begun.
-    Made(Option<u64>),
-}
-
 /// What a plan is made of.
 pub struct PlanInput<'a> {
     /// First topic offset.
@@ -171,8 +171,8 @@ pub struct PlanInput<'a> {
     pub entries: &'a [Admitted<'a>],
     /// No plan of this pipeline came before: there is nothing in the store to continue.
     pub is_first: bool,
-    /// Whether the writer's choice is made already.
-    pub choice: Choice,
+    /// A plan that is open and made again: what [`PlanWriter::note`] said when it was begun.
+    pub note: Option<&'a str>,
     /// Decoder and packer, for entries that must be taken apart.
     pub tools: &'a mut Workbench,
 }
@@ -185,16 +185,18 @@ pub struct PlanInput<'a> {
 pub trait PlanWriter: Send + Sync {
     /// Makes the plan of `input` and keeps it, in place of one that was kept; writes nothing.
     ///
-    /// A pure function of the input, the configuration, the choice and what the store holds from before
+    /// A pure function of the input, the configuration and what the store holds from before
     /// `input.from`: after a crash the same call makes the same names and bytes (I2).
     ///
     /// # Errors
     /// [`StoreError`].
     async fn plan(&mut self, input: PlanInput<'_>) -> Result<(), StoreError>;
 
-    /// What was chosen for the plan that is kept; most stores have nothing to choose.
-    fn choice(&self) -> Option<u64> {
-        None
+    /// What of the plan that is kept follows neither from its input nor from the configuration, such as what the
+    /// store's load suggested: it is recorded in the intent, and given back to [`PlanWriter::plan`] when the
+    /// plan is made again. Short, without `/`.
+    fn note(&self) -> String {
+        String::new()
     }
 
     /// Writes the plan that is kept. Answers what cannot be written, for the dead-letter queue.

@@ -141,6 +141,8 @@ impl Bench {
             max_item_bytes: 409_600,
             pace: PaceSettings::default(),
             form: Default::default(),
+            spreading: Default::default(),
+            training: None,
         };
         let drain = CancellationToken::new();
         drain.cancel();

@@ -59,7 +59,7 @@ pub fn print() {
             .iter()
             .map(|(group, envelopes)| {
                 // An integer takes 12 bytes at most, and 3 to 8 as these are.
-                let fixed = config.fixed_bytes(group);
+                let fixed = config.fixed_bytes(group, 1);
                 fewest_units(envelopes, fixed - 18, config.max_item_bytes - fixed)
             })
             .sum();

@@ -80,7 +80,14 @@ fn planned(envelopes: &[Envelope], packing: Packing<'_>) -> (Plan, Duration) {
     };
     let mut tools = Workbench::default();
     let began = cpu_time();
-    let plan = plan_anew(&entries, &BTreeMap::new(), &config(), &mut tools, repack);
+    let plan = plan_anew(
+        &entries,
+        &BTreeMap::new(),
+        &BTreeMap::new(),
+        &config(),
+        &mut tools,
+        repack,
+    );
     (plan.expect("a plan"), cpu_time() - began)
 }
 
@@ -105,6 +112,7 @@ fn samples(envelopes: &[Envelope]) -> Vec<Vec<u8>> {
     let mut tools = Workbench::default();
     plan_anew(
         &entries,
+        &BTreeMap::new(),
         &BTreeMap::new(),
         &config(),
         &mut tools,

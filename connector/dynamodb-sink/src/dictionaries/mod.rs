@@ -12,7 +12,6 @@ use millpond_connector::metrics::Metrics;
 use millpond_format::dictionary::Dictionary;
 use millpond_format::error::DecodeError;
 use millpond_format::keys;
-use millpond_sink::store::Choice;
 use tracing::{info, warn};
 
 use crate::client::Condition;
@@ -94,12 +93,6 @@ impl Dictionaries {
         }
     }
 
-    /// The pipeline's counters.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
-    }
-
     /// Goes on with the newest dictionary in the table.
     ///
     /// # Errors
@@ -121,15 +114,10 @@ impl Dictionaries {
     /// What a plan that is begun now is made with: `None` with `dictionary: none`, else the id of the newest
     /// dictionary, 0 before there is one.
     #[must_use]
-    pub fn choice(&self, choice: Choice) -> Option<u64> {
-        match (choice, &self.auto) {
-            (Choice::Made(made), _) => made,
-            (Choice::Open, None) => None,
-            (Choice::Open, Some(auto)) => {
-                let current = auto.current.lock().unwrap_or_else(PoisonError::into_inner);
-                Some(current.as_ref().map_or(0, |current| current.id()))
-            }
-        }
+    pub fn newest(&self) -> Option<u64> {
+        let auto = self.auto.as_ref()?;
+        let current = auto.current.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(current.as_ref().map_or(0, |current| current.id()))
     }
 
     /// A dictionary that items or an intent name.
@@ -238,6 +226,25 @@ impl Dictionaries {
     }
 }
 
+/// The note of an intent whose plan is made with a dictionary, 0 for none: `d<id>`, and behind `;` what else it says.
+#[must_use]
+pub fn joined_note(id: u64, rest: &str) -> String {
+    match rest {
+        "" => format!("d{id}"),
+        rest => format!("d{id};{rest}"),
+    }
+}
+
+/// The dictionary that a note names, if it names one, and what else it says; `None` for one that says neither.
+#[must_use]
+pub fn split_note(note: &str) -> Option<(Option<u64>, &str)> {
+    let Some(named) = note.strip_prefix('d') else {
+        return Some((None, note));
+    };
+    let (id, rest) = named.split_once(';').unwrap_or((named, ""));
+    Some((Some(id.parse().ok()?), rest))
+}
+
 /// The dictionary in a row.
 fn dictionary_of(id: u64, row: &Row) -> Result<Dictionary, DecodeError> {
     let bytes = row.binary(names::DICTIONARY).map(Pieces::concat);
@@ -257,5 +264,24 @@ fn row_error(key: &Key, what: &str) -> DynamoError {
         pk: key.pk.clone(),
         sk: key.sk.clone(),
         what: what.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_says_dictionary_and_the_rest() {
+        for (id, rest) in [(0, ""), (7, ""), (99_999, "0:2,4:8")] {
+            let note = joined_note(id, rest);
+            assert_eq!(split_note(&note), Some((Some(id), rest)), "{note}");
+        }
+        for rest in ["", "0:2,4:8"] {
+            assert_eq!(split_note(rest), Some((None, rest)));
+        }
+        for malformed in ["d", "dx", "d-1;0:2", "d;"] {
+            assert_eq!(split_note(malformed), None, "{malformed}");
+        }
     }
 }

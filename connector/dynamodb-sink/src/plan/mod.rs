@@ -5,6 +5,7 @@ mod planner;
 pub mod repack;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use millpond_connector::topic::Offset;
@@ -64,13 +65,24 @@ pub struct PlannedItem {
     pub event_bytes: u64,
 }
 
+/// Rows of the directory: write shards of one chain, with its lateness bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Group of the chain.
+    pub group: String,
+    /// Its write shards.
+    pub write_shards: Range<u32>,
+    /// Bound on sort time minus earliest event time, in ms.
+    pub late_ms: i64,
+}
+
 /// A plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Items; those of one chain in order.
     pub items: Vec<PlannedItem>,
-    /// Groups whose directory row must show this lateness before their items are written.
-    pub directory: Vec<(String, i64)>,
+    /// What the directory must show before the items are written.
+    pub directory: Vec<Listing>,
     /// Events for the dead-letter queue.
     pub dead_letters: Vec<DeadLetter>,
     /// States of the chains after the plan.
@@ -127,6 +139,16 @@ pub enum PlanError {
         /// First offset of the batch.
         offset: Offset,
     },
+    /// The intent of a plan that is made again says of write shards what cannot be.
+    #[error(
+        "the intent at offset {offset} names write shards as `{note}`, which says nothing here"
+    )]
+    Note {
+        /// First offset of the plan.
+        offset: Offset,
+        /// What it says.
+        note: String,
+    },
     /// An envelope could not be cut.
     #[error("envelope of the batch at offset {offset}: {source}")]
     Trim {
@@ -154,17 +176,18 @@ pub fn groups<'a>(entries: &'a [Admitted<'a>]) -> Vec<&'a str> {
     groups
 }
 
-/// Makes the plan; a group without a state begins a new chain.
+/// Makes the plan; a group without a state begins a new chain, one without a number of write shards has one.
 ///
 /// # Errors
 /// [`PlanError`] for what does not fit the limits.
 pub fn plan(
     entries: &[Admitted<'_>],
     states: &BTreeMap<String, ChainState>,
+    write_shards: &BTreeMap<String, u32>,
     config: &PlanConfig,
     tools: &mut Workbench,
 ) -> Result<Plan, PlanError> {
-    plan_anew(entries, states, config, tools, None)
+    plan_anew(entries, states, write_shards, config, tools, None)
 }
 
 /// Makes the plan; small items are packed anew where that takes fewer write units.
@@ -174,11 +197,12 @@ pub fn plan(
 pub fn plan_anew(
     entries: &[Admitted<'_>],
     states: &BTreeMap<String, ChainState>,
+    write_shards: &BTreeMap<String, u32>,
     config: &PlanConfig,
     tools: &mut Workbench,
     repack: Option<Repack<'_>>,
 ) -> Result<Plan, PlanError> {
-    let mut planner = Planner::new(config, states, tools, repack);
+    let mut planner = Planner::new(config, states, write_shards, tools, repack);
     for entry in entries {
         match entry {
             Admitted::Envelope(envelope) => planner.envelope(envelope)?,
@@ -198,10 +222,12 @@ impl PlanConfig {
         }
     }
 
-    /// Bytes of an item of `group` besides its header section and frames, at most.
+    /// Bytes of an item of `group` besides its header section and frames, at most, where its chain goes round
+    /// so many write shards.
     #[must_use]
-    pub fn fixed_bytes(&self, group: &str) -> usize {
-        let pk = keys::chain_pk(&self.pipeline, group, self.partition);
+    pub fn fixed_bytes(&self, group: &str, write_shards: u32) -> usize {
+        let last = write_shards.saturating_sub(1);
+        let pk = keys::shard_pk(&self.pipeline, group, self.partition, last);
         let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
         ItemSize::new()
             .string(&self.keys.partition, &pk)

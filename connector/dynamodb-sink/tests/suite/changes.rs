@@ -13,7 +13,7 @@ use millpond_dynamodb_sink::config::SinkConfig;
 use millpond_dynamodb_sink::form::Ttl;
 use millpond_dynamodb_sink::form::extra::{Extra, Source};
 use millpond_dynamodb_sink::pacing::PaceSettings;
-use millpond_dynamodb_sink::row::names;
+use millpond_dynamodb_sink::row::{Row, names};
 use millpond_sink::conformance::events;
 use millpond_sink::fingerprint::module_digests;
 use tokio_util::sync::CancellationToken;
@@ -98,6 +98,36 @@ impl Setting {
     }
 
     /// Goes on with another configuration: everything is there once.
+    /// Runs, with more and more to write, until the table is as `until` wants it, then dies.
+    pub async fn dies_when(&mut self, config: SinkConfig, until: impl Fn(&[Row]) -> bool) {
+        let (topic, workload) = (self.topic.clone(), &mut self.workload);
+        let table = self.table.clone();
+        let context = ConnectorContext {
+            name: "sink".into(),
+            topic: Arc::new(topic.clone()),
+            data_dir: self.folder.path().to_owned(),
+            drain: CancellationToken::new(),
+            metrics: Arc::new(Metrics::default()),
+        };
+        let sink = Box::new(config.sink(Arc::new(table.clone()), None));
+        tokio::select! {
+            biased;
+            ended = sink.run(context) => panic!("ended: {ended:?}"),
+            () = async {
+                for tick in 0..40_000 {
+                    if until(&table.scan()) {
+                        return;
+                    }
+                    if tick % 400 == 0 {
+                        workload.send(&topic);
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                panic!("it never was");
+            } => {}
+        }
+    }
+
     pub async fn goes_on(&mut self, config: SinkConfig) {
         for _ in 0..4 {
             self.workload.send(&self.topic);

@@ -226,7 +226,7 @@ async fn an_open_plan_keeps_its_dictionary_when_there_is_a_newer_one_or_none_is_
         put(&setting.table, row.clone()).await;
         setting.dies_with_an_open_plan(auto()).await;
         let intent = setting.intent().expect("open");
-        assert!(intent.ends_with(".1"), "{intent}");
+        assert!(intent.ends_with("*d1"), "{intent}");
         // Another process stores a newer one meanwhile: it is what new plans are made with.
         put(&setting.table, with_id(&row, 2)).await;
         let to = end_of(&intent);
@@ -252,7 +252,7 @@ async fn an_open_plan_without_a_dictionary_is_finished_without_one() {
     });
     setting.dies_with_an_open_plan(config(None)).await;
     let intent = setting.intent().expect("open");
-    assert!(!intent.contains('.'), "{intent}");
+    assert!(!intent.contains('*'), "{intent}");
     put(&setting.table, row).await;
     setting.goes_on(auto()).await;
     let open = before(&setting.table, end_of(&intent));
@@ -265,7 +265,7 @@ async fn an_open_plan_without_a_dictionary_is_finished_without_one() {
     });
     setting.dies_with_an_open_plan(auto()).await;
     let intent = setting.intent().expect("open");
-    assert!(intent.ends_with(".0"), "{intent}");
+    assert!(intent.ends_with("*d0"), "{intent}");
     put(&setting.table, a_dictionary().await).await;
     setting.goes_on(auto()).await;
     let open = before(&setting.table, end_of(&intent));

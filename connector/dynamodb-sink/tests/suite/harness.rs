@@ -13,7 +13,9 @@ use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
 use millpond_dynamodb_sink::dictionaries::{Dictionaries, Training};
 use millpond_dynamodb_sink::form::ItemForm;
 use millpond_dynamodb_sink::pacing::PaceSettings;
+use millpond_dynamodb_sink::plan_writer::Spreading;
 use millpond_dynamodb_sink::row::KeyNames;
+use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
 pub use millpond_sink::conformance::storm::storms as on_virtual_time;
@@ -45,6 +47,7 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         beside: Vec::new(),
         form: ItemForm::default(),
         training: None,
+        write_shards: WriteShards::default(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -87,6 +90,7 @@ pub fn store_training(
         resting: Default::default(),
         max_item_bytes: MAX_ITEM_BYTES,
         form: ItemForm::default(),
+        spreading: Spreading::new(WriteShards::default()),
         place: Place {
             pipeline: PIPELINE.into(),
             topic: topic::NAME.into(),

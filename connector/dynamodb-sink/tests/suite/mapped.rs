@@ -25,7 +25,7 @@ use millpond_sink::conformance::events::check;
 use millpond_sink::conformance::storm::{outlasted, storms};
 use millpond_sink::contiguity::PlainRecord;
 use millpond_sink::dedup::{Admitted, Workbench};
-use millpond_sink::store::{Choice, PlanInput, PlanWriter, Store};
+use millpond_sink::store::{PlanInput, PlanWriter, Store};
 use proptest::prelude::*;
 
 use crate::crash::faults;
@@ -95,7 +95,7 @@ async fn write(table: &MemoryTable, mapping: &Arc<Mapping>, partition: u32, of: 
         to: 1,
         entries: &entries,
         is_first: true,
-        choice: Choice::Open,
+        note: None,
         tools: &mut Workbench::default(),
     };
     plans.plan(input).await.expect("a plan");

@@ -17,8 +17,8 @@ use crate::limits::{REREAD_WAIT, REREADS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
 use crate::placement::is_packer;
-use crate::reading::{Input, Reading};
-use crate::store::{Choice, PlanInput};
+use crate::reading::Input;
+use crate::store::PlanInput;
 
 /// What a plan comes to.
 pub(super) struct Decided {
@@ -41,7 +41,7 @@ impl Core {
             OnGap::Record => REREADS,
         };
         for reread in 0..rereads {
-            match self.decide(&input, OnGap::Halt, Choice::Open).await {
+            match self.decide(&input, OnGap::Halt, None).await {
                 Err(hole) if is_hole(&hole) => {
                     warn!(partition, from, to, %hole, "reads the records once more");
                     sleep(REREAD_WAIT * reread).await;
@@ -50,12 +50,10 @@ impl Core {
                 other => return other,
             }
         }
-        match (
-            self.decide(&input, OnGap::Halt, Choice::Open).await,
-            self.shared.on_gap,
-        ) {
+        let decided = self.decide(&input, OnGap::Halt, None).await;
+        match (decided, self.shared.on_gap) {
             (Err(hole), OnGap::Record) if is_hole(&hole) => {
-                self.decide(&input, OnGap::Record, Choice::Open).await
+                self.decide(&input, OnGap::Record, None).await
             }
             (other, _) => other,
         }
@@ -72,11 +70,8 @@ impl Core {
             [] => OnGap::Halt,
             _ => OnGap::Record,
         };
-        let choice = match mutation::is(Mutation::ChoiceMadeAnew) {
-            true => Choice::Open,
-            false => Choice::Made(intent.choice),
-        };
-        let decided = self.decide(input, on_gap, choice).await?;
+        let note = Some(intent.note.as_str());
+        let decided = self.decide(input, on_gap, note).await?;
         if decided.gaps == recorded {
             return Ok(decided);
         }
@@ -92,11 +87,12 @@ impl Core {
     }
 
     /// From what was read to a plan; asks the topic for origins where ordinals do not tell.
+    /// `note` is that of a plan which is made again.
     async fn decide(
         &mut self,
         input: &Input,
         on_gap: OnGap,
-        choice: Choice,
+        note: Option<&str>,
     ) -> Result<Decided, SinkError> {
         let partition = self.partition;
         let (from, to) = (input.from, input.to);
@@ -132,7 +128,7 @@ impl Core {
                 Outcome::Admitted(admission) => break admission,
                 Outcome::NeedsOrigins(question) => question,
             };
-            let reading = Reading::new(self.shared.clone(), partition, question.base_offset);
+            let reading = self.reading(question.base_offset);
             let keys = reading.stored_keys(question.last_offset + 1).await?;
             let keys = keys.iter().map(|key| key.as_deref().unwrap_or_default());
             let cutoff = question.answer(keys).ok_or_else(|| SinkError::Dedup {
@@ -166,7 +162,7 @@ impl Core {
             to,
             entries: &entries,
             is_first: self.ledger.plan == 0,
-            choice,
+            note,
             tools: &mut tools,
         };
         let planned = self.writer.plan(input).await;

@@ -283,9 +283,6 @@ impl Finding {
             }
             | Self::Gap {
                 topic_partition, ..
-            }
-            | Self::StreamGap {
-                topic_partition, ..
             } => {
                 json!({"topic_partition": topic_partition})
             }
@@ -296,6 +293,19 @@ impl Finding {
             | Self::LedgerRow { .. }
             | Self::GapRow { .. }
             | Self::DeadLetter { .. } => json!({}),
+            Self::StreamGap {
+                topic_partition,
+                gap,
+            } => json!({
+                "topic_partition": topic_partition,
+                "stream": gap.stream,
+                "shard": gap.shard,
+                "kind": gap.kind.name(),
+                "after": gap.after,
+                "before": gap.before,
+                "from_ms": gap.from_ms,
+                "to_ms": gap.to_ms,
+            }),
         };
         if let (Value::Object(all), Value::Object(more)) = (&mut value, about) {
             all.extend(more);

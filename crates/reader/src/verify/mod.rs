@@ -16,12 +16,13 @@ use std::sync::Arc;
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use millpond_format::frame::FrameDecoder;
 use millpond_format::gap::Gap;
-use millpond_format::keys;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::directory::{self, ChainRow, Pipeline};
 use crate::error::ReadError;
 use crate::event::ItemKey;
+use crate::events::ReadStats;
+use crate::gather::Gather;
 use crate::groups::DirectoryScan;
 use crate::item::codec_of;
 use crate::table::{PageRequest, Table};
@@ -481,36 +482,24 @@ impl Errand {
             },
             &mut decoder,
         );
-        let mut request = PageRequest {
+        let request = PageRequest {
             attributes: Some(walk::attributes(self.deep)),
             consistent: self.table.consistent,
-            ..PageRequest::all(keys::chain_pk(
-                &self.pipeline.name,
-                &self.group,
-                topic_partition,
-            ))
+            ..PageRequest::all(String::new())
         };
-        let mut read_units = 0.0;
-        loop {
-            let page = self.table.query(&request).await?;
-            read_units += page.read_units;
-            for item in &page.items {
-                if self.deep {
-                    let (table, pipeline) = (&self.table, &self.pipeline.name);
-                    let codec = codec_of(item);
-                    let prepared =
-                        table
-                            .dictionaries
-                            .prepare(table, pipeline, codec, walk.decoder());
-                    // Without it its frames are found to be unreadable, and it is told of at the end.
-                    let _ = prepared.await?;
-                }
-                walk.take(self.table.key_of(item), item);
+        let of = (self.pipeline.name.as_str(), &*self.group);
+        let mut gather = Gather::new(Arc::clone(&self.table), of, self.chain, request);
+        let mut stats = ReadStats::default();
+        while let Some(item) = gather.next(&mut stats).await? {
+            if self.deep {
+                let (table, pipeline) = (&self.table, &self.pipeline.name);
+                let codec = codec_of(&item);
+                let decoder = walk.decoder();
+                let prepared = table.dictionaries.prepare(table, pipeline, codec, decoder);
+                // Without it its frames are found to be unreadable, and it is told of at the end.
+                let _ = prepared.await?;
             }
-            match page.next_after {
-                Some(after) => request.after = Some(after),
-                None => break,
-            }
+            walk.take(self.table.key_of(&item), &item);
         }
         let walked = walk.finish();
         Ok(Outcome {
@@ -518,7 +507,7 @@ impl Errand {
             group: self.group,
             topic_partition,
             is_last: self.is_last,
-            read_units,
+            read_units: stats.read_units,
         })
     }
 }
