@@ -131,10 +131,7 @@ async fn with_the_checkpoint_behind_the_topic_what_is_lost_is_said() -> Result<(
         "{gaps} gaps, {found} events, {lost} lost"
     );
     let sent = 3 * COUNT;
-    ensure!(
-        found + lost == sent,
-        "{found} and {lost} lost of {sent}"
-    );
+    ensure!(found + lost == sent, "{found} and {lost} lost of {sent}");
     let events = pipeline.read_all()?;
     let distinct: std::collections::BTreeSet<_> = events.iter().collect();
     ensure!(
