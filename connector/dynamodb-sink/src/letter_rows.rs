@@ -66,7 +66,7 @@ pub fn refused_item(row: &Row, message: String, config: &PlanConfig) -> DeadLett
         time_ms: row.integer(names::FIRST_TIME).unwrap_or_default(),
         reason: "item-refused".into(),
         detail: message,
-        group: keys::parse_chain_pk(&row.key.pk).map(|(_, group, _)| group.to_owned()),
+        group: keys::parse_chain_pk(&row.key.pk).map(|chain| chain.group.to_owned()),
         record_key: origin,
         payload: Payload::Raw(bytes.into()),
     }

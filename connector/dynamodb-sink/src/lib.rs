@@ -24,6 +24,7 @@ pub mod plan_writer;
 pub mod resting;
 pub mod row;
 mod sharing;
+pub mod spread;
 pub mod store;
 pub mod table;
 pub mod typed;

@@ -259,8 +259,8 @@ impl Core {
         let (from, to) = (input.from, input.to);
         let decided = match replay.then_some(self.ledger.intent.as_ref()).flatten() {
             Some(intent) => {
-                let recorded = intent.gaps.clone();
-                self.decide_again(&input, &recorded).await?
+                let intent = intent.clone();
+                self.decide_again(&input, &intent).await?
             }
             None => self.decide_after_rereads(input).await?,
         };
@@ -269,6 +269,10 @@ impl Core {
             let done = self.done.as_ref();
             let gaps = decided.gaps.clone();
             let step = self.ledger.begin(done, to, fingerprint, gaps);
+            let step = match mutation::is(Mutation::WriteShardsNotRecorded) {
+                true => step,
+                false => step.noted(self.writer.note()),
+            };
             let commits = self.done.is_some();
             self.step(step).await?;
             if commits {

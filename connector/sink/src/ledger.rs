@@ -21,6 +21,8 @@ pub struct Intent {
     pub to: Offset,
     /// Fingerprint of the configuration that decides the bytes; without `/`.
     pub fingerprint: String,
+    /// What the store's writer said of the plan, to make it again; without `/`.
+    pub note: String,
     /// What is lost and was passed over: a replay passes over the same.
     pub gaps: Vec<Gap>,
 }
@@ -374,6 +376,7 @@ impl LedgerRow {
             from: step.row.committed,
             to,
             fingerprint: fingerprint.to_owned(),
+            note: String::new(),
             gaps,
         });
         step
@@ -437,6 +440,15 @@ impl Log {
 }
 
 impl Step {
+    /// The same, with what the store's writer said of the plan that is begun.
+    #[must_use]
+    pub fn noted(mut self, note: String) -> Self {
+        if let Some(intent) = &mut self.row.intent {
+            intent.note = note;
+        }
+        self
+    }
+
     /// Judges a failed condition by the row that is there now.
     ///
     /// An earlier try of the same step may have taken effect with its answer lost: then the row
@@ -483,10 +495,14 @@ impl Intent {
         self.gaps.iter().filter_map(hole).collect()
     }
 
-    /// `<from>/<to>/<fingerprint>`, and with gaps `/` and their text.
+    /// `<from>/<to>/<fingerprint>`, with a note `*` and its text, with gaps `/` and theirs.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}/{}/{}", self.from, self.to, self.fingerprint);
+        if !self.note.is_empty() {
+            text.push('*');
+            text.push_str(&self.note);
+        }
         if !self.gaps.is_empty() {
             text.push('/');
             text.push_str(&list_text(&self.gaps));
@@ -503,10 +519,12 @@ impl Intent {
             None => (rest, Vec::new()),
             Some((fingerprint, gaps)) => (fingerprint, parse_list(gaps)?),
         };
+        let (fingerprint, note) = fingerprint.split_once('*').unwrap_or((fingerprint, ""));
         Some(Self {
             from: from.parse().ok()?,
             to: to.parse().ok()?,
             fingerprint: fingerprint.to_owned(),
+            note: note.to_owned(),
             gaps,
         })
     }

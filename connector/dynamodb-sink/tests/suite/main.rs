@@ -18,6 +18,7 @@ mod mapped_wire;
 mod plan;
 mod resting;
 mod rules;
+mod shards;
 mod sharing;
 mod start;
 mod wire;
