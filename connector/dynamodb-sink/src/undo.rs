@@ -2,13 +2,11 @@
 
 use futures_util::future::try_join_all;
 use millpond_connector::topic::{Offset, PartitionId};
-use millpond_format::keys::{self, SortKey};
+use millpond_format::keys::{self, DIRECTORY_BUCKETS, SortKey};
 
 use crate::client::TableError;
 use crate::writer::TableWriter;
 
-/// Buckets of the directory of groups.
-const BUCKETS: u64 = 16;
 /// Rows asked for at once: of the directory, and of the end of a chain.
 const PAGE: usize = 100;
 const LAST_ITEMS: usize = 8;
@@ -23,13 +21,13 @@ pub(crate) struct Undo<'a> {
 }
 
 impl Undo<'_> {
-    /// Removes them, the last of each chain first, so that what is left is a chain at any moment. Answers how many
-    /// there were. The whole directory is gone through: which groups the plan had is known to nobody.
+    /// Removes them, the last under each partition key first, so that what is not removed yet is found again. Answers
+    /// how many there were. The whole directory is gone through: which groups the plan had is known to nobody.
     ///
     /// # Errors
     /// [`TableError`] when no try can succeed; some may be removed.
     pub(crate) async fn run(&self) -> Result<u64, TableError> {
-        let buckets = (0..BUCKETS).map(|bucket| self.bucket(bucket));
+        let buckets = (0..DIRECTORY_BUCKETS).map(|bucket| self.bucket(bucket));
         Ok(try_join_all(buckets).await?.into_iter().sum())
     }
 
@@ -41,8 +39,8 @@ impl Undo<'_> {
             let page = self.table.tail(&pk, before.as_deref(), PAGE).await?;
             for row in &page.rows {
                 let chain = keys::parse_directory_sk(&row.key.sk);
-                if let Some((group, _)) = chain.filter(|(_, of)| *of == self.partition) {
-                    removed += self.chain(group).await?;
+                if let Some((group, _, shard)) = chain.filter(|(_, of, _)| *of == self.partition) {
+                    removed += self.write_shard(group, shard).await?;
                 }
             }
             before = page.rows.last().map(|row| row.key.sk.clone());
@@ -52,8 +50,8 @@ impl Undo<'_> {
         }
     }
 
-    async fn chain(&self, group: &str) -> Result<u64, TableError> {
-        let pk = keys::chain_pk(self.pipeline, group, self.partition);
+    async fn write_shard(&self, group: &str, shard: u32) -> Result<u64, TableError> {
+        let pk = keys::shard_pk(self.pipeline, group, self.partition, shard);
         let mut removed = 0;
         let mut before: Option<String> = None;
         loop {
