@@ -113,7 +113,8 @@ impl TablePlans {
         group: String,
         from: Offset,
     ) -> Result<(String, ChainState), DynamoError> {
-        let pk = keys::chain_pk(&self.config.pipeline, &group, self.config.partition);
+        let pk = self.config.chain_pk(&group);
+        let header = self.config.name(names::HEADER);
         let table = &self.table;
         let mut state = ChainState::default();
         let directory = table.get(&self.directory_key(&group)).await?;
@@ -127,8 +128,8 @@ impl TablePlans {
         // Items at or beyond `from` belong to the plan that is written again.
         let mut limit = 1;
         loop {
-            let page = table.tail(&pk, before.as_deref(), limit).await?;
-            if let Some((totals, sort_time_ms)) = last_before(&page.rows, from) {
+            let page = table.tail(&pk, before.as_deref(), limit, header).await?;
+            if let Some((totals, sort_time_ms)) = last_before(&page.rows, from, header) {
                 state.totals = totals;
                 state.sort_time_ms = sort_time_ms;
                 break;

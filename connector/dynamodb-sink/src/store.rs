@@ -224,7 +224,7 @@ impl Store for TableStore {
         let of = Registered {
             pipeline: &self.place.pipeline,
             registration,
-            is_mapped: self.form.mapping.is_some(),
+            form: &self.form,
         };
         let found = register(table, ledger.as_ref(), of);
         Ok(found.await?)

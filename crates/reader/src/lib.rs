@@ -30,6 +30,7 @@ pub mod fuzzing;
 mod groups;
 mod inspect;
 mod item;
+mod layout;
 mod pace;
 mod parts;
 mod reader;

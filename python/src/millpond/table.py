@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from .errors import (
 
 Time = Union[int, datetime, None]
 _Item = Mapping[str, Any]
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 class Client(Protocol):
@@ -83,6 +84,8 @@ class Table:
         self.pipeline, row = self._find_pipeline(pipeline)
         self._topic = _text(row, "topic")
         self._ledger = _text(row, "ledger") or name
+        self._prefix = _text(row, "prefix") or ""
+        self._names = _item_names(row)
 
     def groups(self) -> Iterator[str]:
         """Names of the groups, each once."""
@@ -211,7 +214,7 @@ class Table:
             keys.time_text(from_ms) if from_ms > 0 else None,
             keys.time_text(end) if end <= keys.MAX_TIME_MS else None,
         )
-        pk = keys.chain_pk(self.pipeline, group, chain.partition)
+        pk = self._prefix + keys.chain_pk(self.pipeline, group, chain.partition)
         consistent, after = self.consistent, None
         while True:
             reading = _Reading(self, group, chain.partition, from_ms, to_ms)
@@ -220,7 +223,7 @@ class Table:
                 for item in self._query(self.name, pk, consistent=consistent, bounds=bounds, after=after):
                     if not reading.is_open:
                         after = last
-                    yield from reading.item(item)
+                    yield from reading.item(self._renamed(item))
                     last = item[self._sk]["S"]
                 reading.end()
                 return
@@ -232,6 +235,16 @@ class Table:
                     raise broken.damage from None
                 # Seen too early by an eventually consistent read: again from before the event.
                 consistent = True
+
+    def _renamed(self, item: _Item) -> _Item:
+        """The item with the names of the page; what has one of them without being meant is left out."""
+        if not self._names:
+            return item
+        rest = {name: value for name, value in item.items() if name not in self._names}
+        theirs = {name: item[stored] for name, stored in self._names.items() if stored in item}
+        for stored in self._names.values():
+            rest.pop(stored, None)
+        return rest | theirs
 
     def _damaged(self, item: _Item, problem: str, cause: Exception | None = None) -> NoReturn:
         raise self._damage(item, problem) from cause
@@ -417,6 +430,14 @@ def _default_client() -> Client:
 def _text(item: _Item, name: str) -> str | None:
     value = item.get(name, {}).get("S")
     return value if isinstance(value, str) else None
+
+
+def _item_names(row: _Item) -> dict[str, str]:
+    """What items call their attributes, by the names of the page."""
+    names = json.loads(_text(row, "names") or "{}")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise Corrupt("`names` of the registration")
+    return names
 
 
 def _number(item: _Item, name: str) -> int | None:

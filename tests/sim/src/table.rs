@@ -234,9 +234,10 @@ impl TableApi for FakeTable {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         self.there().await?;
-        let answer = self.table.tail(pk, before, limit).await?;
+        let answer = self.table.tail(pk, before, limit, attribute).await?;
         self.back(answer).await
     }
 }

@@ -236,7 +236,13 @@ impl TableApi for CappedTable {
         }
     }
 
-    async fn tail(&self, _: &str, _: Option<&str>, _: usize) -> Result<TailPage, ApiFailure> {
+    async fn tail(
+        &self,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+        _: &str,
+    ) -> Result<TailPage, ApiFailure> {
         Ok(TailPage::default())
     }
 }

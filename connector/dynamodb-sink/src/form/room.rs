@@ -28,7 +28,11 @@ pub fn besides(pipeline: &str, keys: &KeyNames, form: &ItemForm) -> usize {
         partition: u32::MAX,
         keys: keys.clone(),
         max_item_bytes: 0,
-        form: ItemForm::default(),
+        form: ItemForm {
+            names: form.names.clone(),
+            key_prefix: form.key_prefix.clone(),
+            ..ItemForm::default()
+        },
     };
     sizes.fixed_bytes("") + HEADER_GROWTH_BYTES + form.most_bytes()
 }

@@ -178,19 +178,30 @@ impl PlanConfig {
         }
     }
 
+    /// Partition key of the items of a group.
+    pub(crate) fn chain_pk(&self, group: &str) -> String {
+        let pk = keys::chain_pk(&self.pipeline, group, self.partition);
+        format!("{}{pk}", self.form.key_prefix)
+    }
+
+    /// What items call the attribute that the layout calls `name`.
+    pub(crate) fn name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.form.names.of(name)
+    }
+
     /// Bytes of an item of `group` besides its header section and frames, at most.
     pub(crate) fn fixed_bytes(&self, group: &str) -> usize {
-        let pk = keys::chain_pk(&self.pipeline, group, self.partition);
+        let pk = self.chain_pk(group);
         let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
         ItemSize::new()
             .string(&self.keys.partition, &pk)
             .binary(&self.keys.sort, SORT_KEY_BYTES)
-            .binary(names::HEADER, 0)
-            .binary(names::FRAMES, 0)
+            .binary(self.name(names::HEADER), 0)
+            .binary(self.name(names::FRAMES), 0)
             .bytes()
             + numbers
                 .iter()
-                .map(|name| name.len() + MAX_INTEGER_BYTES)
+                .map(|name| self.name(name).len() + MAX_INTEGER_BYTES)
                 .sum::<usize>()
             + self.form.bytes(group)
     }
