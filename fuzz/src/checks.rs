@@ -163,16 +163,13 @@ pub fn origin(bytes: &[u8]) {
     if let Some(key) = SortKey::parse(text) {
         assert_eq!(key.to_text(), text, "a sort key has one text");
     }
-    if let Some((pipeline, group, partition)) = keys::parse_chain_pk(text) {
-        let again = keys::chain_pk(pipeline, group, partition);
-        assert_eq!(
-            keys::parse_chain_pk(&again),
-            Some((pipeline, group, partition))
-        );
+    if let Some(key) = keys::parse_chain_pk(text) {
+        let again = keys::shard_pk(key.pipeline, key.group, key.partition, key.write_shard);
+        assert_eq!(again, text, "a key of items has one text");
     }
-    if let Some((group, partition)) = keys::parse_directory_sk(text) {
-        let again = keys::directory_sk(group, partition);
-        assert_eq!(keys::parse_directory_sk(&again), Some((group, partition)));
+    if let Some((group, partition, shard)) = keys::parse_directory_sk(text) {
+        let again = keys::directory_sk(group, partition, shard);
+        assert_eq!(again, text, "a key of the directory has one text");
     }
     if let Some(time_ms) = keys::parse_time(text) {
         assert_eq!(keys::parse_time(&keys::time_text(time_ms)), Some(time_ms));

@@ -81,12 +81,19 @@ class Chain:
         self.group = group
         self.partition = partition
         self.pk = keys.chain_pk("p", group, partition)
+        self.write_shards = 1
         self.sort_time = self.late = self.ordinal = self.items = 0
         self.offset = 100
 
     def directory(self) -> None:
-        sk = f"{self.group}#{self.partition}"
-        self.memory.put(keys.directory_pk("p", self.group), sk, late={"N": str(self.late)})
+        for shard in range(self.write_shards):
+            sk = f"{self.group}#{self.partition}" + (f".{shard}" if shard else "")
+            self.memory.put(keys.directory_pk("p", self.group), sk, late={"N": str(self.late)})
+
+    def shard_pk(self, number: int) -> str:
+        """Of the item that is the so many-th, from 0."""
+        shard = number % self.write_shards
+        return self.pk + (f".{shard}" if shard else "")
 
     def frame(self, events: list[Timed], counted: int) -> tuple[bytes, bytes]:
         """Index entry without the first time's difference resolved (there is one frame before none), and bytes."""
@@ -121,7 +128,8 @@ class Chain:
         self.sort_time = max(self.sort_time, last)
         self.late = max(self.late, self.sort_time - first)
         sk = f"{keys.time_text(self.sort_time)}/{self.offset:019}/{index:05}"
-        self.memory.put(self.pk, sk, h={"B": section}, d={"B": packed}, n={"N": str(count)}, t0={"N": str(first)})
+        pk = self.shard_pk(self.items - 1)
+        self.memory.put(pk, sk, h={"B": section}, d={"B": packed}, n={"N": str(count)}, t0={"N": str(first)})
         if index == 0 or count:
             self.offset += 1
         return sk
@@ -142,7 +150,8 @@ class Chain:
         self.sort_time = max(self.sort_time, time_ms)
         sk = f"{keys.time_text(self.sort_time)}/{self.offset:019}/00000"
         origin = f"mp1/stream/shard/9/0/{time_ms}/7.{self.ordinal}/{self.group}"
-        self.memory.put(self.pk, sk, v={"B": value}, o={"S": origin}, t0={"N": str(time_ms)})
+        pk = self.shard_pk(self.ordinal)
+        self.memory.put(pk, sk, v={"B": value}, o={"S": origin}, t0={"N": str(time_ms)})
         self.ordinal += 1
         self.offset += 1
 
@@ -173,6 +182,33 @@ class TableTest(unittest.TestCase):
         self.assertEqual(sorted(self.table().groups()), ["g", "g#0"])
         with self.assertRaises(millpond.NoSuchGroup):
             self.values("h")
+
+    def test_write_shards_are_one_chain(self) -> None:
+        chain = Chain(self.memory, "g", 2)
+        expected = []
+        for number in range(18):
+            chain.write_shards = (1, 2, 5)[number // 6]
+            value = b"%d" % number
+            if number % 6 == 4:
+                value *= 1_000
+                chain.parts(1_000 + number, value, 700)
+            elif number % 6 == 5:
+                chain.plain(1_000 + number, value)
+            else:
+                chain.put([(1_000 + number, value)])
+            expected.append(value)
+        chain.directory()
+        self.assertIn("p/g#2.4", {pk for pk, _ in self.memory.items})
+        # A group whose name looks like one of them.
+        other = Chain(self.memory, "g#2.1")
+        other.put([(1_000, b"other")])
+        other.directory()
+        self.assertEqual(self.values(), expected)
+        self.assertEqual(self.values(start=1_003, end=1_009), expected[3:9])
+        self.assertEqual(self.values("g#2.1"), [b"other"])
+        self.assertEqual(sorted(self.table().groups()), ["g", "g#2.1"])
+        for bad in ("g#2.0", "g#2.01", "g#2.1024", "g#2.1.1", "g"):
+            self.assertIsNone(keys.parse_directory_sk(bad), bad)
 
     def test_a_slice_queries_its_items_only(self) -> None:
         chain = Chain(self.memory, "g")

@@ -40,7 +40,8 @@ pub struct ExpectedEvent {
 /// What a table holds.
 #[derive(Debug, Default)]
 pub struct Checked {
-    /// Events by partition key of the table, in stored order.
+    /// Events by chain, named by the partition key of its write shard 0, in the order of the sort keys of all its
+    /// write shards.
     pub chains: BTreeMap<String, Vec<FoundEvent>>,
     /// What is wrong, in words.
     pub problems: Vec<String>,
@@ -83,34 +84,68 @@ pub fn as_on_the_page(items: &[Item], pipeline: &str) -> Vec<Item> {
 /// Reads every item of a pipeline.
 #[must_use]
 pub fn check(items: &[Item], pipeline: &str) -> Checked {
-    let mut sorted: Vec<(&str, &str, &Item)> = Vec::new();
+    let mut sorted: Vec<(&str, &str, &str, &Item)> = Vec::new();
     let prefix = format!("{pipeline}/");
     for item in items {
         let (Some(pk), Some(sk)) = (text(item, "pk"), text(item, "sk")) else {
             continue;
         };
         if pk.starts_with(&prefix) {
-            sorted.push((pk, sk, item));
+            sorted.push((chain_of(pk), sk, pk, item));
         }
     }
-    sorted.sort_by_key(|(pk, sk, _)| (*pk, *sk));
+    sorted.sort_by_key(|(chain, sk, pk, _)| (*chain, *sk, *pk));
     let mut checked = Checked::default();
+    let listed = listed(items, pipeline);
     let mut totals = [0u64; 4];
-    let mut last_pk = "";
+    let mut last_chain = "";
+    let mut last_sk = "";
     let mut parts: Vec<u8> = Vec::new();
-    for (pk, sk, item) in sorted {
-        if pk != last_pk {
-            (last_pk, totals) = (pk, [0; 4]);
+    for (name, sk, pk, item) in sorted {
+        if name != last_chain {
+            (last_chain, last_sk, totals) = (name, "", [0; 4]);
             parts.clear();
         }
-        let chain = checked.chains.entry(pk.to_owned()).or_default();
-        let read = read_item(pk, sk, item, &mut totals, &mut parts, chain);
+        if sk == last_sk {
+            checked
+                .problems
+                .push(format!("{pk} {sk}: is there under two keys"));
+        }
+        last_sk = sk;
+        if !listed.contains(pk) {
+            checked
+                .problems
+                .push(format!("{pk} {sk}: the directory does not list it"));
+        }
+        let chain = checked.chains.entry(name.to_owned()).or_default();
+        let read = read_item(name, sk, item, &mut totals, &mut parts, chain);
         if let Err(problem) = read {
             checked.problems.push(format!("{pk} {sk}: {problem}"));
         }
     }
     checked.check_ordinals();
     checked
+}
+
+/// The partition key without the write shard.
+fn chain_of(pk: &str) -> &str {
+    let Some(mark) = pk.rfind('#') else {
+        return pk;
+    };
+    match pk[mark..].find('.') {
+        Some(point) => &pk[..mark + point],
+        None => pk,
+    }
+}
+
+/// Partition keys that the directory lists.
+fn listed(items: &[Item], pipeline: &str) -> BTreeSet<String> {
+    let prefix = format!("millpond:groups/{pipeline}/");
+    let rows = items
+        .iter()
+        .filter(|row| text(row, "pk").is_some_and(|pk| pk.starts_with(&prefix)));
+    rows.filter_map(|row| Some(format!("{pipeline}/{}", text(row, "sk")?)))
+        .collect()
 }
 
 impl Checked {

@@ -162,6 +162,24 @@ impl StandIns {
     }
 }
 
+/// A client of another Kinesis than the stand-in's, with the same credentials.
+///
+/// # Errors
+/// When the configuration cannot be loaded.
+pub async fn kinesis_at(
+    endpoint: &str,
+    environment: &[(String, String)],
+) -> Result<aws_sdk_kinesis::Client> {
+    let settings = AwsSettings {
+        region: Some(value(environment, "AWS_REGION").to_owned()),
+        endpoint: Some(endpoint.to_owned()),
+        profile: None,
+    };
+    Ok(aws_sdk_kinesis::Client::new(
+        &load(&settings, environment).await?,
+    ))
+}
+
 fn value<'a>(environment: &'a [(String, String)], name: &str) -> &'a str {
     environment
         .iter()

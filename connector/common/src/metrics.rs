@@ -213,6 +213,8 @@ counted! {
         write_budget_milli: Gauge,
         /// Times that a partition key was found to be held back by its own limit.
         hot_keys: Counter,
+        /// Times that a chain of items was given more write shards.
+        chains_spread: Counter,
         /// Events put into the dead-letter queue.
         dead_letters: Counter,
         /// Events dropped because they were delivered before.

@@ -67,11 +67,15 @@ pub enum Mutation {
     OldConfigurationIgnored,
     /// A shard's row is replaced whoever has its lease.
     ShardFenceSkipped,
+    /// An intent does not say how many write shards its plan goes round.
+    WriteShardsNotRecorded,
+    /// The directory does not list the write shards that a chain gets later.
+    ShardNotListed,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 32] = [
         Self::CheckpointBeforeProduce,
         Self::AppendErrorIgnored,
         Self::ChildBeforeParent,
@@ -102,6 +106,8 @@ impl Mutation {
         Self::RemovedNotCounted,
         Self::OldConfigurationIgnored,
         Self::ShardFenceSkipped,
+        Self::WriteShardsNotRecorded,
+        Self::ShardNotListed,
     ];
 }
 

@@ -17,6 +17,10 @@ pub struct ChainState {
     pub sort_time_ms: i64,
     /// Lateness bound in the directory; `None` while the chain is not listed.
     pub late_ms: Option<i64>,
+    /// Write shards that the directory lists: all below this one.
+    pub listed: u32,
+    /// Write shards that its last plan went round; 0 when none is known.
+    pub write_shards: u32,
 }
 
 impl ChainState {
@@ -38,7 +42,7 @@ impl ChainState {
 /// `None`: none of them does, look further. Rows that Millpond did not write are passed over. The header section is in
 /// their attribute `header`.
 #[must_use]
-pub fn last_before(rows: &[Row], from: u64, header: &str) -> Option<(ChainTotals, i64)> {
+pub fn last_before(rows: &[Row], from: u64, header: &str) -> Option<(SortKey, ChainTotals)> {
     rows.iter().find_map(|row| {
         let key = SortKey::parse(&row.key.sk)?;
         if key.base_offset >= from {
@@ -51,7 +55,7 @@ pub fn last_before(rows: &[Row], from: u64, header: &str) -> Option<(ChainTotals
                 Place::Chain(totals) => totals,
                 Place::Batch { .. } => ChainTotals::default(),
             });
-        Some((totals.unwrap_or_default(), key.sort_time_ms))
+        Some((key, totals.unwrap_or_default()))
     })
 }
 

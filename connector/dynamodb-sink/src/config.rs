@@ -34,8 +34,10 @@ use crate::form::{ItemForm, RawForm, form, room};
 use crate::mapping::settings::PlainSettings;
 use crate::pace_settings::{self, KeyLimit, WriteBudget};
 use crate::pacing::PaceSettings;
+use crate::plan_writer::Spreading;
 use crate::row::{KeyNames, names};
 use crate::sharing::sharing;
+use crate::spread::{self, RawWriteShards, WriteShards};
 use crate::store::{self, LeasesOf, TableSettings, Tables};
 
 /// Longest attribute name of a key (DynamoDB developer guide, "Quotas": 255 for key attributes,
@@ -78,6 +80,9 @@ struct RawDynamodb {
     /// Write units a second of one partition key, 1 to 1000000000, or `none`. Default: 1000, which is
     /// DynamoDB's own limit.
     max_write_units_per_key: Option<KeyLimit>,
+    /// Over how many partition keys of the table a group is spread, within a topic partition: 1 to 64, or `auto`: one,
+    /// and twice as many whenever the limit of a key holds it back. Default: `auto`.
+    write_shards: Option<RawWriteShards>,
     /// Of how much time a budget that is set or provisioned may be spent later when it was not used, at most twice
     /// the budget at a time: 0s to 5m. Default: 0s.
     burst_credit: Option<HumanDuration>,
@@ -196,6 +201,8 @@ pub struct SinkConfig {
     pub beside: Vec<String>,
     /// What items look like.
     pub form: ItemForm,
+    /// Over how many partition keys a group is spread.
+    pub write_shards: WriteShards,
     /// Topic partitions to consume.
     pub partitions: PartitionChoice,
     /// Transform chain.
@@ -276,6 +283,17 @@ fn validate(
         raw.max_write_units_per_key,
         raw.burst_credit,
     );
+    let write_shards = spread::write_shards(section, problems, raw.write_shards);
+    if raw.write_shards.is_some() && raw.plain.is_some() {
+        problems.push(
+            section
+                .problem(
+                    "write-shards",
+                    "spreads groups, and `plain` makes keys of its own",
+                )
+                .help("leave it out: give the template of `plain.partition-key` more values"),
+        );
+    }
     let capacity = match raw.billing {
         Some(Billing::Provisioned(units)) => {
             let range = 1..=1_000_000_000;
@@ -353,7 +371,7 @@ fn validate(
     };
     let form = form(document, section, problems, raw_form, &keys);
     if let (Some(limit), Some(form)) = (max_item_bytes, &form) {
-        let besides = room::besides(&pipeline, &keys, form);
+        let besides = room::besides(&pipeline, &keys, form, write_shards.unwrap_or_default());
         room::check(document, section, problems, limit, besides);
     }
     if problems.errors() > before {
@@ -374,6 +392,7 @@ fn validate(
         on_gap: raw.on_gap.unwrap_or_default(),
         beside,
         form: form?,
+        write_shards: write_shards?,
         partitions: document.meta.consumer.partitions.clone(),
         transforms: document.transforms.clone(),
         digests: Vec::new(),
@@ -520,7 +539,12 @@ impl SinkConfig {
     /// The sink on these tables.
     #[must_use]
     pub fn sink_on(self, tables: Tables) -> StoreSink {
-        let fingerprint = store::settings(&self.keys, self.max_item_bytes, &self.form);
+        let fingerprint = store::settings(
+            &self.keys,
+            self.max_item_bytes,
+            &self.form,
+            self.write_shards,
+        );
         let shared = SinkSettings {
             pipeline: self.pipeline,
             max_age: self.max_age,
@@ -548,6 +572,7 @@ impl SinkConfig {
             max_item_bytes: self.max_item_bytes,
             pace: self.pace,
             form: self.form,
+            spreading: Spreading::new(self.write_shards),
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }

@@ -74,7 +74,7 @@ pub fn refused_item(row: &Row, message: String, config: &PlanConfig) -> DeadLett
             .unwrap_or_default(),
         reason: "item-refused".into(),
         detail: message,
-        group: keys::parse_chain_pk(pk).map(|(_, group, _)| group.to_owned()),
+        group: keys::parse_chain_pk(pk).map(|chain| chain.group.to_owned()),
         record_key: origin,
         payload: Payload::Raw(bytes.into()),
     }

@@ -24,9 +24,11 @@ pub mod plan_writer;
 pub mod resting;
 pub mod row;
 mod sharing;
+pub mod spread;
 pub mod store;
 pub mod table;
 pub mod typed;
+mod undo;
 pub mod writer;
 
 /// The connector kind `dynamodb-sink`, for the registry.

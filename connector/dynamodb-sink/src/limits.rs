@@ -41,6 +41,13 @@ pub const MAX_TAIL_ITEMS: usize = 200_000;
 /// one makes every slice read so many milliseconds of items more. An item of the default `max-age` fits it.
 pub const MIN_LATE_MS: i64 = 1 << 13;
 
+/// Most write shards of a chain: 64,000 units a second, more than the quota of a table (DynamoDB developer guide,
+/// "Quotas": 40,000, read 2026-11-26). A reader asks each of them.
+pub const MAX_WRITE_SHARDS: u32 = 64;
+
+/// Bytes that an intent has for the numbers of write shards of its groups.
+pub const MAX_NOTE_BYTES: usize = 8 << 10;
+
 /// Dead-letter bytes in one row of a dead-letter table; a longer entry takes several rows.
 pub const DEAD_LETTER_ROW_BYTES: usize = 350_000;
 

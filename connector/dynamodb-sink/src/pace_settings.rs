@@ -25,7 +25,7 @@ pub(crate) struct WriteBudget(BudgetSource);
 pub(crate) struct KeyLimit(Option<u64>);
 
 /// A number, or one word in place of it.
-struct OrWord(&'static str);
+pub(crate) struct OrWord(pub(crate) &'static str);
 
 impl Visitor<'_> for OrWord {
     type Value = Option<u64>;

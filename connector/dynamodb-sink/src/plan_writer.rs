@@ -1,31 +1,85 @@
 //! Plans of one topic partition, made and written: chains of items, their directory, their rows.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
+use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
+use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Offset;
-use millpond_format::keys;
+use millpond_format::header::ChainTotals;
+use millpond_format::keys::{self, SortKey};
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::store::{PlanInput, PlanWriter, StoreError};
-use tracing::error;
+use tokio::time::Instant;
+use tracing::{error, info};
 
 use crate::chain::{ChainState, Chains, last_before};
 use crate::client::Condition;
 use crate::error::DynamoError;
 use crate::letter_rows::refused_item;
-use crate::limits::{MAX_CHAINS, MAX_IN_FLIGHT_LOOKUPS, MAX_TAIL_ITEMS};
-use crate::plan::{Plan, PlanConfig, PlannedItem, groups, plan};
+use crate::limits::{MAX_CHAINS, MAX_IN_FLIGHT_LOOKUPS, MAX_TAIL_ITEMS, MAX_WRITE_SHARDS};
+use crate::plan::{Listing, Plan, PlanConfig, PlanError, PlannedItem, groups, plan};
 use crate::row::{Key, Row, Value, names};
+use crate::spread::{Spread, WriteShards, note, parse_note};
 use crate::writer::TableWriter;
+
+/// Over how many partition keys chains are spread, in all topic partitions of a sink.
+#[derive(Debug, Clone)]
+pub struct Spreading {
+    /// The setting.
+    pub write_shards: WriteShards,
+    /// Chains that need more of them.
+    pub hot: Arc<Mutex<Spread>>,
+    /// Since when time is counted.
+    pub made: Instant,
+}
+
+impl Default for Spreading {
+    fn default() -> Self {
+        Self::new(WriteShards::default())
+    }
+}
+
+impl Spreading {
+    /// No chain is hot.
+    #[must_use]
+    pub fn new(write_shards: WriteShards) -> Self {
+        Self {
+            write_shards,
+            hot: Arc::default(),
+            made: Instant::now(),
+        }
+    }
+
+    /// A partition key of the table is at its limit; `prefix` is what those of items begin with.
+    pub fn is_hot(&self, prefix: &str, pipeline: &str, pk: &str) {
+        let chain = pk.strip_prefix(prefix).and_then(keys::parse_chain_pk);
+        let chain = chain.filter(|chain| chain.pipeline == pipeline);
+        if let (Some(chain), WriteShards::Auto) = (chain, self.write_shards) {
+            let now = self.made.elapsed();
+            self.with(|hot| hot.hot(chain.partition, chain.group, now));
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Spread) -> T) -> T {
+        act(&mut self.hot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
 
 /// Writes the plans of one topic partition.
 pub struct TablePlans {
     table: TableWriter,
     config: PlanConfig,
+    spreading: Spreading,
+    metrics: Arc<Metrics>,
     chains: Chains,
     plan: Plan,
+    /// Of the plan: what it says of write shards, and the groups that it gives more.
+    note: String,
+    grown: Vec<(String, u32)>,
 }
 
 #[async_trait]
@@ -35,9 +89,14 @@ impl PlanWriter for TablePlans {
         Ok(())
     }
 
+    fn note(&self) -> String {
+        self.note.clone()
+    }
+
     async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
         let plan = std::mem::take(&mut self.plan);
-        self.raise_bounds(&plan.directory).await?;
+        self.grown();
+        self.list(&plan.directory).await?;
         let mut letters = plan.dead_letters;
         letters.extend(self.write_items(&plan.items).await?);
         for (group, state) in plan.chains {
@@ -51,24 +110,83 @@ impl PlanWriter for TablePlans {
 impl TablePlans {
     /// A writer for the topic partition of `config`.
     #[must_use]
-    pub fn new(table: TableWriter, config: PlanConfig) -> Self {
+    pub fn new(
+        table: TableWriter,
+        config: PlanConfig,
+        spreading: Spreading,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
             table,
             config,
+            spreading,
+            metrics,
             chains: Chains::default(),
             plan: Plan::default(),
+            note: String::new(),
+            grown: Vec::new(),
         }
     }
 
-    async fn planned(&self, input: PlanInput<'_>) -> Result<Plan, DynamoError> {
+    async fn planned(&mut self, input: PlanInput<'_>) -> Result<Plan, DynamoError> {
         let wanted: Vec<String> = groups(input.entries)
             .into_iter()
             .map(str::to_owned)
             .collect();
         let states = self
-            .chain_states(wanted, input.from, input.is_first)
+            .chain_states(wanted.clone(), input.from, input.is_first)
             .await?;
-        Ok(plan(input.entries, &states, &self.config, input.tools)?)
+        let numbers = self.numbers(&wanted, &states, &input)?;
+        let numbers = wanted.into_iter().zip(numbers).collect();
+        let PlanInput { entries, tools, .. } = input;
+        Ok(plan(entries, &states, &numbers, &self.config, tools)?)
+    }
+
+    /// Write shards of each group: those that the intent names, or what they have now, or twice that.
+    fn numbers(
+        &mut self,
+        groups: &[String],
+        states: &BTreeMap<String, ChainState>,
+        input: &PlanInput<'_>,
+    ) -> Result<Vec<u32>, PlanError> {
+        (self.note, self.grown) = Default::default();
+        if let WriteShards::Fixed(number) = self.spreading.write_shards {
+            return Ok(vec![number; groups.len()]);
+        }
+        if let Some(recorded) = input.note {
+            self.note = recorded.to_owned();
+            return parse_note(recorded, groups.len()).ok_or_else(|| PlanError::Note {
+                offset: input.from,
+                note: recorded.to_owned(),
+            });
+        }
+        let partition = self.config.partition;
+        let present = |group: &String| {
+            let state = states.get(group);
+            state.map_or(1, |state| state.write_shards.max(state.listed).max(1))
+        };
+        let mut numbers: Vec<u32> = self.spreading.with(|hot| {
+            let number = |group: &String| hot.number(partition, group, present(group));
+            groups.iter().map(number).collect()
+        });
+        self.note = note(&mut numbers);
+        let grown = groups.iter().zip(&numbers);
+        let grown = grown.filter(|(group, number)| **number > present(group));
+        self.grown = grown.map(|(group, n)| (group.clone(), *n)).collect();
+        Ok(numbers)
+    }
+
+    /// The plan is in an intent: what it gives more write shards has them.
+    fn grown(&mut self) {
+        let (partition, now) = (self.config.partition, self.spreading.made.elapsed());
+        for (group, write_shards) in std::mem::take(&mut self.grown) {
+            info!(
+                partition,
+                group, write_shards, "a group at the limit of its keys is spread over more"
+            );
+            self.metrics.chains_spread.add(1);
+            self.spreading.with(|hot| hot.grown(partition, &group, now));
+        }
     }
 
     /// States of chains as of `from`: those known, and those read back from the table.
@@ -113,30 +231,62 @@ impl TablePlans {
         group: String,
         from: Offset,
     ) -> Result<(String, ChainState), DynamoError> {
-        let pk = self.config.chain_pk(&group);
-        let header = self.config.name(names::HEADER);
-        let table = &self.table;
         let mut state = ChainState::default();
-        let directory = table.get(&self.directory_key(&group)).await?;
-        let Some(directory) = directory else {
+        let Some(listed) = self.listed(&group).await? else {
             // The directory is written before the first item.
             return Ok((group, state));
         };
-        state.late_ms = directory.integer(names::LATE);
+        // Those that a raise did not reach are raised again if need be.
+        state.late_ms = listed.iter().copied().min();
+        state.listed = listed.len() as u32;
+        let shards = (0..state.listed).map(|shard| self.last_of_shard(&group, shard, from));
+        let last = try_join_all(shards).await?.into_iter().flatten();
+        if let Some((key, totals)) = last.max_by_key(|(key, _)| *key) {
+            state.totals = totals;
+            state.sort_time_ms = key.sort_time_ms;
+        }
+        Ok((group, state))
+    }
+
+    /// Lateness bounds of the write shards that the directory lists, from the first to the last before one that is
+    /// missing; `None` for a chain that was never written.
+    async fn listed(&self, group: &str) -> Result<Option<Vec<i64>>, DynamoError> {
+        let late = |shard| async move {
+            let row = self.table.get(&self.directory_key(group, shard)).await?;
+            Ok::<_, DynamoError>(row.map(|row| row.integer(names::LATE).unwrap_or_default()))
+        };
+        // Most chains have one.
+        let (first, second) = tokio::try_join!(late(0), late(1))?;
+        let (Some(first), Some(second)) = (first, second) else {
+            return Ok(first.map(|late| vec![late]));
+        };
+        let others = try_join_all((2..MAX_WRITE_SHARDS).map(late)).await?;
+        let others = others.into_iter().map_while(|late| late);
+        Ok(Some([first, second].into_iter().chain(others).collect()))
+    }
+
+    /// Key and totals of the last item of a write shard that lies before `from`.
+    async fn last_of_shard(
+        &self,
+        group: &str,
+        shard: u32,
+        from: Offset,
+    ) -> Result<Option<(SortKey, ChainTotals)>, DynamoError> {
+        let pk = self.config.shard_pk(group, shard);
+        let header = self.config.name(names::HEADER);
         let mut before: Option<String> = None;
         let mut seen = 0;
         // Items at or beyond `from` belong to the plan that is written again.
         let mut limit = 1;
         loop {
-            let page = table.tail(&pk, before.as_deref(), limit, header).await?;
-            if let Some((totals, sort_time_ms)) = last_before(&page.rows, from, header) {
-                state.totals = totals;
-                state.sort_time_ms = sort_time_ms;
-                break;
+            let page = self.table.tail(&pk, before.as_deref(), limit, header);
+            let page = page.await?;
+            if let Some(found) = last_before(&page.rows, from, header) {
+                return Ok(Some(found));
             }
             seen += page.rows.len();
             let Some(last) = page.rows.last().filter(|_| page.more) else {
-                break;
+                return Ok(None);
             };
             if seen >= MAX_TAIL_ITEMS {
                 return Err(DynamoError::Row {
@@ -150,34 +300,35 @@ impl TablePlans {
             before = Some(last.key.sk.clone());
             limit = 16;
         }
-        Ok((group, state))
     }
 
-    fn directory_key(&self, group: &str) -> Key {
+    fn directory_key(&self, group: &str, shard: u32) -> Key {
         Key {
             pk: keys::directory_pk(&self.config.pipeline, group),
-            sk: keys::directory_sk(group, self.config.partition),
+            sk: keys::directory_sk(group, self.config.partition, shard),
         }
     }
 
-    /// Raises lateness bounds before the items that need them; a bound never sinks, so a
-    /// process that lost the partition cannot lower one.
-    async fn raise_bounds(&self, changes: &[(String, i64)]) -> Result<(), DynamoError> {
-        let mut changes = changes.iter();
+    /// Lists write shards, and raises lateness bounds, before the items that need it. A bound never sinks and a row
+    /// never goes, so a process that lost the partition can take nothing back.
+    async fn list(&self, listings: &[Listing]) -> Result<(), DynamoError> {
+        let mut rows = listings.iter().flat_map(|of| {
+            let shards = of.write_shards.clone();
+            shards.map(|shard| (self.directory_key(&of.group, shard), of.late_ms))
+        });
         let mut under_way = FuturesUnordered::new();
         loop {
             while under_way.len() < MAX_IN_FLIGHT_LOOKUPS
-                && let Some((group, late)) = changes.next()
+                && let Some((key, late)) = rows.next()
             {
-                let row = Row::new(self.directory_key(group)).with(names::LATE, Value::N(*late));
-                let late = *late;
+                let row = Row::new(key).with(names::LATE, Value::N(late));
                 under_way.push(async move {
                     let condition = Condition::AbsentOrBelow(names::LATE, late);
                     self.table.put(&row, &condition).await
                 });
             }
             match under_way.next().await {
-                Some(raised) => raised?,
+                Some(listed) => listed?,
                 None => return Ok(()),
             };
         }

@@ -199,6 +199,8 @@ pub mod names {
     pub const OWNER: &str = "owner";
     /// Number of the last step that began or committed a plan (N).
     pub const PLAN: &str = "plan";
+    /// What the offsets count in (S).
+    pub const LOG: &str = "log";
     /// First offset that is not committed (N).
     pub const COMMITTED: &str = "committed";
     /// First offset that this pipeline read (N).

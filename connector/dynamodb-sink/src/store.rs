@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use millpond_connector::topic::PartitionId;
+use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::keys;
 use millpond_format::marks::Marks;
 use millpond_leases::LeaseStore;
@@ -23,10 +23,12 @@ use crate::letter_rows;
 use crate::mapped::MappedPlans;
 use crate::pacing::PaceSettings;
 use crate::plan::PlanConfig;
-use crate::plan_writer::TablePlans;
+use crate::plan_writer::{Spreading, TablePlans};
 use crate::resting::{Resting, SnapshotName};
 use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::spread::WriteShards;
 use crate::table::{Registered, prepare, register, registrations};
+use crate::undo::Undo;
 use crate::writer::TableWriter;
 
 /// Makes the place of the leases of one pipeline.
@@ -66,6 +68,8 @@ pub struct TableSettings {
     pub pace: PaceSettings,
     /// What items look like.
     pub form: ItemForm,
+    /// Over how many partition keys chains of items are spread.
+    pub spreading: Spreading,
 }
 
 #[async_trait]
@@ -74,6 +78,10 @@ impl OpenStore for TableSettings {
         let budget = Budget::new(self.pace, place.metrics.clone());
         // Until the sink says which topic partitions are its own.
         budget.hold(0, 1);
+        let spreading = self.spreading;
+        let (hot, pipeline) = (spreading.clone(), place.pipeline.clone());
+        let prefix = self.form.key_prefix.clone();
+        budget.on_hot_key(Box::new(move |key| hot.is_hot(&prefix, &pipeline, &key.pk)));
         let budget = Some(Arc::new(budget));
         let writer = |api, budget: &Option<Arc<Budget>>| {
             let (keys, metrics) = (self.keys.clone(), place.metrics.clone());
@@ -97,6 +105,7 @@ impl OpenStore for TableSettings {
             leases: self.leases.map(|leases| leases(&place)),
             max_item_bytes: self.max_item_bytes,
             form: self.form,
+            spreading,
             place,
             resting: Mutex::default(),
         }))
@@ -117,6 +126,8 @@ pub struct TableStore {
     pub max_item_bytes: usize,
     /// What items look like.
     pub form: ItemForm,
+    /// Over how many partition keys chains of items are spread.
+    pub spreading: Spreading,
     /// Whose rows.
     pub place: Place,
     /// Marks that lie in rows of their own, as the ledger rows name them.
@@ -189,6 +200,7 @@ impl TableStore {
         partition: PartitionId,
         max_item_bytes: usize,
         form: ItemForm,
+        write_shards: WriteShards,
     ) -> Box<dyn PlanWriter> {
         let mapping = form.mapping.clone();
         let config = PlanConfig {
@@ -199,13 +211,16 @@ impl TableStore {
             max_item_bytes,
             form,
         };
-        let table = self.table.clone();
+        let (table, metrics) = (self.table.clone(), self.place.metrics.clone());
         match mapping {
-            None => Box::new(TablePlans::new(table, config)),
-            Some(mapping) => {
-                let metrics = self.place.metrics.clone();
-                Box::new(MappedPlans::new(table, config, mapping, metrics))
+            None => {
+                let spreading = Spreading {
+                    write_shards,
+                    ..self.spreading.clone()
+                };
+                Box::new(TablePlans::new(table, config, spreading, metrics))
             }
+            Some(mapping) => Box::new(MappedPlans::new(table, config, mapping, metrics)),
         }
     }
 }
@@ -290,7 +305,13 @@ impl Store for TableStore {
     }
 
     fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter> {
-        self.plans(partition, self.max_item_bytes, self.form.clone())
+        let write_shards = self.spreading.write_shards;
+        self.plans(
+            partition,
+            self.max_item_bytes,
+            self.form.clone(),
+            write_shards,
+        )
     }
 
     fn writer_as(
@@ -298,8 +319,8 @@ impl Store for TableStore {
         partition: PartitionId,
         settings: &[String],
     ) -> Option<Box<dyn PlanWriter>> {
-        let (max_item_bytes, form) = parse_settings(settings, self.table.keys())?;
-        Some(self.plans(partition, max_item_bytes, form))
+        let (max_item_bytes, form, write_shards) = parse_settings(settings, self.table.keys())?;
+        Some(self.plans(partition, max_item_bytes, form, write_shards))
     }
 
     async fn pipelines(&self) -> Result<Vec<(String, Registration)>, StoreError> {
@@ -321,6 +342,28 @@ impl Store for TableStore {
             .as_ref()
             .and_then(|row| row.string(names::CONFIGURATION));
         Ok(text.map(str::to_owned))
+    }
+
+    async fn undo(&self, partition: PartitionId, from: Offset) -> Result<bool, StoreError> {
+        if self.form.mapping.is_some() {
+            // Items under keys of the user's cannot be found by their place in the topic.
+            return Ok(false);
+        }
+        let undo = Undo {
+            table: &self.table,
+            pipeline: &self.place.pipeline,
+            key_prefix: &self.form.key_prefix,
+            partition,
+            from,
+        };
+        let removed = undo.run().await.map_err(DynamoError::from)?;
+        tracing::info!(
+            partition,
+            from,
+            removed,
+            "items of a plan that cannot be finished are removed"
+        );
+        Ok(true)
     }
 
     async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {
@@ -359,20 +402,31 @@ impl Store for TableStore {
 
 /// Settings that decide names or bytes of what is written.
 #[must_use]
-pub fn settings(keys: &KeyNames, max_item_bytes: usize, form: &ItemForm) -> Vec<String> {
+pub fn settings(
+    keys: &KeyNames,
+    max_item_bytes: usize,
+    form: &ItemForm,
+    write_shards: WriteShards,
+) -> Vec<String> {
     let mut settings = vec![
         keys.partition.clone(),
         keys.sort.clone(),
         max_item_bytes.to_string(),
     ];
+    settings.extend(write_shards.text());
     settings.extend(form.text());
     settings
 }
 
-/// The largest item of the settings and the form of items, for a table with the same keys.
-fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<(usize, ItemForm)> {
-    let [partition, sort, max_item_bytes, form @ ..] = settings else {
+/// The largest item of the settings, the form of items and the write shards, for a table with the same keys.
+fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<(usize, ItemForm, WriteShards)> {
+    let [partition, sort, max_item_bytes, rest @ ..] = settings else {
         return None;
+    };
+    let fixed = rest.first().and_then(|text| WriteShards::parse(text));
+    let (write_shards, form) = match fixed {
+        Some(fixed) => (fixed, &rest[1..]),
+        None => (WriteShards::default(), rest),
     };
     let form = match form {
         [] => ItemForm::default(),
@@ -380,7 +434,7 @@ fn parse_settings(settings: &[String], keys: &KeyNames) -> Option<(usize, ItemFo
         _ => return None,
     };
     let is_same = *partition == keys.partition && *sort == keys.sort;
-    is_same.then_some((max_item_bytes.parse().ok()?, form))
+    is_same.then_some((max_item_bytes.parse().ok()?, form, write_shards))
 }
 
 fn row_error(key: Key, error: &dyn std::fmt::Display) -> DynamoError {

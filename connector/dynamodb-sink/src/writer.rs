@@ -162,6 +162,24 @@ impl TableWriter {
         Ok(self.call("PutItem", call).await?.applied)
     }
 
+    /// Deletes a row, if it is there.
+    ///
+    /// # Errors
+    /// [`TableError`] when no try can succeed.
+    pub async fn delete(&self, key: &Key) -> Result<(), TableError> {
+        // What it will cost is not known before: one unit now, and the rest is owed.
+        let of = Reservation::new([(key.pk.as_str(), 1)]);
+        let of = &of;
+        let call = || async move {
+            let began = self.pace(of, None).await;
+            let outcome = self.api.delete(key).await;
+            self.settle(of, &outcome.as_ref().copied(), &[], began);
+            outcome
+        };
+        self.call("DeleteItem", call).await?;
+        Ok(())
+    }
+
     /// Waits until the request may start; answers when that was, by the clock of the budget.
     async fn pace(&self, of: &Reservation, line: Option<&Line>) -> Duration {
         let Some(budget) = &self.budget else {

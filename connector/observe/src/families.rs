@@ -370,6 +370,11 @@ pub const FAMILIES: &[Family] = &[
         Values::Sink(|m| m.hot_keys as f64),
     ),
     counter(
+        "millpond_sink_chains_spread",
+        "Times that a group was spread over more partition keys of the table",
+        Values::Sink(|m| m.chains_spread as f64),
+    ),
+    counter(
         "millpond_sink_duplicates_dropped",
         "Events dropped because they were delivered before",
         Values::Sink(|m| m.duplicates_dropped as f64),

@@ -21,8 +21,22 @@ pub struct Intent {
     pub to: Offset,
     /// Fingerprint of the configuration that decides the bytes; without `/`.
     pub fingerprint: String,
+    /// What the store's writer said of the plan, to make it again; without `/`.
+    pub note: String,
     /// What is lost and was passed over: a replay passes over the same.
     pub gaps: Vec<Gap>,
+}
+
+/// The log that a ledger counts in.
+///
+/// Offsets of a ledger, and all that follows from them (sort keys, ids of dead letters), only rise. Those of a topic
+/// that was made anew begin at 0 again, so they are shifted, and nothing is ever named twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// [`Topic::identity`](millpond_connector::topic::Topic::identity) of the topic; empty where nothing was known.
+    pub identity: String,
+    /// An offset of the ledger minus the same one of the topic.
+    pub shift: u64,
 }
 
 /// The ledger row.
@@ -42,6 +56,8 @@ pub struct LedgerRow {
     pub intent: Option<Intent>,
     /// Marks as of `committed`.
     pub marks: Marks,
+    /// What the offsets count in.
+    pub log: Log,
 }
 
 /// Why the ledger does not allow to go on.
@@ -119,10 +135,10 @@ pub enum LedgerError {
         /// Gaps found.
         gaps: usize,
     },
-    /// The topic ends before the ledger.
+    /// The topic ends before the ledger, though it was just looked at.
     #[error(
-        "the ledger stands at offset {committed}, but the topic ends at {end}: it was created anew. \
-         Restore the topic's data, or use another `pipeline` for the new topic"
+        "the ledger stands at offset {committed}, but the topic ends at {end}: it became shorter while the \
+         partition was taken; start again"
     )]
     Ahead {
         /// First offset that is not committed, or the end of the open plan.
@@ -182,9 +198,15 @@ pub enum Resume {
 }
 
 impl LedgerRow {
-    /// The step by which `owner` takes the partition.
+    /// The step by which `owner` takes the partition of a topic that begins at `earliest`.
     #[must_use]
-    pub fn claim(found: Option<&Self>, owner: &str, earliest: Offset) -> Step {
+    pub fn claim(
+        found: Option<&Self>,
+        owner: &str,
+        earliest: Offset,
+        identity: Option<&str>,
+    ) -> Step {
+        let identity = identity.unwrap_or_default();
         match found {
             None => Step {
                 row: Self {
@@ -195,6 +217,10 @@ impl LedgerRow {
                     start: earliest,
                     intent: None,
                     marks: Marks::default(),
+                    log: Log {
+                        identity: identity.to_owned(),
+                        shift: 0,
+                    },
                 },
                 seen: None,
             },
@@ -202,6 +228,13 @@ impl LedgerRow {
                 row: Self {
                     epoch: found.epoch + u64::from(!mutation::is(Mutation::EpochNotRaised)),
                     owner: owner.to_owned(),
+                    log: match found.log.identity.is_empty() {
+                        true => Log {
+                            identity: identity.to_owned(),
+                            ..found.log
+                        },
+                        false => found.log.clone(),
+                    },
                     ..found.clone()
                 },
                 seen: Some(found.clone()),
@@ -209,7 +242,52 @@ impl LedgerRow {
         }
     }
 
-    /// Where to go on.
+    /// True when the topic is another one than the ledger was kept for, or has lost its end: nothing of what it
+    /// holds can be where the ledger stands. `bounds` are those of the topic.
+    #[must_use]
+    pub fn is_of_another_log(&self, identity: Option<&str>, bounds: OffsetBounds) -> bool {
+        let known = &self.log.identity;
+        let is_other = identity.is_some_and(|identity| !known.is_empty() && identity != known);
+        is_other || self.end() > self.log.shifted(bounds).end
+    }
+
+    /// The step by which the ledger goes on with such a topic, from its first record on. Nothing is passed over:
+    /// what is in the store already is recognised by the marks, and what the topic lost is missing in the ordinals.
+    ///
+    /// An open plan can never be finished. It ends here without a trace where what was written of it `is_undone`,
+    /// else it becomes a gap.
+    #[must_use]
+    pub fn follow(&self, identity: Option<&str>, bounds: OffsetBounds, is_undone: bool) -> Step {
+        let mut row = self.clone();
+        row.plan += 1;
+        row.log = Log {
+            identity: identity.unwrap_or_default().to_owned(),
+            shift: self.end().saturating_sub(bounds.earliest),
+        };
+        match &mut row.intent {
+            Some(_) if is_undone => {
+                row.committed = self.end();
+                row.intent = None;
+            }
+            Some(intent) => {
+                let Intent { from, to, .. } = *intent;
+                intent.gaps = vec![Gap::Plan { from, to }];
+            }
+            None => {}
+        }
+        Step {
+            row,
+            seen: Some(self.clone()),
+        }
+    }
+
+    /// First offset that no plan covers.
+    fn end(&self) -> Offset {
+        let intent = self.intent.as_ref();
+        intent.map_or(self.committed, |intent| intent.to)
+    }
+
+    /// Where to go on in a topic with these `bounds`.
     ///
     /// # Errors
     /// [`LedgerError`] when the topic does not hold what is needed, or the configuration
@@ -220,8 +298,9 @@ impl LedgerRow {
         bounds: OffsetBounds,
         on_gap: OnGap,
     ) -> Result<Resume, LedgerError> {
+        let bounds = self.log.shifted(bounds);
         let intent = self.intent.as_ref();
-        let needed = intent.map_or(self.committed, |intent| intent.to);
+        let needed = self.end();
         if needed > bounds.end {
             return Err(LedgerError::Ahead {
                 committed: needed,
@@ -297,6 +376,7 @@ impl LedgerRow {
             from: step.row.committed,
             to,
             fingerprint: fingerprint.to_owned(),
+            note: String::new(),
             gaps,
         });
         step
@@ -332,7 +412,43 @@ impl LedgerRow {
     }
 }
 
+impl Log {
+    /// Bounds of the topic as offsets of the ledger.
+    #[must_use]
+    pub fn shifted(&self, bounds: OffsetBounds) -> OffsetBounds {
+        OffsetBounds {
+            earliest: bounds.earliest.saturating_add(self.shift),
+            end: bounds.end.saturating_add(self.shift),
+        }
+    }
+
+    /// `<shift>/<identity>`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}/{}", self.shift, self.identity)
+    }
+
+    /// Reads what [`Self::text`] wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (shift, identity) = text.split_once('/')?;
+        Some(Self {
+            identity: identity.to_owned(),
+            shift: shift.parse().ok()?,
+        })
+    }
+}
+
 impl Step {
+    /// The same, with what the store's writer said of the plan that is begun.
+    #[must_use]
+    pub fn noted(mut self, note: String) -> Self {
+        if let Some(intent) = &mut self.row.intent {
+            intent.note = note;
+        }
+        self
+    }
+
     /// Judges a failed condition by the row that is there now.
     ///
     /// An earlier try of the same step may have taken effect with its answer lost: then the row
@@ -379,10 +495,14 @@ impl Intent {
         self.gaps.iter().filter_map(hole).collect()
     }
 
-    /// `<from>/<to>/<fingerprint>`, and with gaps `/` and their text.
+    /// `<from>/<to>/<fingerprint>`, with a note `*` and its text, with gaps `/` and theirs.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}/{}/{}", self.from, self.to, self.fingerprint);
+        if !self.note.is_empty() {
+            text.push('*');
+            text.push_str(&self.note);
+        }
         if !self.gaps.is_empty() {
             text.push('/');
             text.push_str(&list_text(&self.gaps));
@@ -399,10 +519,12 @@ impl Intent {
             None => (rest, Vec::new()),
             Some((fingerprint, gaps)) => (fingerprint, parse_list(gaps)?),
         };
+        let (fingerprint, note) = fingerprint.split_once('*').unwrap_or((fingerprint, ""));
         Some(Self {
             from: from.parse().ok()?,
             to: to.parse().ok()?,
             fingerprint: fingerprint.to_owned(),
+            note: note.to_owned(),
             gaps,
         })
     }

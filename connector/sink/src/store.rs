@@ -124,6 +124,16 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Takes back what a plan of this topic partition wrote, which begins at `from` and will never be finished: after
+    /// true nothing is in the store that comes from there or behind it, but for dead letters. False, the default, where that cannot be done.
+    /// May be called again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some of it may be taken back.
+    async fn undo(&self, _partition: PartitionId, _from: Offset) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Keeps gaps for good; those that are there already change nothing. Without a place of
     /// their own they are put among the dead letters, each an entry without an event.
     ///
@@ -161,6 +171,8 @@ pub struct PlanInput<'a> {
     pub entries: &'a [Admitted<'a>],
     /// No plan of this pipeline came before: there is nothing in the store to continue.
     pub is_first: bool,
+    /// A plan that is open and made again: what [`PlanWriter::note`] said when it was begun.
+    pub note: Option<&'a str>,
     /// Decoder and packer, for entries that must be taken apart.
     pub tools: &'a mut Workbench,
 }
@@ -179,6 +191,13 @@ pub trait PlanWriter: Send + Sync {
     /// # Errors
     /// [`StoreError`].
     async fn plan(&mut self, input: PlanInput<'_>) -> Result<(), StoreError>;
+
+    /// What of the plan that is kept follows neither from its input nor from the configuration, such as what the
+    /// store's load suggested: it is recorded in the intent, and given back to [`PlanWriter::plan`] when the
+    /// plan is made again. Short, without `/`.
+    fn note(&self) -> String {
+        String::new()
+    }
 
     /// Writes the plan that is kept. Answers what cannot be written, for the dead-letter queue.
     /// To be repeatable: a stale owner, or a replay, writes the same bytes under the same names.

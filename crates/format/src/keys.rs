@@ -28,19 +28,45 @@ pub fn is_pipeline_name(name: &str) -> bool {
     (1..=limits::MAX_PIPELINE_BYTES).contains(&name.len()) && name.bytes().all(known)
 }
 
-/// Partition key of a chain of items: `<pipeline>/<group>#<topic partition>`.
+/// Partition key of a chain of items, or of the first of its write shards:
+/// `<pipeline>/<group>#<topic partition>`.
 #[must_use]
 pub fn chain_pk(pipeline: &str, group: &str, partition: u32) -> String {
-    format!("{pipeline}/{group}#{partition}")
+    shard_pk(pipeline, group, partition, 0)
 }
 
-/// Pipeline, group and topic partition of a chain's partition key.
+/// Partition key of a write shard of a chain: the chain's own for shard 0, with `.<write shard>` behind
+/// it for the others.
 #[must_use]
-pub fn parse_chain_pk(pk: &str) -> Option<(&str, &str, u32)> {
+pub fn shard_pk(pipeline: &str, group: &str, partition: u32, write_shard: u32) -> String {
+    format!("{pipeline}/{}", directory_sk(group, partition, write_shard))
+}
+
+/// What a partition key of items says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainKey<'a> {
+    /// Pipeline name.
+    pub pipeline: &'a str,
+    /// Group.
+    pub group: &'a str,
+    /// Topic partition.
+    pub partition: u32,
+    /// Write shard of the chain.
+    pub write_shard: u32,
+}
+
+/// Reads the partition key of items; `None` for anything else.
+#[must_use]
+pub fn parse_chain_pk(pk: &str) -> Option<ChainKey<'_>> {
     let (pipeline, rest) = pk.split_once('/')?;
-    let (group, partition) = rest.rsplit_once('#')?;
+    let (group, partition, write_shard) = parse_directory_sk(rest)?;
     let known = is_pipeline_name(pipeline) && !group.is_empty();
-    known.then_some((pipeline, group, partition.parse().ok()?))
+    known.then_some(ChainKey {
+        pipeline,
+        group,
+        partition,
+        write_shard,
+    })
 }
 
 /// Partition key of the directory bucket that lists a group's chains.
@@ -55,17 +81,31 @@ pub fn directory_bucket_pk(pipeline: &str, bucket: u64) -> String {
     format!("millpond:groups/{pipeline}/{bucket:02x}")
 }
 
-/// Sort key of a chain's directory row: `<group>#<topic partition>`.
+/// Sort key of the directory row of a chain's write shard: `<group>#<topic partition>`, and `.<write shard>`
+/// behind it for all but the first.
 #[must_use]
-pub fn directory_sk(group: &str, partition: u32) -> String {
-    format!("{group}#{partition}")
+pub fn directory_sk(group: &str, partition: u32, write_shard: u32) -> String {
+    match write_shard {
+        0 => format!("{group}#{partition}"),
+        shard => format!("{group}#{partition}.{shard}"),
+    }
 }
 
-/// Group and topic partition of a directory row's sort key.
+/// Group, topic partition and write shard of a directory row's sort key.
 #[must_use]
-pub fn parse_directory_sk(sk: &str) -> Option<(&str, u32)> {
-    let (group, partition) = sk.rsplit_once('#')?;
-    Some((group, partition.parse().ok()?))
+pub fn parse_directory_sk(sk: &str) -> Option<(&str, u32, u32)> {
+    let (group, place) = sk.rsplit_once('#')?;
+    let (partition, write_shard) = match place.split_once('.') {
+        None => (place, 0),
+        Some((partition, shard)) => (partition, canonical(shard).filter(|shard| *shard > 0)?),
+    };
+    Some((group, canonical(partition)?, write_shard))
+}
+
+/// A decimal as it is written: without sign and leading zeros.
+fn canonical(text: &str) -> Option<u32> {
+    let number: u32 = text.parse().ok()?;
+    (number.to_string() == text).then_some(number)
 }
 
 /// Partition key of the ledger of one pipeline on one topic.
@@ -222,13 +262,31 @@ mod tests {
 
     #[test]
     fn chain_keys_take_any_group() {
-        for group in ["job-17", "a/b#c#9", "#", "/", "ü"] {
-            let pk = chain_pk("pipe", group, 12);
-            assert_eq!(parse_chain_pk(&pk), Some(("pipe", group, 12)));
-            let sk = directory_sk(group, 12);
-            assert_eq!(parse_directory_sk(&sk), Some((group, 12)));
+        for group in ["job-17", "a/b#c#9", "#", "/", "ü", "g#1.2"] {
+            for write_shard in [0, 1, 63] {
+                let key = ChainKey {
+                    pipeline: "pipe",
+                    group,
+                    partition: 12,
+                    write_shard,
+                };
+                let pk = shard_pk("pipe", group, 12, write_shard);
+                assert_eq!(parse_chain_pk(&pk), Some(key));
+                let sk = directory_sk(group, 12, write_shard);
+                assert_eq!(parse_directory_sk(&sk), Some((group, 12, write_shard)));
+            }
+            assert_eq!(chain_pk("p", group, 3), format!("p/{group}#3"));
         }
-        assert_eq!(parse_chain_pk("millpond:ledger/p/t"), None);
+        for bad in [
+            "millpond:ledger/p/t",
+            "p/g#1.0",
+            "p/g#1.02",
+            "p/g#01",
+            "p/g#1.2.3",
+            "p/g#+1",
+        ] {
+            assert_eq!(parse_chain_pk(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 #[expect(dead_code, reason = "the corpus is of another test")]
 mod support;
 
+use millpond_format::keys::{self, SortKey};
 use support::{describe, example, hex};
 
 const PAGE: &str = include_str!("../../../FORMAT.md");
@@ -47,4 +48,36 @@ fn the_example_reads_as_the_page_says() {
     let json = block("<!-- example: json -->").join("\n");
     let expected: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     assert_eq!(describe(&example()), expected);
+}
+
+#[test]
+fn the_keys_of_write_shards_are_those_of_the_page() {
+    let mut items = Vec::new();
+    for line in block("<!-- example: write shards -->").into_iter().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let [number, pk, sk] = fields.as_slice() else {
+            panic!("{line}");
+        };
+        let number: u64 = number.parse().expect("a number");
+        let shards = if number < 3 { 1 } else { 2 };
+        let shard = ((number - 1) % shards) as u32;
+        assert_eq!(*pk, keys::shard_pk("events", "job-17", 3, shard), "{line}");
+        let key = keys::parse_chain_pk(pk).expect("a key of items");
+        assert_eq!(
+            (key.group, key.partition, key.write_shard),
+            ("job-17", 3, shard)
+        );
+        items.push((SortKey::parse(sk).expect("a sort key"), *pk, number));
+    }
+    // Read as a reader does: one write shard after the other, merged by sort key.
+    let mut merged = items.clone();
+    merged.sort_by_key(|(_, pk, _)| *pk);
+    merged.sort_by_key(|(sk, ..)| *sk);
+    assert_eq!(merged, items);
+    assert!(merged.iter().map(|(.., number)| *number).eq(1..=6));
+    for (shard, row) in [(0, "`job-17#3`"), (1, "`job-17#3.1`")] {
+        let sk = keys::directory_sk("job-17", 3, shard);
+        assert_eq!(row, format!("`{sk}`"));
+        assert!(PAGE.contains(row));
+    }
 }

@@ -6,16 +6,17 @@ use bytes::Bytes;
 use millpond_format::frame::{FrameDecoder, FrameEvent};
 use millpond_format::header::{FrameInfo, Header, Kind};
 use millpond_format::{keys, limits};
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::damage::Check;
+use crate::directory::ChainRow;
 use crate::error::ReadError;
 use crate::event::{Event, EventOrigin};
 use crate::events::ReadStats;
 use crate::follow::Follow;
+use crate::gather::Gather;
 use crate::item::{PackedItem, StoredItem, read_item};
 use crate::parts::{Broken, PartCollector, PartItem};
-use crate::table::{Attributes, Page, PageRequest, SortKeys, Table};
+use crate::table::{Attributes, PageRequest, SortKeys, Table};
 use crate::token::{ChainPosition, Within};
 
 /// Half-open range of event times, in milliseconds.
@@ -42,40 +43,23 @@ impl TimeRange {
     }
 }
 
-/// Where the next page comes from.
-#[derive(Debug)]
-enum Next {
-    /// It is being fetched.
-    Fetch(AbortOnDropHandle<Result<Page, ReadError>>),
-    /// It starts after the sort key.
-    After(Option<String>),
-    /// There is none.
-    End,
-    /// There is none yet: the chain is followed, and goes on after the sort key when it is asked to.
-    Waiting(Option<String>),
-}
-
 /// What chains of one read share.
 pub(crate) struct Decoding<'a> {
     pub(crate) decoder: &'a mut FrameDecoder,
     pub(crate) stats: &'a mut ReadStats,
 }
 
-/// Reads one chain; holds the page in use, the next one, and one decoded frame.
+/// Reads one chain; holds of each of its write shards the page in use and the next one, and one decoded frame.
 #[derive(Debug)]
 pub(crate) struct Chain {
     table: Arc<Table>,
     group: Arc<str>,
     pub(crate) topic_partition: u32,
     times: TimeRange,
-    request: PageRequest,
-    /// Fetch a page ahead.
-    prefetch: bool,
+    gather: Gather,
     /// Items from this topic offset on may be still being written.
     committed: Option<u64>,
     committed_only: bool,
-    next: Next,
-    page: std::vec::IntoIter<Attributes>,
     item: Option<OpenItem>,
     frame: Option<OpenFrame>,
     parts: PartCollector,
@@ -111,26 +95,23 @@ impl Chain {
         table: Arc<Table>,
         pipeline: &str,
         group: Arc<str>,
-        row: crate::directory::ChainRow,
+        row: ChainRow,
         times: TimeRange,
     ) -> Self {
-        let pk = keys::chain_pk(pipeline, &group, row.topic_partition);
         let request = PageRequest {
             sort_keys: times.sort_keys(row.late_ms),
             consistent: table.consistent,
-            ..PageRequest::all(pk)
+            ..PageRequest::all(String::new())
         };
+        let gather = Gather::new(Arc::clone(&table), (pipeline, &group), row, request);
         Self {
             table,
             group,
             topic_partition: row.topic_partition,
             times,
-            request,
-            prefetch: false,
+            gather,
             committed: None,
             committed_only: false,
-            next: Next::After(None),
-            page: Vec::new().into_iter(),
             item: None,
             frame: None,
             parts: PartCollector::default(),
@@ -148,10 +129,10 @@ impl Chain {
         match at.within {
             None => {
                 self.last_sk = Some(at.sk.clone());
-                self.next = Next::After(self.last_sk.clone());
+                self.gather.restart(self.last_sk.clone());
             }
             Some(within) => {
-                if let SortKeys::Range(from, _) = &mut self.request.sort_keys {
+                if let SortKeys::Range(from, _) = &mut self.gather.request.sort_keys {
                     *from = Some(at.sk.clone());
                 }
                 self.resume = Some((at.sk.clone(), within));
@@ -168,9 +149,14 @@ impl Chain {
     /// had yet, and goes on after [`Chain::poll`].
     pub(crate) fn follow(&mut self, follow: Follow, after: Option<String>) {
         self.follow = Some(follow);
-        self.request.consistent = true;
-        self.last_sk.clone_from(&after);
-        self.next = Next::Waiting(after);
+        self.gather.request.consistent = true;
+        self.last_sk = after;
+        self.gather.end();
+    }
+
+    /// The directory shows the chain so.
+    pub(crate) fn widen(&mut self, pipeline: &str, row: ChainRow) {
+        self.gather.widen((pipeline, &self.group), row);
     }
 
     /// An event of which parts lie before the place where a chain begins to be followed.
@@ -188,10 +174,8 @@ impl Chain {
         if let Some(follow) = &mut self.follow {
             follow.committed(committed, is_fresh);
         }
-        if let Next::Waiting(after) = &mut self.next {
-            self.next = Next::After(after.take());
-            self.fetch_ahead();
-        }
+        self.gather.restart(self.last_sk.clone());
+        self.gather.fetch_ahead();
     }
 
     /// Says from which topic offset on items may be still being written, and whether to stop there.
@@ -212,24 +196,11 @@ impl Chain {
 
     /// Starts the first page; `item_limit` bounds every page.
     pub(crate) fn start(&mut self, item_limit: Option<i32>, prefetch: bool) {
-        self.request.item_limit = item_limit;
-        self.prefetch = prefetch;
-        self.fetch_ahead();
-    }
-
-    fn fetch_ahead(&mut self) {
-        let Next::After(after) = &mut self.next else {
-            return;
-        };
-        let request = PageRequest {
-            after: after.take(),
-            // An item of which events were given out must be there.
-            consistent: self.request.consistent || self.resume.is_some(),
-            ..self.request.clone()
-        };
-        let table = Arc::clone(&self.table);
-        let task = tokio::spawn(async move { table.query(&request).await });
-        self.next = Next::Fetch(AbortOnDropHandle::new(task));
+        self.gather.request.item_limit = item_limit;
+        self.gather.prefetch = prefetch;
+        // An item of which events were given out must be there.
+        self.gather.is_strict = self.resume.is_some();
+        self.gather.fetch_ahead();
     }
 
     /// The next event of the time range.
@@ -357,53 +328,21 @@ impl Chain {
     }
 
     async fn next_item(&mut self, stats: &mut ReadStats) -> Result<Option<Attributes>, ReadError> {
-        loop {
-            if let Some(item) = self.page.next() {
-                stats.items += 1;
-                if self.is_beyond(&item) {
-                    self.page = Vec::new().into_iter();
-                    self.next = Next::End;
-                    return Ok(None);
-                }
-                if let Some(follow) = &mut self.follow
-                    && !follow.passes(&item, &self.table.key_of(&item), &self.group)
-                {
-                    // It is seen again when the chain is asked again.
-                    self.page = Vec::new().into_iter();
-                    self.next = Next::Waiting(self.last_sk.clone());
-                    return Ok(None);
-                }
-                return Ok(Some(item));
-            }
-            self.fetch_ahead();
-            let Next::Fetch(task) = &mut self.next else {
-                return Ok(None);
-            };
-            let page = match task.await {
-                Ok(page) => page?,
-                Err(gone) => match gone.try_into_panic() {
-                    Ok(panic) => std::panic::resume_unwind(panic),
-                    // Only a runtime that shuts down cancels the task.
-                    Err(_) => return Ok(None),
-                },
-            };
-            stats.pages += 1;
-            stats.read_units += page.read_units;
-            let page_end = page.items.last().map(|item| self.table.key_of(item));
-            let page_end = page_end.map(|key| key.sk.to_string());
-            self.page = page.items.into_iter();
-            self.next = match page.next_after {
-                Some(after) => Next::After(Some(after)),
-                None if self.follow.is_some() => {
-                    let last = page_end.or_else(|| self.last_sk.clone());
-                    Next::Waiting(last)
-                }
-                None => Next::End,
-            };
-            if self.prefetch {
-                self.fetch_ahead();
-            }
+        self.gather.is_strict = self.resume.is_some();
+        let Some(item) = self.gather.next(stats).await? else {
+            return Ok(None);
+        };
+        stats.items += 1;
+        let is_held = match &mut self.follow {
+            // It is seen again when the chain is asked again.
+            Some(follow) => !follow.passes(&item, &self.table.key_of(&item), &self.group),
+            None => false,
+        };
+        if is_held || self.is_beyond(&item) {
+            self.gather.end();
+            return Ok(None);
         }
+        Ok(Some(item))
     }
 
     /// Opens an item: its event at once if it holds one only.
@@ -516,12 +455,11 @@ impl Chain {
         {
             return Ok(AfterBroken::GoOn);
         }
-        if !self.request.consistent {
-            self.request.consistent = true;
+        if !self.gather.request.consistent {
+            self.gather.request.consistent = true;
             self.parts.clear();
-            self.page = Vec::new().into_iter();
             self.last_sk = self.before_parts.take();
-            self.next = Next::After(self.last_sk.clone());
+            self.gather.restart(self.last_sk.clone());
             return Ok(AfterBroken::ReadAgain);
         }
         self.table.report(broken.item, broken.check)?;

@@ -10,6 +10,9 @@ use crate::error::ReadError;
 use crate::layout::Layout;
 use crate::table::{Attributes, PageRequest, SortKeys, Table, integer, text};
 
+/// Most write shards of a chain that a reader asks: a row beyond is damage.
+const MAX_WRITE_SHARDS: u32 = 1_024;
+
 /// Newest version of the table layout that this build reads.
 const FORMAT_VERSION: i64 = 2;
 
@@ -49,8 +52,24 @@ pub(crate) struct Pipeline {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ChainRow {
     pub(crate) topic_partition: u32,
+    /// Partition keys of the table that it goes round.
+    pub(crate) write_shards: u32,
     /// Bound on sort time minus first event time over the chain's items.
     pub(crate) late_ms: i64,
+}
+
+impl ChainRow {
+    /// Adds a row of the directory, which has one for each write shard, to the chains of its group.
+    pub(crate) fn add_to(self, chains: &mut Vec<Self>) {
+        let mut known = chains.iter_mut();
+        match known.find(|chain| chain.topic_partition == self.topic_partition) {
+            Some(chain) => {
+                chain.write_shards = chain.write_shards.max(self.write_shards);
+                chain.late_ms = chain.late_ms.max(self.late_ms);
+            }
+            None => chains.push(self),
+        }
+    }
 }
 
 /// Finds the pipeline: the one asked for, else the only one.
@@ -124,13 +143,14 @@ fn pipeline(table: &Table, name: String, row: &Attributes) -> Result<Pipeline, R
     }
 }
 
-/// Reads a directory row: group and chain.
+/// Reads a directory row: group and chain, up to the write shard that the row is of.
 pub(crate) fn chain_row<'a>(
     table: &Table,
     row: &'a Attributes,
 ) -> Result<(&'a str, ChainRow), Check> {
     let sort_key = text(row, &table.sk_name).unwrap_or_default();
-    let (group, topic_partition) = keys::parse_directory_sk(sort_key).ok_or(Check::DirectoryRow)?;
+    let place = keys::parse_directory_sk(sort_key).filter(|(.., shard)| *shard < MAX_WRITE_SHARDS);
+    let (group, topic_partition, write_shard) = place.ok_or(Check::DirectoryRow)?;
     if !row.contains_key(LATE) {
         return Err(Check::MissingAttribute { name: LATE });
     }
@@ -142,6 +162,7 @@ pub(crate) fn chain_row<'a>(
         })?;
     let chain = ChainRow {
         topic_partition,
+        write_shards: write_shard + 1,
         late_ms,
     };
     Ok((group, chain))
@@ -163,7 +184,7 @@ pub(crate) async fn chains_of(
         for row in &page.items {
             match chain_row(table, row) {
                 // The prefix also finds groups whose own name goes on after a `#`.
-                Ok((found, chain)) if found == group => chains.push(chain),
+                Ok((found, chain)) if found == group => chain.add_to(&mut chains),
                 Ok(_) => {}
                 Err(check) => table.report(table.key_of(row), check)?,
             }

@@ -13,16 +13,16 @@ use crate::event::Event;
 use crate::table::Table;
 use crate::token::{ChainPosition, Token};
 
-/// Most chains that fetch a page ahead.
-const MAX_PREFETCHING_CHAINS: usize = 32;
+/// Most write shards, of all chains, that fetch a page ahead.
+const MAX_PREFETCHING: usize = 32;
 
-/// Most chains that read whole pages of 1 MB.
-const MAX_PAGING_CHAINS: usize = 64;
+/// Most write shards that read whole pages of 1 MB.
+const MAX_PAGING: usize = 64;
 
-/// Items of a page when there are so many chains that their pages would not fit 64 MB: each has
-/// up to 400 KB. Merging needs one item of every chain, so it is never less.
-fn items_of_page(chains: usize) -> Option<usize> {
-    (chains > MAX_PAGING_CHAINS).then(|| (160 / chains).max(1))
+/// Items of a page when there are so many write shards that their pages would not fit 64 MB: each has
+/// up to 400 KB. Merging needs one item of each, so it is never less.
+fn items_of_page(write_shards: usize) -> Option<usize> {
+    (write_shards > MAX_PAGING).then(|| (160 / write_shards).max(1))
 }
 
 /// What to read.
@@ -78,9 +78,10 @@ pub struct ReadStats {
 /// Events of a group, in order: within a chain as stored, across chains by event time, ties by
 /// topic partition.
 ///
-/// The chains are read at the same time, each a page ahead of what is decoded of it.
+/// The chains and their write shards are read at the same time, each a page ahead of what is decoded of it. Write
+/// shards that a chain gets while it is read are left to the reads that begin later, as is what else comes.
 ///
-/// Memory, however large the group: up to 32 chains two pages of 1 MB each, up to 64 chains one,
+/// Memory, however large the group: up to 32 write shards of its chains two pages of 1 MB each, up to 64 one,
 /// for more of them 64 MB in all or an item of up to 400 KB each; beside that for each chain one
 /// decoded frame (at most 1.2 MB, usually 64 KiB), and a large event while it is put together.
 #[derive(Debug)]
@@ -106,12 +107,13 @@ impl Events {
         pipeline: &Pipeline,
         request: ReadRequest,
     ) -> Result<Self, ReadError> {
+        // Read before any item, so that what is not committed by it may be incomplete; and before the directory, so
+        // that what is committed by it is in write shards which that lists.
+        let committed = directory::committed_offsets(table, pipeline).await?;
         let rows = directory::chains_of(table, pipeline, &request.group).await?;
         if rows.is_empty() {
             return Err(directory::no_such_group(table, pipeline, &request.group));
         }
-        // Read before any item, so that what is not committed by it may be incomplete.
-        let committed = directory::committed_offsets(table, pipeline).await?;
         let times = TimeRange {
             from_ms: request.from_ms.unwrap_or(0).max(0),
             to_ms: request.to_ms.unwrap_or(i64::MAX),
@@ -140,10 +142,11 @@ impl Events {
         if times.from_ms >= times.to_ms || events.remaining == 0 {
             return Ok(events);
         }
-        let prefetch = rows.len() <= MAX_PREFETCHING_CHAINS && request.limit.is_none();
+        let queries: usize = rows.iter().map(|row| row.write_shards as usize).sum();
+        let prefetch = queries <= MAX_PREFETCHING && request.limit.is_none();
         // An item holds at least one event: more items than events are never needed at once.
         let wanted = request.limit.map(|limit| limit.clamp(1, 10_000) as i32);
-        let fitting = items_of_page(rows.len()).map(|items| items as i32);
+        let fitting = items_of_page(queries).map(|items| items as i32);
         let item_limit = [wanted, fitting].into_iter().flatten().min();
         for row in rows {
             let offset = committed.get(&row.topic_partition).copied();

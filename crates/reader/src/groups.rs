@@ -11,13 +11,15 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::directory::{self, ChainRow, Pipeline};
 use crate::error::ReadError;
 use crate::event::ItemKey;
+use crate::events::ReadStats;
+use crate::gather::Gather;
 use crate::item::{self, FIRST_TIME, HEADER, VALUE, binary, is_plain, read_header};
 use crate::table::{Attributes, PageRequest, Table, integer};
 
 /// What to list.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GroupsRequest {
-    /// Also find [`GroupSummary::first_time_ms`], for one more query a chain.
+    /// Also find [`GroupSummary::first_time_ms`], for one more query a write shard.
     pub first_times: bool,
 }
 
@@ -72,9 +74,9 @@ struct ChainSummary {
 
 /// Lists the groups: by directory bucket, within one by name.
 ///
-/// Cost: the directory (about 30 rows a read unit), and for each chain its last item, read
+/// Cost: the directory (about 30 rows a read unit), and for each write shard of a chain its last item, read
 /// backward. DynamoDB bills a read by the item's whole size although only its header is
-/// returned: at most 50 read units a chain, 100 strongly consistent. A chain of events that are
+/// returned: at most 50 read units a write shard, 100 strongly consistent. A chain of events that are
 /// stored as they are (without the SmartModule) has no totals: it is read to its start. Totals
 /// begin anew where a chain goes from such events to packed ones: what lies before that change
 /// is not counted.
@@ -179,7 +181,7 @@ pub(crate) struct DirectoryScan {
     bucket: u64,
     after: Option<String>,
     /// Groups of which further rows may come, each a prefix of the one after it: rows are sorted
-    /// by `<group>#<topic partition>`, so the rows of group `a#b` lie among those of `a`.
+    /// by `<group>#<topic partition>` and write shard, so the rows of group `a#b` lie among those of `a`.
     open: Vec<(String, Vec<ChainRow>)>,
 }
 
@@ -229,7 +231,7 @@ impl DirectoryScan {
             ready.extend(self.open.pop());
         }
         match self.open.last_mut() {
-            Some((open, chains)) if open == group => chains.push(chain),
+            Some((open, chains)) if open == group => chain.add_to(chains),
             _ => self.open.push((group.to_owned(), vec![chain])),
         }
     }
@@ -272,15 +274,14 @@ async fn summarize(
 
 /// Goes backward to the last item with totals, and counts what it passes.
 async fn summarize_chain(
-    table: &Table,
+    table: &Arc<Table>,
     pipeline: &str,
     group: &str,
     chain: ChainRow,
     first_times: bool,
 ) -> Result<ChainSummary, ReadError> {
-    let mut request = PageRequest {
+    let request = PageRequest {
         backward: true,
-        item_limit: Some(1),
         attributes: Some(&[
             HEADER,
             item::EVENT_COUNT,
@@ -289,36 +290,35 @@ async fn summarize_chain(
             VALUE,
         ]),
         consistent: table.consistent,
-        ..PageRequest::all(keys::chain_pk(pipeline, group, chain.topic_partition))
+        ..PageRequest::all(String::new())
     };
+    let of = (pipeline, group);
     let mut found = ChainSummary::default();
-    'pages: loop {
-        let page = table.query(&request).await?;
-        found.read_units += page.read_units;
-        for attributes in &page.items {
-            let key = table.key_of(attributes);
-            match take_in(&mut found.summary, attributes, &key, group) {
-                Ok(true) => break 'pages,
-                Ok(false) => {}
-                Err(check) => table.report(key, check)?,
-            }
+    let mut stats = ReadStats::default();
+    let gather = |request| {
+        let mut gather = Gather::new(Arc::clone(table), of, chain, request);
+        gather.first_limit = Some(1);
+        gather
+    };
+    let mut backward = gather(request.clone());
+    while let Some(attributes) = backward.next(&mut stats).await? {
+        let key = table.key_of(&attributes);
+        match take_in(&mut found.summary, &attributes, &key, group) {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(check) => table.report(key, check)?,
         }
-        let Some(after) = page.next_after else { break };
-        request.after = Some(after);
-        request.item_limit = None;
     }
     if first_times {
-        request.backward = false;
-        request.item_limit = Some(1);
-        request.after = None;
-        let page = table.query(&request).await?;
-        found.read_units += page.read_units;
+        let mut forward = gather(PageRequest {
+            backward: false,
+            ..request
+        });
+        let first = forward.next(&mut stats).await?;
         // A damaged first item was, or will be, told of where it is read.
-        found.summary.first_time_ms = page
-            .items
-            .first()
-            .and_then(|attributes| integer(attributes, FIRST_TIME));
+        found.summary.first_time_ms = first.and_then(|attributes| integer(&attributes, FIRST_TIME));
     }
+    found.read_units = stats.read_units;
     Ok(found)
 }
 
@@ -358,40 +358,51 @@ mod tests {
     #[test]
     fn groups_whose_names_go_on_after_a_hash_are_kept_apart() {
         let rows = [
-            ("a", 0),
-            ("a#0", 3),
-            ("a#0#1", 0),
-            ("a", 1),
-            ("a#1", 2),
-            ("a", 10),
-            ("a-b", 0),
-            ("b", 7),
+            ("a", 0, 0),
+            ("a#0", 3, 0),
+            ("a#0.1", 3, 0),
+            ("a#0#1", 0, 0),
+            ("a", 0, 1),
+            ("a", 1, 0),
+            ("a", 1, 1),
+            ("a", 1, 2),
+            ("a#1", 2, 0),
+            ("a", 10, 0),
+            ("a-b", 0, 0),
+            ("b", 7, 0),
         ];
-        let mut sorted = rows.map(|(group, partition)| keys::directory_sk(group, partition));
+        let mut sorted =
+            rows.map(|(group, partition, shard)| keys::directory_sk(group, partition, shard));
         sorted.sort();
         let mut scan = DirectoryScan::default();
         let mut ready = VecDeque::new();
         for sort_key in &sorted {
-            let (group, topic_partition) = keys::parse_directory_sk(sort_key).expect("well-formed");
+            let parsed = keys::parse_directory_sk(sort_key).expect("well-formed");
+            let (group, topic_partition, write_shard) = parsed;
             let chain = ChainRow {
                 topic_partition,
-                late_ms: 0,
+                write_shards: write_shard + 1,
+                late_ms: i64::from(write_shard),
             };
             scan.push(group, chain, &mut ready);
         }
         ready.extend(scan.open.drain(..).rev());
         let mut listed: Vec<_> = ready
             .iter()
-            .map(|(group, chains)| (group.as_str(), chains.len()))
+            .map(|(group, chains)| {
+                let write_shards: Vec<u32> = chains.iter().map(|c| c.write_shards).collect();
+                (group.as_str(), write_shards)
+            })
             .collect();
         listed.sort_unstable();
         let expected = [
-            ("a", 3),
-            ("a#0", 1),
-            ("a#0#1", 1),
-            ("a#1", 1),
-            ("a-b", 1),
-            ("b", 1),
+            ("a", vec![2, 3, 1]),
+            ("a#0", vec![1]),
+            ("a#0#1", vec![1]),
+            ("a#0.1", vec![1]),
+            ("a#1", vec![1]),
+            ("a-b", vec![1]),
+            ("b", vec![1]),
         ];
         assert_eq!(listed, expected);
     }

@@ -9,9 +9,11 @@ use millpond_format::{keys, sizing};
 use serde_json::{Value, json};
 
 use crate::damage::Check;
-use crate::directory::{self, Pipeline};
+use crate::directory::{self, ChainRow, Pipeline};
 use crate::error::ReadError;
 use crate::event::ItemKey;
+use crate::events::ReadStats;
+use crate::gather::Gather;
 use crate::item::{FRAMES, HEADER, ORIGIN, VALUE, binary, is_plain, read_header};
 use crate::table::{Attributes, PageRequest, Table, text};
 
@@ -20,10 +22,10 @@ use crate::table::{Attributes, PageRequest, Table, text};
 pub struct Items {
     table: Arc<Table>,
     group: String,
-    /// Partition keys still to read, the next one last.
-    chains: Vec<String>,
-    request: Option<PageRequest>,
-    page: std::vec::IntoIter<Attributes>,
+    pipeline: String,
+    /// Chains still to read, the next one last.
+    chains: Vec<ChainRow>,
+    gather: Option<Gather>,
 }
 
 impl Items {
@@ -36,17 +38,12 @@ impl Items {
         if rows.is_empty() {
             return Err(directory::no_such_group(table, pipeline, group));
         }
-        let chains = rows
-            .iter()
-            .rev()
-            .map(|row| keys::chain_pk(&pipeline.name, group, row.topic_partition))
-            .collect();
         Ok(Self {
             table: Arc::clone(table),
             group: group.to_owned(),
-            chains,
-            request: None,
-            page: Vec::new().into_iter(),
+            pipeline: pipeline.name.clone(),
+            chains: rows.into_iter().rev().collect(),
+            gather: None,
         })
     }
 
@@ -56,7 +53,11 @@ impl Items {
     /// A [`ReadError`]; [`ReadError::Damaged`] for an item whose header cannot be read.
     pub async fn next(&mut self) -> Result<Option<Value>, ReadError> {
         loop {
-            if let Some(attributes) = self.page.next() {
+            let next = match &mut self.gather {
+                Some(gather) => gather.next(&mut ReadStats::default()).await?,
+                None => None,
+            };
+            if let Some(attributes) = next {
                 let key = self.table.key_of(&attributes);
                 match item_json(&self.table, &attributes, &key, &self.group) {
                     Ok(value) => return Ok(Some(value)),
@@ -64,24 +65,16 @@ impl Items {
                 }
                 continue;
             }
-            if self.request.is_none() {
-                let Some(pk) = self.chains.pop() else {
-                    return Ok(None);
-                };
-                self.request = Some(PageRequest {
-                    consistent: self.table.consistent,
-                    // Two full items a page: no more than one page is ever held.
-                    ..PageRequest::all(pk)
-                });
-            }
-            if let Some(request) = &mut self.request {
-                let page = self.table.query(request).await?;
-                self.page = page.items.into_iter();
-                match page.next_after {
-                    Some(after) => request.after = Some(after),
-                    None => self.request = None,
-                }
-            }
+            let Some(chain) = self.chains.pop() else {
+                return Ok(None);
+            };
+            let request = PageRequest {
+                consistent: self.table.consistent,
+                // Two full items a page: no more than one page of each write shard is ever held.
+                ..PageRequest::all(String::new())
+            };
+            let of = (self.pipeline.as_str(), self.group.as_str());
+            self.gather = Some(Gather::new(Arc::clone(&self.table), of, chain, request));
         }
     }
 }
@@ -100,11 +93,11 @@ pub(crate) async fn one(table: &Table, pk: &str, sk: &str) -> Result<Value, Read
         });
     };
     let bare = table.layout.bare_pk(pk).and_then(keys::parse_chain_pk);
-    let group = bare.map(|(_, group, _)| group);
+    let group = bare.map(|chain| chain.group);
     let result = match group {
         Some(group) => item_json(table, &attributes, &key, group),
         None => Err(Check::NotAnItem {
-            found: "something else: the partition key is not `<prefix><pipeline>/<group>#<partition>`",
+            found: "something else: the partition key is not `<prefix><pipeline>/<group>#<partition>`, with or without `.<write shard>`",
         }),
     };
     result.map_err(|check| {

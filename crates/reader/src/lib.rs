@@ -27,6 +27,7 @@ mod events;
 mod follow;
 #[doc(hidden)]
 pub mod fuzzing;
+mod gather;
 mod groups;
 mod inspect;
 mod item;

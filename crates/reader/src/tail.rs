@@ -1,13 +1,13 @@
 //! Follows groups while they grow.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use millpond_format::frame::FrameDecoder;
 use millpond_format::header::Kind;
-use millpond_format::keys;
 use tokio::time::Instant;
 
 use crate::chain::{Chain, Decoding, TimeRange};
@@ -16,6 +16,7 @@ use crate::error::ReadError;
 use crate::event::Event;
 use crate::events::ReadStats;
 use crate::follow::Follow;
+use crate::gather::Gather;
 use crate::groups::DirectoryScan;
 use crate::item::{HEADER, VALUE, read_header};
 use crate::table::{PageRequest, Table};
@@ -23,7 +24,7 @@ use crate::table::{PageRequest, Table};
 /// Where to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum TailStart {
-    /// With what comes from now on. Costs up to 100 read units for each chain that is there.
+    /// With what comes from now on. Costs up to 100 read units for each write shard of a chain that is there.
     #[default]
     Now,
     /// With the first event at or after this time, milliseconds since the Unix epoch.
@@ -35,9 +36,9 @@ pub enum TailStart {
 /// Cost, in read units: a chain that is looked at takes one, and what it gives (one for each 4 KB).
 /// It is looked at again after [`poll`](Self::poll) while it gives something, and after twice the time
 /// before, up to [`idle_poll`](Self::idle_poll), while it does not. Every [`discovery`](Self::discovery)
-/// the directory is read: one for a group, 16 and one for each 4 KB of rows for all groups. The ledger is
-/// read, one for each 4 KB of it, when an item is found before those that it follows, and with every look
-/// at chains of plain items.
+/// the directory is read: one for a group, 16 and one for each 4 KB of rows for all groups. The ledger, one for each
+/// 4 KB of it, and then the directory's rows of the group are read when an item is found before those that it
+/// follows, and with every look at chains of plain items. Every write shard of a chain is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailRequest {
     /// Group; `None` for all of the pipeline.
@@ -79,7 +80,7 @@ pub struct TailEvent {
 /// Events as they come: each once, in order within a chain, chains in no order.
 ///
 /// Reads are strongly consistent. Memory: as many chains as queries may be in flight (16) hold a page of
-/// 1 MB each at one time, the others a few hundred bytes.
+/// 1 MB for each of their write shards at one time, the others a few hundred bytes.
 #[derive(Debug)]
 pub struct Tail {
     table: Arc<Table>,
@@ -88,7 +89,8 @@ pub struct Tail {
     decoder: FrameDecoder,
     stats: ReadStats,
     followed: Vec<Followed>,
-    known: HashSet<(Arc<str>, u32)>,
+    /// Where a chain is among those that are followed.
+    known: HashMap<(Arc<str>, u32), usize>,
     committed: HashMap<u32, u64>,
     /// Chains that were asked and may have more to give.
     asked: VecDeque<usize>,
@@ -104,6 +106,8 @@ struct Followed {
     due: Instant,
     /// It has given something since it was asked.
     gave: bool,
+    /// First offset that was not committed before the directory was read for it.
+    committed: Option<u64>,
 }
 
 impl Tail {
@@ -118,7 +122,7 @@ impl Tail {
             decoder: FrameDecoder::new().map_err(|e| ReadError::Decoder(e.to_string()))?,
             stats: ReadStats::default(),
             followed: Vec::new(),
-            known: HashSet::new(),
+            known: HashMap::new(),
             committed: directory::committed_offsets(table, pipeline).await?,
             asked: VecDeque::new(),
             discovery_due: Instant::now(),
@@ -182,22 +186,63 @@ impl Tail {
             .collect();
         due.sort_by_key(|index| self.followed[*index].due);
         due.truncate(self.table.parallel_queries);
-        let unclear = due.iter().any(|index| {
+        let is_unclear = |index: &usize| {
             let follow = self.followed[*index].chain.followed();
             follow.is_some_and(|follow| follow.needs_ledger())
-        });
-        // Before the chains: what it has committed is then there to be queried.
-        if unclear {
-            self.committed = directory::committed_offsets(&self.table, &self.pipeline).await?;
+        };
+        let unclear: Vec<usize> = due.iter().copied().filter(is_unclear).collect();
+        // Before the chains: what it has committed is then there to be queried, in the write shards that the
+        // directory lists afterwards.
+        if !unclear.is_empty() {
+            let committed = directory::committed_offsets(&self.table, &self.pipeline).await?;
+            self.widen(&unclear).await?;
+            self.committed = committed;
         }
         for index in due {
-            let chain = &mut self.followed[index].chain;
-            let offset = self.committed.get(&chain.topic_partition).copied();
-            chain.poll(offset, unclear);
-            self.followed[index].gave = false;
+            let is_fresh = unclear.contains(&index);
+            let followed = &mut self.followed[index];
+            if is_fresh {
+                let partition = followed.chain.topic_partition;
+                followed.committed = self.committed.get(&partition).copied();
+            }
+            followed.chain.poll(followed.committed, is_fresh);
+            followed.gave = false;
             self.asked.push_back(index);
         }
         Ok(())
+    }
+
+    /// Looks for write shards that chains have got.
+    async fn widen(&mut self, chains: &[usize]) -> Result<(), ReadError> {
+        let mut groups: Vec<Arc<str>> = Vec::new();
+        for index in chains {
+            let group = &self.followed[*index].group;
+            if !groups.contains(group) {
+                groups.push(Arc::clone(group));
+            }
+        }
+        let this = &*self;
+        let found = groups.into_iter().map(|group| async move {
+            let rows = directory::chains_of(&this.table, &this.pipeline, &group).await?;
+            Ok::<_, ReadError>((group, rows))
+        });
+        for (group, rows) in try_join_all(found).await? {
+            for row in rows {
+                self.widen_one(&group, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// False for a chain that is not followed yet.
+    fn widen_one(&mut self, group: &Arc<str>, row: ChainRow) -> bool {
+        let chain = (Arc::clone(group), row.topic_partition);
+        let Some(index) = self.known.get(&chain) else {
+            return false;
+        };
+        let followed = &mut self.followed[*index];
+        followed.chain.widen(&self.pipeline.name, row);
+        true
     }
 
     /// Looks for chains that are not followed yet.
@@ -221,9 +266,8 @@ impl Tail {
         for (group, rows) in found {
             let group: Arc<str> = group.into();
             for row in rows {
-                let chain = (Arc::clone(&group), row.topic_partition);
-                if !self.known.contains(&chain) {
-                    new.push((chain.0, row));
+                if !self.widen_one(&group, row) {
+                    new.push((Arc::clone(&group), row));
                 }
             }
         }
@@ -236,7 +280,8 @@ impl Tail {
         // Together, at the end: a dropped future leaves no chain known that is not followed.
         for followed in begun {
             let partition = followed.chain.topic_partition;
-            self.known.insert((Arc::clone(&followed.group), partition));
+            let chain = (Arc::clone(&followed.group), partition);
+            self.known.insert(chain, self.followed.len());
             self.followed.push(followed);
         }
         Ok(())
@@ -263,6 +308,7 @@ impl Tail {
             _ => chain.follow(Follow::after(Some(0)), None),
         }
         Ok(Followed {
+            committed: self.committed.get(&row.topic_partition).copied(),
             group,
             chain,
             wait: self.request.poll,
@@ -278,21 +324,21 @@ impl Tail {
         group: &str,
         row: ChainRow,
     ) -> Result<(), ReadError> {
-        let pk = keys::chain_pk(&self.pipeline.name, group, row.topic_partition);
         let request = PageRequest {
             backward: true,
             item_limit: Some(1),
             attributes: Some(&[HEADER, VALUE]),
-            ..PageRequest::all(pk)
+            ..PageRequest::all(String::new())
         };
-        let page = self.table.query(&request).await?;
-        let Some(item) = page.items.first() else {
+        let of = (self.pipeline.name.as_str(), group);
+        let mut last = Gather::new(Arc::clone(&self.table), of, row, request);
+        let Some(item) = last.next(&mut ReadStats::default()).await? else {
             chain.follow(Follow::after(Some(0)), None);
             return Ok(());
         };
-        let key = self.table.key_of(item);
+        let key = self.table.key_of(&item);
         // One that cannot be read is damage of the past, and has no totals to count on from.
-        let header = read_header(item, &key, group).ok();
+        let header = read_header(&item, &key, group).ok();
         let items = header.as_ref().map(|header| header.totals.items);
         chain.follow(Follow::after(items), Some(key.sk.to_string()));
         if let Some(Kind::Part(part)) = header.map(|header| header.header.kind) {

@@ -10,13 +10,14 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use support::{ChainWriter, Local, TABLE, Timed, change, drain, values};
 
-/// Chains with several frames an item, events in parts, plain events, out-of-order and equal times.
+/// Chains of several write shards, with several frames an item, events in parts, plain events, out-of-order and equal times.
 async fn fill(local: &Local, rng: &mut SmallRng, group: &str) {
     for partition in 0..rng.random_range(1..=3u32) {
         let mut writer = ChainWriter::new(group, partition);
         let mut rows = Vec::new();
         let mut clock = 1_000_000i64;
         for _ in 0..rng.random_range(2..=6) {
+            writer.write_shards += rng.random_range(0..=1u32);
             let mut event = |rng: &mut SmallRng| -> Timed {
                 clock += rng.random_range(0..20i64);
                 (
@@ -42,7 +43,7 @@ async fn fill(local: &Local, rng: &mut SmallRng, group: &str) {
                 }
             }
         }
-        rows.push(writer.directory_row());
+        rows.extend(writer.directory_rows());
         local.put_all(rows).await;
     }
 }

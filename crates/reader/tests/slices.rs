@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use support::{ChainWriter, Local, Timed, drain, values};
 
-/// Random chains of a group: out-of-order and late times, several frames and items.
+/// Random chains of a group: out-of-order and late times, several frames and items, write shards that grow under way.
 fn random_chains(rng: &mut SmallRng, group: &str) -> (Vec<support::Item>, Vec<Vec<Timed>>) {
     let mut rows = Vec::new();
     let mut chains = Vec::new();
@@ -17,6 +17,9 @@ fn random_chains(rng: &mut SmallRng, group: &str) -> (Vec<support::Item>, Vec<Ve
         let mut stored = Vec::new();
         let mut clock = 1_763_886_000_000i64 + rng.random_range(0..500i64);
         for _ in 0..rng.random_range(1..=12) {
+            if rng.random_bool(0.15) {
+                writer.write_shards *= 2;
+            }
             let mut frames = Vec::new();
             for _ in 0..rng.random_range(1..=4) {
                 let mut frame = Vec::new();
@@ -41,7 +44,7 @@ fn random_chains(rng: &mut SmallRng, group: &str) -> (Vec<support::Item>, Vec<Ve
         }
         // As the sink does: rounded up to a power of two.
         writer.late_ms = (writer.late_ms as u64).next_power_of_two() as i64;
-        rows.push(writer.directory_row());
+        rows.extend(writer.directory_rows());
         chains.push(stored);
     }
     (rows, chains)

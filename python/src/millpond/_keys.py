@@ -13,6 +13,7 @@ from .errors import Corrupt, NewerVersion
 MAX_TIME_MS = 253_402_207_199_999
 PIPELINES_PK = "millpond:pipelines"
 BUCKETS = 16
+MAX_WRITE_SHARDS = 1_024
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _SORT_KEY = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z)/(\d{19})/(\d{5})", re.ASCII)
@@ -50,8 +51,9 @@ def parse_sort_key(text: str) -> SortKey | None:
     return SortKey(time_ms, int(found[2]), int(found[3]))
 
 
-def chain_pk(pipeline: str, group: str, partition: int) -> str:
-    return f"{pipeline}/{group}#{partition}"
+def chain_pk(pipeline: str, group: str, partition: int, write_shard: int = 0) -> str:
+    """Partition key of a write shard of a chain; that of the first is the chain's own."""
+    return f"{pipeline}/{directory_sk(group, partition, write_shard)}"
 
 
 def bucket_pk(pipeline: str, bucket: int) -> str:
@@ -66,12 +68,21 @@ def ledger_pk(pipeline: str, topic: str) -> str:
     return f"millpond:ledger/{pipeline}/{topic}"
 
 
-def parse_directory_sk(text: str) -> tuple[str, int] | None:
-    """Group and topic partition of a directory row."""
-    group, mark, partition = text.rpartition("#")
+def directory_sk(group: str, partition: int, write_shard: int = 0) -> str:
+    return f"{group}#{partition}" if write_shard == 0 else f"{group}#{partition}.{write_shard}"
+
+
+def parse_directory_sk(text: str) -> tuple[str, int, int] | None:
+    """Group, topic partition and write shard of a directory row."""
+    group, mark, place = text.rpartition("#")
+    partition, point, write_shard = place.partition(".")
     if not mark or not group or not _NUMBER.fullmatch(partition):
         return None
-    return group, int(partition)
+    if not point:
+        return group, int(partition), 0
+    if not _NUMBER.fullmatch(write_shard) or not 0 < int(write_shard) < MAX_WRITE_SHARDS:
+        return None
+    return group, int(partition), int(write_shard)
 
 
 @dataclass(frozen=True)

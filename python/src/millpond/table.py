@@ -59,6 +59,7 @@ class Event:
 @dataclass(frozen=True)
 class _Chain:
     partition: int
+    write_shards: int
     late_ms: int
 
 
@@ -100,11 +101,12 @@ class Table:
     def read(self, group: str, start: Time = None, end: Time = None) -> Iterator[Event]:
         """Events of a group with `start <= time < end`, in order."""
         from_ms, to_ms = max(_millis(start, 0), 0), _millis(end, 1 << 62)
+        # Before any item: what is not committed by then may be incomplete; and before the directory: what is
+        # committed by then is in write shards that it lists.
+        committed = self._committed()
         chains = self._chains(group)
         if not chains:
             raise NoSuchGroup(f"table `{self.name}` holds no group `{group}` of pipeline `{self.pipeline}`")
-        # Before any item: what is not committed by then may be incomplete.
-        committed = self._committed()
         if from_ms >= to_ms:
             return iter(())
         read = (
@@ -141,14 +143,21 @@ class Table:
         late = _number(row, "late")
         if found is None or late is None or late < 0:
             self._damaged(row, "not a row of the directory of groups")
-        return found[0], _Chain(found[1], late)
+        group, partition, write_shard = found
+        return group, _Chain(partition, write_shard + 1, late)
 
     def _chains(self, group: str) -> list[_Chain]:
         pk = keys.directory_pk(self.pipeline, group)
         rows = self._query(self.name, pk, prefix=f"{group}#", consistent=True)
-        found = [self._directory_row(row) for row in rows]
-        # The prefix also finds groups whose own name goes on after a `#`.
-        return sorted((chain for name, chain in found if name == group), key=lambda chain: chain.partition)
+        chains: dict[int, _Chain] = {}
+        for name, chain in map(self._directory_row, rows):
+            # The prefix also finds groups whose own name goes on after a `#`.
+            if name == group:
+                known = chains.get(chain.partition, chain)
+                write_shards = max(known.write_shards, chain.write_shards)
+                late_ms = max(known.late_ms, chain.late_ms)
+                chains[chain.partition] = _Chain(chain.partition, write_shards, late_ms)
+        return [chains[partition] for partition in sorted(chains)]
 
     def _committed(self) -> dict[int, int]:
         if self._topic is None:
@@ -214,13 +223,12 @@ class Table:
             keys.time_text(from_ms) if from_ms > 0 else None,
             keys.time_text(end) if end <= keys.MAX_TIME_MS else None,
         )
-        pk = self._prefix + keys.chain_pk(self.pipeline, group, chain.partition)
         consistent, after = self.consistent, None
         while True:
             reading = _Reading(self, group, chain.partition, from_ms, to_ms)
             last = after
             try:
-                for item in self._query(self.name, pk, consistent=consistent, bounds=bounds, after=after):
+                for item in self._gather(group, chain, consistent, bounds, after):
                     if not reading.is_open:
                         after = last
                     yield from reading.item(self._renamed(item))
@@ -245,6 +253,29 @@ class Table:
         for stored in self._names.values():
             rest.pop(stored, None)
         return rest | theirs
+
+    def _gather(
+        self,
+        group: str,
+        chain: _Chain,
+        consistent: bool,
+        bounds: tuple[str | None, str | None],
+        after: str | None,
+    ) -> Iterator[_Item]:
+        """Items of a chain in order, a page at a time of each of its write shards."""
+        pks = (
+            self._prefix + keys.chain_pk(self.pipeline, group, chain.partition, write_shard)
+            for write_shard in range(chain.write_shards)
+        )
+        read = (
+            self._query(self.name, pk, consistent=consistent, bounds=bounds, after=after) for pk in pks
+        )
+
+        def sort_key(item: _Item) -> str:
+            text: str = item[self._sk]["S"]
+            return text
+
+        return heapq.merge(*read, key=sort_key)
 
     def _damaged(self, item: _Item, problem: str, cause: Exception | None = None) -> NoReturn:
         raise self._damage(item, problem) from cause

@@ -169,7 +169,8 @@ pub async fn sink(
     // A name that nothing is known of is taken for a new pipeline.
     let is_registered = lock(&world.oracle).items.ledger(0).is_some();
     let is_renamed = is_registered && process.fault(Fault::Renamed);
-    let usage = Arc::new(Usage::default());
+    let write_shards = world.config().write_shards;
+    let usage = Arc::new(Usage::new(write_shards));
     let table = |table: &millpond_dynamodb_sink::client::memory::MemoryTable| {
         Arc::new(FakeTable::new(
             process.clone(),
@@ -186,7 +187,12 @@ pub async fn sink(
         partitions: PartitionChoice::All,
         transforms: transforms(world.config()),
         digests: Vec::new(),
-        fingerprint: settings(&KeyNames::default(), MAX_ITEM_BYTES, &Default::default()),
+        fingerprint: settings(
+            &KeyNames::default(),
+            MAX_ITEM_BYTES,
+            &Default::default(),
+            write_shards,
+        ),
     };
     let store = TableSettings {
         table: table(&world.table),
@@ -205,11 +211,15 @@ pub async fn sink(
         create: None,
         keys: KeyNames::default(),
         max_item_bytes: MAX_ITEM_BYTES,
-        pace: match world.scenario.budget {
-            Some(units) => PaceSettings::fixed(units),
-            None => PaceSettings::default(),
+        pace: PaceSettings {
+            key_units: Some(world.scenario.key_units),
+            ..match world.scenario.budget {
+                Some(units) => PaceSettings::fixed(units),
+                None => PaceSettings::default(),
+            }
         },
         form: Default::default(),
+        spreading: usage.spreading.clone(),
     };
     let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {

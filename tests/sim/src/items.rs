@@ -44,6 +44,10 @@ pub struct Items {
     /// The dead letter of an event.
     dead: HashMap<usize, String>,
     ledgers: BTreeMap<PartitionId, LedgerRow>,
+    /// Write shards of the directory.
+    listed: BTreeSet<(String, PartitionId, u32)>,
+    /// Intents that say that a chain goes round more than one.
+    noted: usize,
     gaps: Gaps,
     /// Events that were in a plan that was given up, and were sent and written again: nobody knows what of
     /// such a plan is there.
@@ -78,12 +82,17 @@ impl Items {
     /// The group in which an event is.
     #[must_use]
     pub fn group_of(&self, index: usize) -> Option<&str> {
-        let (_, group, _) = keys::parse_chain_pk(&self.place.get(&index)?.pk)?;
-        Some(group)
+        Some(keys::parse_chain_pk(&self.place.get(&index)?.pk)?.group)
+    }
+
+    /// Number of intents by which chains went round more write shards than they were told to.
+    #[must_use]
+    pub fn noted(&self) -> usize {
+        self.noted
     }
 
     fn is_of_a_given_up_plan(&self, key: &Key) -> bool {
-        let partition = keys::parse_chain_pk(&key.pk).map(|(_, _, partition)| partition);
+        let partition = keys::parse_chain_pk(&key.pk).map(|key| key.partition);
         let sort = SortKey::parse(&key.sk);
         partition
             .zip(sort)
@@ -115,7 +124,7 @@ impl Items {
         new: &Row,
     ) -> Result<(), Violation> {
         let pk = new.key.pk.as_str();
-        if keys::parse_chain_pk(pk).is_some_and(|(pipeline, ..)| pipeline != PIPELINE) {
+        if keys::parse_chain_pk(pk).is_some_and(|key| key.pipeline != PIPELINE) {
             return broken("I2", format!("{:?} is another pipeline's", new.key));
         }
         if pk == keys::ledger_pk(PIPELINE, NAME) {
@@ -129,6 +138,10 @@ impl Items {
             if old.is_some_and(|old| late(old) >= late(new)) {
                 return broken("I11", format!("the bound of {:?} sank", new.key));
             }
+            let Some((group, partition, shard)) = keys::parse_directory_sk(&new.key.sk) else {
+                return broken("I1", format!("{:?} is no row of the directory", new.key));
+            };
+            self.listed.insert((group.to_owned(), partition, shard));
             return Ok(());
         }
         if pk.starts_with("millpond:") {
@@ -180,6 +193,8 @@ impl Items {
         for offset in committed..new.committed {
             self.is_safe(oracle, partition, offset)?;
         }
+        let intent = new.intent.as_ref();
+        self.noted += usize::from(intent.is_some_and(|intent| !intent.note.is_empty()));
         self.ledgers.insert(partition, new);
         Ok(())
     }
@@ -256,9 +271,19 @@ impl Items {
         if bytes > MAX_ITEM_BYTES {
             return broken("I9", format!("item {:?} has {bytes} bytes", row.key));
         }
-        let Some((_, _, partition)) = keys::parse_chain_pk(&row.key.pk) else {
+        let Some(chain) = keys::parse_chain_pk(&row.key.pk) else {
             return broken("I12", format!("{:?} is no key of an item", row.key));
         };
+        let partition = chain.partition;
+        for shard in 0..=chain.write_shard {
+            let of = (chain.group.to_owned(), partition, shard);
+            if !self.listed.contains(&of) {
+                return broken(
+                    "I1",
+                    format!("no reader finds {:?}: {of:?} is not listed", row.key),
+                );
+            }
+        }
         let Some(sort) = SortKey::parse(&row.key.sk) else {
             return broken("I12", format!("{:?} is no key of an item", row.key));
         };
@@ -279,7 +304,7 @@ impl Items {
         for held in &item.held {
             let event = &oracle.events[held.index];
             let is_expected = |fate: &Fate| match fate {
-                Fate::Grouped(group) => keys::chain_pk(PIPELINE, group, partition) == row.key.pk,
+                Fate::Grouped(group) => group == chain.group,
                 Fate::Rejected(_) | Fate::Removed => false,
             };
             if !event.fates.iter().any(is_expected) {
@@ -465,15 +490,27 @@ impl Items {
         let mut last: HashMap<(&str, &str), usize> = HashMap::new();
         let mut sums: HashMap<&str, ChainTotals> = HashMap::new();
         let mut part_of: Vec<u8> = Vec::new();
-        for (key, item) in &self.items {
+        // Chain by chain, each in the order of its sort keys over all its write shards.
+        let chain_of = |key: &Key| {
+            let key = keys::parse_chain_pk(&key.pk);
+            key.map_or(String::new(), |key| {
+                keys::chain_pk(PIPELINE, key.group, key.partition)
+            })
+        };
+        let items = self.items.iter();
+        let mut items: Vec<_> = items
+            .map(|(key, item)| (chain_of(key), key, item))
+            .collect();
+        items.sort_by(|(one, a, _), (other, b, _)| (one, &a.sk).cmp(&(other, &b.sk)));
+        for (chain, key, item) in &items {
             if let Some((own, totals)) = item.totals {
-                let sum = sums.entry(&key.pk).or_default();
+                let sum = sums.entry(chain).or_default();
                 sum.items += 1;
                 sum.events += own.events;
                 sum.event_bytes += own.event_bytes;
                 sum.packed_bytes += own.packed_bytes;
                 // What was there of a plan that was given up counts, or not, as it came.
-                let partition = keys::parse_chain_pk(&key.pk).map_or(0, |(_, _, p)| p);
+                let partition = keys::parse_chain_pk(&key.pk).map_or(0, |key| key.partition);
                 if *sum != totals && !self.gaps.has_plan(partition) {
                     return broken(
                         "I1",
@@ -482,7 +519,7 @@ impl Items {
                 }
             } else {
                 // Totals begin anew after items of plain mode.
-                sums.remove(key.pk.as_str());
+                sums.remove(chain.as_str());
             }
             for held in &item.held {
                 let event = &oracle.events[held.index];
@@ -504,7 +541,7 @@ impl Items {
                 if self.again.contains(&held.index) {
                     continue;
                 }
-                let before = last.insert((&key.pk, &event.key), held.index);
+                let before = last.insert((chain, &event.key), held.index);
                 if before.is_some_and(|before| before > held.index) {
                     return broken(
                         "I3",

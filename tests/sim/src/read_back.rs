@@ -220,7 +220,7 @@ async fn groups_of(wire: Wire, reads: Reads) -> Result<Seen, ReadError> {
         .filter(|(pk, _)| pk.starts_with("millpond:groups/"))
         .flat_map(|(_, of_key)| of_key.keys())
         .filter_map(|sk| millpond_format::keys::parse_directory_sk(sk))
-        .map(|(group, _)| group.to_owned())
+        .map(|(group, ..)| group.to_owned())
         .collect();
     let http = http_client_fn(move |_, _| SharedHttpConnector::new(wire.clone()));
     let config = aws_sdk_dynamodb::Config::builder()

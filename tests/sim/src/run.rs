@@ -51,6 +51,8 @@ pub struct Outcome {
     pub dead: usize,
     /// Gaps recorded.
     pub gaps: usize,
+    /// Intents that chains went round more write shards with than they were told to.
+    pub spread: usize,
 }
 
 /// Runs one seed, in a thread of its own, so that nothing of an earlier run is left in it.
@@ -84,6 +86,7 @@ fn failed(seed: u64, rule: &'static str, what: String) -> Outcome {
         items: 0,
         dead: 0,
         gaps: 0,
+        spread: 0,
     }
 }
 
@@ -120,6 +123,7 @@ fn run_here(seed: u64, cuts: &Cuts) -> Outcome {
             items: oracle.items.len(),
             dead: oracle.items.dead(),
             gaps: oracle.items.gaps(),
+            spread: oracle.items.noted(),
         }
     })
 }

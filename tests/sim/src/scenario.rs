@@ -7,6 +7,7 @@ use millpond_connector::mutation::Mutation;
 use millpond_sink::gaps::OnGap;
 
 use crate::dice::{Dice, mix};
+use millpond_dynamodb_sink::spread::WriteShards;
 
 /// Smallest item that the packer knows: large events then take several parts at little cost.
 pub const MAX_ITEM_BYTES: usize = millpond_format::limits::MIN_ITEM_BYTES;
@@ -94,6 +95,8 @@ faults! {
     Renamed "renamed",
     /// The topic loses what was not released: its retention was too short.
     Lost "lost",
+    /// A partition key of the table is found to be at its limit.
+    HotKey "hot-key",
 }
 
 /// What groups events.
@@ -116,6 +119,8 @@ pub struct Config {
     pub mode: Mode,
     /// A SmartModule before the packer, if there is one, removes some of the events.
     pub filter: bool,
+    /// Over how many partition keys of the table groups are spread.
+    pub write_shards: WriteShards,
 }
 
 /// True for an event that the SmartModule before the packer removes.
@@ -162,6 +167,8 @@ pub struct Scenario {
     pub max_age: Duration,
     /// Write units a second.
     pub budget: Option<u64>,
+    /// Write units a second of one partition key: where they are few, groups are spread over more.
+    pub key_units: u64,
     /// So many sources share the shards by leases; `None` is one after the other that has them all.
     pub sharing_sources: Option<u32>,
     /// So many sinks share the topic partitions by leases; `None` are sinks that take them all.
@@ -211,7 +218,7 @@ impl Scenario {
                 rates.insert(*fault, rate);
             }
         }
-        let config = |mode, filter| Config {
+        let config = |mode, filter, write_shards| Config {
             mode: dice.pick(
                 mode,
                 &[
@@ -223,10 +230,21 @@ impl Scenario {
                 ],
             ),
             filter: dice.chance(filter, 250),
+            write_shards: dice.pick(
+                write_shards,
+                &[
+                    WriteShards::Auto,
+                    WriteShards::Auto,
+                    WriteShards::Auto,
+                    WriteShards::Fixed(1),
+                    WriteShards::Fixed(2),
+                    WriteShards::Fixed(3),
+                ],
+            ),
         };
         let configs = [
-            config("mode", "filter"),
-            config("other mode", "other filter"),
+            config("mode", "filter", "write shards"),
+            config("other mode", "other filter", "other write shards"),
         ];
         // In most seeds the topic keeps what it must keep.
         let loses = dice.chance("loses", 250);
@@ -259,6 +277,7 @@ impl Scenario {
             max_buffered: dice.pick("buffered", &[4_000, 16_000, 64_000]),
             max_age: Duration::from_millis(dice.pick("age", &[100, 300, 1_000, 2_500])),
             budget: dice.pick("budget", &[None, None, None, Some(8), Some(40)]),
+            key_units: dice.pick("key units", &[1_000, 1_000, 1_000, 1, 3]),
             sharing_sources: dice
                 .chance("sources share", 300)
                 .then(|| dice.between("sources", 2, 3) as u32),
@@ -278,7 +297,7 @@ impl Scenario {
         let rate = self.rates.get(&fault).copied().unwrap_or(0);
         match fault {
             // What has an occasion at every call comes often enough.
-            Fault::Rival | Fault::Restart | Fault::Reshard => rate * 5,
+            Fault::Rival | Fault::Restart | Fault::Reshard | Fault::HotKey => rate * 5,
             Fault::Reconfigured | Fault::Renamed => rate * 8,
             _ => rate,
         }

@@ -12,19 +12,35 @@ use millpond_dynamodb_sink::client::{
     TailPage, Throttle, Verdict,
 };
 use millpond_dynamodb_sink::limits::MAX_IN_FLIGHT_REQUESTS;
+use millpond_dynamodb_sink::plan_writer::Spreading;
 use millpond_dynamodb_sink::row::{Key, KeyNames, Row};
+use millpond_dynamodb_sink::spread::WriteShards;
 use tokio::time::Instant;
 
+use crate::items::PIPELINE;
 use crate::process::Process;
 use crate::scenario::Fault;
 use crate::world::lock;
 
 /// What one process has asked of all its tables.
-#[derive(Default)]
 pub struct Usage {
     /// When writes began, and the units that they consumed.
     writes: Mutex<VecDeque<(Instant, f64)>>,
     batches: AtomicUsize,
+    /// What its sink knows of hot keys.
+    pub spreading: Spreading,
+}
+
+impl Usage {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(write_shards: WriteShards) -> Self {
+        Self {
+            writes: Mutex::default(),
+            batches: AtomicUsize::new(0),
+            spreading: Spreading::new(write_shards),
+        }
+    }
 }
 
 /// A table as one process uses it.
@@ -165,6 +181,12 @@ impl TableApi for FakeTable {
         if under_way > MAX_IN_FLIGHT_REQUESTS * (world.scenario.partitions as usize) {
             world.violate("I9", format!("{under_way} batches under way"));
         }
+        // The pacer would say so after seconds; its own reasons are rarer than what may come of it.
+        if self.process.fault(Fault::HotKey)
+            && let Some(row) = rows.first()
+        {
+            self.usage.spreading.is_hot("", PIPELINE, &row.key.pk);
+        }
         self.there().await?;
         if self.process.fault(Fault::LateEffect) {
             // What it may consume was reserved already.
@@ -227,6 +249,17 @@ impl TableApi for FakeTable {
         self.consumed(began, outcome.units);
         world.note(format!("{what}: {}", outcome.applied));
         self.back(outcome).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let began = Instant::now();
+        self.there().await?;
+        let units = self.table.delete(key).await?;
+        self.consumed(began, units);
+        let name = &self.process.name;
+        let world = &self.process.world;
+        world.note(format!("{name} deletes {}/{}", key.pk, key.sk));
+        self.back(units).await
     }
 
     async fn tail(

@@ -15,6 +15,7 @@ use aws_sdk_kinesis::Client;
 use millpond_connector::aws::AwsSettings;
 use millpond_connector::topic::Topic;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
+use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_embedded_topic::conformance;
 use millpond_kinesis_local::model::NewRecord;
 use millpond_kinesis_local::{Server, ServerConfig};
@@ -24,7 +25,7 @@ use millpond_sim::checkpoints::FakeCheckpoints;
 use millpond_sim::process::Process;
 use millpond_sim::scenario::{Cuts, Scenario};
 use millpond_sim::stream::FakeStream;
-use millpond_sim::table::FakeTable;
+use millpond_sim::table::{FakeTable, Usage};
 use millpond_sim::topic::FakeTopic;
 use millpond_sim::world::{NAME, World};
 
@@ -47,7 +48,8 @@ async fn the_topic_is_one() {
 
 #[tokio::test(start_paused = true)]
 async fn the_table_is_one() {
-    let table = FakeTable::new(calm(), MemoryTable::absent("t"), Arc::default());
+    let usage = Arc::new(Usage::new(WriteShards::default()));
+    let table = FakeTable::new(calm(), MemoryTable::absent("t"), usage);
     table_rules::assert_rules(&table).await;
 }
 

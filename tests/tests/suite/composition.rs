@@ -141,6 +141,7 @@ impl Bench {
             max_item_bytes: 409_600,
             pace: PaceSettings::default(),
             form: Default::default(),
+            spreading: Default::default(),
         };
         let drain = CancellationToken::new();
         drain.cancel();

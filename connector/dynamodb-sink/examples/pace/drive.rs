@@ -236,6 +236,11 @@ impl TableApi for CappedTable {
         }
     }
 
+    async fn delete(&self, _: &Key) -> Result<f64, ApiFailure> {
+        sleep(LATENCY).await;
+        Ok(1.0)
+    }
+
     async fn tail(
         &self,
         _: &str,

@@ -324,6 +324,18 @@ impl TableApi for AwsTable {
         }
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key_attributes(key)))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.send().await.map_err(|error| failure(&error, &[]))?;
+        let consumed = answer.consumed_capacity();
+        consumed.map(units).ok_or_else(|| cut("consumed capacity"))
+    }
+
     async fn tail(
         &self,
         pk: &str,

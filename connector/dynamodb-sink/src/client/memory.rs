@@ -318,6 +318,19 @@ impl TableApi for MemoryTable {
         self.leave(fault, outcome).await
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let fault = self.enter().await?;
+        let units = {
+            let mut state = self.state();
+            state.existing()?;
+            let removed = state.rows.remove(key);
+            let units = removed.map_or(1, |row| row.size(&self.keys).write_units()) as f64;
+            state.units += units;
+            units
+        };
+        self.leave(fault, units).await
+    }
+
     async fn tail(
         &self,
         pk: &str,

@@ -131,6 +131,9 @@ pub trait TableApi: Send + Sync {
     /// Puts one row if the condition holds.
     async fn put(&self, row: &Row, condition: &Condition) -> Result<PutOutcome, ApiFailure>;
 
+    /// Deletes one row, if it is there. Answers the write units consumed.
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure>;
+
     /// Rows of `pk` before the sort key `before` (the last ones without it), last first,
     /// at most `limit`, strongly consistent; of their attributes only this one.
     async fn tail(

@@ -11,6 +11,7 @@ use millpond_sink::placement::is_packer;
 use super::ItemForm;
 use crate::plan::PlanConfig;
 use crate::row::KeyNames;
+use crate::spread::WriteShards;
 
 /// Parameter of the SmartModule that must agree with the setting of the same name here.
 const PARAMETER: &str = "max-item-bytes";
@@ -21,7 +22,12 @@ const HEADER_GROWTH_BYTES: usize = 40;
 
 /// Most bytes of an item besides its frames, the header section that the SmartModule makes, and its group.
 #[must_use]
-pub fn besides(pipeline: &str, keys: &KeyNames, form: &ItemForm) -> usize {
+pub fn besides(
+    pipeline: &str,
+    keys: &KeyNames,
+    form: &ItemForm,
+    write_shards: WriteShards,
+) -> usize {
     let sizes = PlanConfig {
         pipeline: pipeline.to_owned(),
         topic: String::new(),
@@ -34,7 +40,7 @@ pub fn besides(pipeline: &str, keys: &KeyNames, form: &ItemForm) -> usize {
             ..ItemForm::default()
         },
     };
-    sizes.fixed_bytes("") + HEADER_GROWTH_BYTES + form.most_bytes()
+    sizes.fixed_bytes("", write_shards.most()) + HEADER_GROWTH_BYTES + form.most_bytes()
 }
 
 /// Checks each `max-item-bytes` of a SmartModule against the sink's `limit`; `besides` is what

@@ -4,6 +4,7 @@
 mod planner;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use millpond_connector::topic::Offset;
@@ -62,13 +63,24 @@ pub struct PlannedItem {
     pub event_bytes: u64,
 }
 
+/// Rows of the directory: write shards of one chain, with its lateness bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listing {
+    /// Group of the chain.
+    pub group: String,
+    /// Its write shards.
+    pub write_shards: Range<u32>,
+    /// Bound on sort time minus earliest event time, in ms.
+    pub late_ms: i64,
+}
+
 /// A plan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Items; those of one chain in order.
     pub items: Vec<PlannedItem>,
-    /// Groups whose directory row must show this lateness before their items are written.
-    pub directory: Vec<(String, i64)>,
+    /// What the directory must show before the items are written.
+    pub directory: Vec<Listing>,
     /// Events for the dead-letter queue.
     pub dead_letters: Vec<DeadLetter>,
     /// States of the chains after the plan.
@@ -121,6 +133,16 @@ pub enum PlanError {
         /// First offset of the batch.
         offset: Offset,
     },
+    /// The intent of a plan that is made again says of write shards what cannot be.
+    #[error(
+        "the intent at offset {offset} names write shards as `{note}`, which says nothing here"
+    )]
+    Note {
+        /// First offset of the plan.
+        offset: Offset,
+        /// What it says.
+        note: String,
+    },
     /// An envelope could not be cut.
     #[error("envelope of the batch at offset {offset}: {source}")]
     Trim {
@@ -148,17 +170,18 @@ pub fn groups<'a>(entries: &'a [Admitted<'a>]) -> Vec<&'a str> {
     groups
 }
 
-/// Makes the plan; a group without a state begins a new chain.
+/// Makes the plan; a group without a state begins a new chain, one without a number of write shards has one.
 ///
 /// # Errors
 /// [`PlanError`] for what does not fit the limits.
 pub fn plan(
     entries: &[Admitted<'_>],
     states: &BTreeMap<String, ChainState>,
+    write_shards: &BTreeMap<String, u32>,
     config: &PlanConfig,
     tools: &mut Workbench,
 ) -> Result<Plan, PlanError> {
-    let mut planner = Planner::new(config, states, tools);
+    let mut planner = Planner::new(config, states, write_shards, tools);
     for entry in entries {
         match entry {
             Admitted::Envelope(envelope) => planner.envelope(envelope)?,
@@ -178,9 +201,9 @@ impl PlanConfig {
         }
     }
 
-    /// Partition key of the items of a group.
-    pub(crate) fn chain_pk(&self, group: &str) -> String {
-        let pk = keys::chain_pk(&self.pipeline, group, self.partition);
+    /// Partition key of the items of a group in a write shard of its chain.
+    pub(crate) fn shard_pk(&self, group: &str, shard: u32) -> String {
+        let pk = keys::shard_pk(&self.pipeline, group, self.partition, shard);
         format!("{}{pk}", self.form.key_prefix)
     }
 
@@ -189,9 +212,10 @@ impl PlanConfig {
         self.form.names.of(name)
     }
 
-    /// Bytes of an item of `group` besides its header section and frames, at most.
-    pub(crate) fn fixed_bytes(&self, group: &str) -> usize {
-        let pk = self.chain_pk(group);
+    /// Bytes of an item of `group` besides its header section and frames, at most, where its chain goes round
+    /// so many write shards.
+    pub(crate) fn fixed_bytes(&self, group: &str, write_shards: u32) -> usize {
+        let pk = self.shard_pk(group, write_shards.saturating_sub(1));
         let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
         ItemSize::new()
             .string(&self.keys.partition, &pk)

@@ -14,7 +14,9 @@ use millpond_format::limits::{MAX_GROUP_BYTES, MAX_TIME_MS};
 use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sizing::ItemSize;
 
-use super::{MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES};
+use super::{
+    Listing, MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES,
+};
 use crate::chain::ChainState;
 use crate::form::zone::Zones;
 use crate::row::{Key, Pieces, Row, Value, names};
@@ -31,12 +33,55 @@ struct OpenItem {
 
 struct ChainBuild {
     state: ChainState,
-    directory: Option<i64>,
+    /// The lateness bound was raised.
+    is_raised: bool,
+    /// Write shards up to the last one that has an item.
+    used: u32,
+}
+
+impl ChainBuild {
+    /// Goes round so many write shards.
+    fn new(state: ChainState, write_shards: u32) -> Self {
+        Self {
+            state: ChainState {
+                write_shards,
+                ..state
+            },
+            is_raised: false,
+            used: 0,
+        }
+    }
+
+    /// The write shard of the next item, which is the `ordinal`th of them.
+    fn next_shard(&mut self, ordinal: u64) -> u32 {
+        let shard = (ordinal % u64::from(self.state.write_shards.max(1))) as u32;
+        self.used = self.used.max(shard + 1);
+        shard
+    }
+
+    /// Rows of the directory that are to be written, and the state once they are. They are listed from the
+    /// first on, so that whoever finds one missing knows that there are no items behind it.
+    fn listing(&mut self, group: &str) -> Option<Listing> {
+        let listed = self.state.listed;
+        self.state.listed = listed.max(self.used);
+        let write_shards = match self.is_raised {
+            true => 0..self.state.listed,
+            false if mutation::is(Mutation::ShardNotListed) => return None,
+            false => listed..self.state.listed,
+        };
+        let late_ms = self.state.late_ms?;
+        (!write_shards.is_empty()).then(|| Listing {
+            group: group.to_owned(),
+            write_shards,
+            late_ms,
+        })
+    }
 }
 
 pub(super) struct Planner<'a> {
     config: &'a PlanConfig,
     states: &'a BTreeMap<String, ChainState>,
+    write_shards: &'a BTreeMap<String, u32>,
     tools: &'a mut Workbench,
     /// Bounds of no event yet.
     no_zones: Zones,
@@ -51,11 +96,13 @@ impl<'a> Planner<'a> {
     pub(super) fn new(
         config: &'a PlanConfig,
         states: &'a BTreeMap<String, ChainState>,
+        write_shards: &'a BTreeMap<String, u32>,
         tools: &'a mut Workbench,
     ) -> Self {
         Self {
             config,
             states,
+            write_shards,
             tools,
             no_zones: config.form.zones(),
             chains: BTreeMap::new(),
@@ -99,7 +146,7 @@ impl<'a> Planner<'a> {
         let limit = self
             .config
             .max_item_bytes
-            .saturating_sub(self.config.fixed_bytes(&header.group));
+            .saturating_sub(self.fixed_bytes(&header.group));
         if let Some(open) = self.open.get_mut(&header.group) {
             if open.joiner.try_push(header, limit) {
                 open.frames.push(envelope.frames.clone());
@@ -130,6 +177,14 @@ impl<'a> Planner<'a> {
             self.close(&header.group)?;
         }
         Ok(())
+    }
+
+    fn number(&self, group: &str) -> u32 {
+        self.write_shards.get(group).copied().unwrap_or(1)
+    }
+
+    fn fixed_bytes(&self, group: &str) -> usize {
+        self.config.fixed_bytes(group, self.number(group))
     }
 
     /// Header section and frames of an item made of this envelope alone.
@@ -196,7 +251,10 @@ impl<'a> Planner<'a> {
         let name = |name| config.name(name);
         let key_bytes = record.key.as_ref().map_or(0, Bytes::len);
         let bytes = ItemSize::new()
-            .string(&self.config.keys.partition, &self.config.chain_pk(group))
+            .string(
+                &self.config.keys.partition,
+                &self.config.shard_pk(group, self.number(group) - 1),
+            )
             .binary(&self.config.keys.sort, SORT_KEY_BYTES)
             .binary(name(names::VALUE), record.value.len())
             .binary(name(names::ORIGIN), key_bytes)
@@ -216,7 +274,10 @@ impl<'a> Planner<'a> {
         let time = origin.arrival_ms;
         let sort_time_ms = self.advance(group, time, time);
         let origin_text = String::from_utf8_lossy(record.key.as_deref().unwrap_or_default());
-        let row = Row::new(self.item_key(group, sort_time_ms, record.offset, 0))
+        // There are no totals to count on from: spread whatever pattern the group's offsets have.
+        let mixed = record.offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let shard = self.chain(group).next_shard(mixed);
+        let row = Row::new(self.item_key(group, shard, sort_time_ms, record.offset, 0))
             .with(name(names::VALUE), Value::B(record.value.clone().into()))
             .with(name(names::ORIGIN), Value::S(origin_text.into_owned()))
             .with(name(names::FIRST_TIME), Value::N(time));
@@ -230,18 +291,12 @@ impl<'a> Planner<'a> {
     fn chain(&mut self, group: &str) -> &mut ChainBuild {
         if !self.chains.contains_key(group) {
             let state = self.states.get(group).copied().unwrap_or_default();
-            let build = ChainBuild {
-                state,
-                directory: None,
-            };
+            let build = ChainBuild::new(state, self.number(group));
             self.chains.insert(group.to_owned(), build);
         }
         self.chains
             .entry(group.to_owned())
-            .or_insert_with(|| ChainBuild {
-                state: ChainState::default(),
-                directory: None,
-            })
+            .or_insert_with(|| ChainBuild::new(ChainState::default(), 1))
     }
 
     /// Moves the sort time of a chain past an item and raises its lateness bound if need be.
@@ -252,12 +307,19 @@ impl<'a> Planner<'a> {
         let late = sort_time_ms.saturating_sub(first_ms).max(0);
         if let Some(bound) = chain.state.raised(late) {
             chain.state.late_ms = Some(bound);
-            chain.directory = Some(bound);
+            chain.is_raised = true;
         }
         sort_time_ms
     }
 
-    fn item_key(&self, group: &str, sort_time_ms: i64, base_offset: u64, index: u32) -> Key {
+    fn item_key(
+        &self,
+        group: &str,
+        shard: u32,
+        sort_time_ms: i64,
+        base_offset: u64,
+        index: u32,
+    ) -> Key {
         let tried = match mutation::is(Mutation::KeyNotIdempotent) {
             true => (random::number() % 1_000) as u32,
             false => 0,
@@ -268,7 +330,7 @@ impl<'a> Planner<'a> {
             envelope_index: index + tried,
         };
         Key {
-            pk: self.config.chain_pk(group),
+            pk: self.config.shard_pk(group, shard),
             sk: sort_key.to_text(),
         }
     }
@@ -283,7 +345,9 @@ impl<'a> Planner<'a> {
         let base_offset = header.base_offset;
         let packed_bytes = header.packed_bytes() as u64;
         let sort_time_ms = self.advance(group, first_ms, last_ms);
-        let totals = &mut self.chain(group).state.totals;
+        let chain = self.chain(group);
+        let shard = chain.next_shard(chain.state.totals.items);
+        let totals = &mut chain.state.totals;
         totals.items += 1;
         totals.events += events;
         totals.event_bytes += event_bytes;
@@ -294,7 +358,7 @@ impl<'a> Planner<'a> {
         let config = self.config;
         let name = |name| config.name(name);
         let events_number = i64::try_from(events).unwrap_or(i64::MAX);
-        let row = Row::new(self.item_key(group, sort_time_ms, base_offset, open.index))
+        let row = Row::new(self.item_key(group, shard, sort_time_ms, base_offset, open.index))
             .with(name(names::HEADER), Value::B(section.into()))
             .with(name(names::FRAMES), Value::B(Pieces(open.frames)))
             .with(name(names::EVENTS), Value::N(events_number))
@@ -333,10 +397,8 @@ impl<'a> Planner<'a> {
         for group in groups {
             self.close(&group)?;
         }
-        for (group, chain) in self.chains {
-            if let Some(bound) = chain.directory {
-                self.plan.directory.push((group.clone(), bound));
-            }
+        for (group, mut chain) in self.chains {
+            self.plan.directory.extend(chain.listing(&group));
             self.plan.chains.push((group, chain.state));
         }
         Ok(self.plan)

@@ -75,6 +75,10 @@ impl TableApi for SlowTable {
         self.table.put(row, condition).await
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        self.table.delete(key).await
+    }
+
     async fn tail(
         &self,
         pk: &str,

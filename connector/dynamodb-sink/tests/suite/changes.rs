@@ -15,7 +15,7 @@ use millpond_dynamodb_sink::form::extra::{Extra, Source};
 use millpond_dynamodb_sink::form::zone::Edge;
 use millpond_dynamodb_sink::mapping::pointer::Pointer;
 use millpond_dynamodb_sink::pacing::PaceSettings;
-use millpond_dynamodb_sink::row::names;
+use millpond_dynamodb_sink::row::{Row, names};
 use millpond_sink::conformance::events;
 use millpond_sink::fingerprint::module_digests;
 use tokio_util::sync::CancellationToken;
@@ -26,15 +26,15 @@ use crate::mapped::{event_of, mapping};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
-struct Setting {
+pub struct Setting {
     folder: tempfile::TempDir,
-    table: MemoryTable,
+    pub table: MemoryTable,
     topic: MemoryTopic,
     workload: Workload,
 }
 
 impl Setting {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let topic = MemoryTopic::new(7);
         // What is poison depends on the parameters.
         let shape = Shape {
@@ -67,14 +67,14 @@ impl Setting {
             .map_err(|error| format!("{error:#}"))
     }
 
-    fn intent(&self) -> Option<String> {
+    pub fn intent(&self) -> Option<String> {
         let rows = self.table.scan();
         let intent = rows.iter().find_map(|row| row.string(names::INTENT));
         intent.map(str::to_owned)
     }
 
     /// Runs until a plan is open and a part of its items written, then dies.
-    async fn dies_with_an_open_plan(&self, config: SinkConfig) {
+    pub async fn dies_with_an_open_plan(&self, config: SinkConfig) {
         let items = || {
             let rows = self.table.scan();
             rows.iter()
@@ -97,7 +97,37 @@ impl Setting {
     }
 
     /// Goes on with another configuration: everything is there once.
-    async fn goes_on(&mut self, config: SinkConfig) {
+    /// Runs, with more and more to write, until the table is as `until` wants it, then dies.
+    pub async fn dies_when(&mut self, config: SinkConfig, until: impl Fn(&[Row]) -> bool) {
+        let (topic, workload) = (self.topic.clone(), &mut self.workload);
+        let table = self.table.clone();
+        let context = ConnectorContext {
+            name: "sink".into(),
+            topic: Arc::new(topic.clone()),
+            data_dir: self.folder.path().to_owned(),
+            drain: CancellationToken::new(),
+            metrics: Arc::new(Metrics::default()),
+        };
+        let sink = Box::new(config.sink(Arc::new(table.clone()), None));
+        tokio::select! {
+            biased;
+            ended = sink.run(context) => panic!("ended: {ended:?}"),
+            () = async {
+                for tick in 0..40_000 {
+                    if until(&table.scan()) {
+                        return;
+                    }
+                    if tick % 400 == 0 {
+                        workload.send(&topic);
+                    }
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                panic!("it never was");
+            } => {}
+        }
+    }
+
+    pub async fn goes_on(&mut self, config: SinkConfig) {
         for _ in 0..4 {
             self.workload.send(&self.topic);
         }

@@ -11,21 +11,26 @@ pub use millpond_sink::conformance::events::read_letters;
 
 use crate::workload::Workload;
 
-/// Events of the table by partition key of the table, in sort key order.
+/// Events of the table by partition key of the chain, in sort key order over its write shards.
 pub fn read_table(rows: &[Row], max_item_bytes: usize) -> BTreeMap<String, Vec<Vec<u8>>> {
     let mut decoder = FrameDecoder::new().expect("zstd");
     let mut chains: BTreeMap<String, Vec<Vec<u8>>> = BTreeMap::new();
     let mut totals: HashMap<String, ChainTotals> = HashMap::new();
     let mut partial: Vec<u8> = Vec::new();
     let late = bounds(rows);
-    for row in rows
-        .iter()
-        .filter(|row| !row.key.pk.starts_with("millpond:"))
-    {
+    let mut items: Vec<(String, &Row)> = Vec::new();
+    for row in rows {
+        if let Some(key) = keys::parse_chain_pk(&row.key.pk) {
+            let chain = keys::chain_pk(key.pipeline, key.group, key.partition);
+            items.push((chain, row));
+        }
+    }
+    items.sort_by(|(one, a), (other, b)| (one, &a.key.sk).cmp(&(other, &b.key.sk)));
+    for (of_chain, row) in items {
         let size = row.size(&KeyNames::default()).bytes();
         assert!(size <= max_item_bytes, "{:?}: {size} bytes", row.key);
         let key = SortKey::parse(&row.key.sk).expect("sort key");
-        let chain = chains.entry(row.key.pk.clone()).or_default();
+        let chain = chains.entry(of_chain.clone()).or_default();
         let bound = late.get(&row.key.pk).copied();
         let first_time = row.integer(names::FIRST_TIME).expect("t0");
         let is_late = key.sort_time_ms - first_time;
@@ -43,7 +48,7 @@ pub fn read_table(rows: &[Row], max_item_bytes: usize) -> BTreeMap<String, Vec<V
         let (header, length) = Header::decode(&section).expect("header");
         assert_eq!(length, section.len());
         header.check_frames(&frames).expect("frames");
-        let total = totals.entry(row.key.pk.clone()).or_default();
+        let total = totals.entry(of_chain).or_default();
         total.items += 1;
         total.events += header.event_count();
         total.event_bytes += header.event_bytes();
@@ -82,16 +87,17 @@ pub fn read_table(rows: &[Row], max_item_bytes: usize) -> BTreeMap<String, Vec<V
     chains
 }
 
-/// Lateness bounds of the directory by partition key of the chain.
+/// Lateness bounds of the directory by partition key.
 fn bounds(rows: &[Row]) -> HashMap<String, i64> {
     let rows = rows
         .iter()
         .filter(|row| row.key.pk.starts_with("millpond:groups/p/"));
     rows.map(|row| {
-        let (group, partition) = keys::parse_directory_sk(&row.key.sk).expect("directory");
+        let place = keys::parse_directory_sk(&row.key.sk).expect("directory");
+        let (group, partition, shard) = place;
         assert_eq!(row.key.pk, keys::directory_pk("p", group));
         let late = row.integer(names::LATE).expect("late");
-        (keys::chain_pk("p", group, partition), late)
+        (keys::shard_pk("p", group, partition, shard), late)
     })
     .collect()
 }

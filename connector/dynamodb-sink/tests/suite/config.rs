@@ -29,6 +29,7 @@ max-item-bytes: 200 KiB
 max-age: 30s
 max-write-units-per-second: 400
 max-write-units-per-key: none
+write-shards: 8
 burst-credit: 1m
 dead-letters: {table: dead-events}
 ledger-table: events-ledger
@@ -61,6 +62,7 @@ max-item-bytes: 409601
 max-age: 5ms
 max-write-units-per-second: 0
 max-write-units-per-key: 0
+write-shards: 65
 burst-credit: 6m
 dead-letters: {table: x}
 ledger-table: e
@@ -82,6 +84,7 @@ lease-duration: 1s
         "dynamodb.max-age",
         "dynamodb.max-write-units-per-second",
         "dynamodb.max-write-units-per-key",
+        "dynamodb.write-shards",
         "dynamodb.burst-credit",
         "dynamodb.dead-letters.table",
         "dynamodb.ledger-table",
@@ -109,6 +112,30 @@ fn a_budget_is_a_number_or_one_word() {
             valid.is_none() && text.contains("`auto`"),
             "{value}: {text}"
         );
+    }
+}
+
+#[test]
+fn write_shards_are_a_number_or_one_word_and_not_for_mapped_events() {
+    for value in ["auto", "1", "64"] {
+        let section = format!("table: events\nwrite-shards: {value}\n");
+        let (problems, valid) = validate_section(kind(), &section);
+        assert!(valid.is_some(), "{}", problems.plain());
+    }
+    let plain = "{partition-key: '{/id}', sort-key: '{position}', attributes: {a: {type: number}}}";
+    for (value, more, said) in [
+        ("0", String::new(), "1 to 64"),
+        ("none", String::new(), "`auto`"),
+        (
+            "2",
+            format!("plain: {plain}\n"),
+            "`plain` makes keys of its own",
+        ),
+    ] {
+        let section = format!("table: events\nwrite-shards: {value}\n{more}");
+        let (problems, valid) = validate_section(kind(), &section);
+        let text = problems.plain();
+        assert!(valid.is_none() && text.contains(said), "{value}: {text}");
     }
 }
 

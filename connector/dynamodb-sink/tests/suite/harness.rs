@@ -12,7 +12,9 @@ use millpond_dynamodb_sink::client::{Capacity, TableApi};
 use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
 use millpond_dynamodb_sink::form::ItemForm;
 use millpond_dynamodb_sink::pacing::PaceSettings;
+use millpond_dynamodb_sink::plan_writer::Spreading;
 use millpond_dynamodb_sink::row::KeyNames;
+use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
 pub use millpond_sink::conformance::storm::storms as on_virtual_time;
@@ -43,6 +45,7 @@ pub fn config(create: Option<Capacity>) -> SinkConfig {
         on_gap: OnGap::Halt,
         beside: Vec::new(),
         form: ItemForm::default(),
+        write_shards: WriteShards::default(),
         partitions: PartitionChoice::All,
         transforms: pack(),
         digests: Vec::new(),
@@ -72,6 +75,7 @@ pub fn store(table: Arc<dyn TableApi>, metrics: Arc<Metrics>) -> TableStore {
         resting: Default::default(),
         max_item_bytes: MAX_ITEM_BYTES,
         form: ItemForm::default(),
+        spreading: Spreading::new(WriteShards::default()),
         place: Place {
             pipeline: PIPELINE.into(),
             topic: topic::NAME.into(),

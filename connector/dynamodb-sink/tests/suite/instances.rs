@@ -177,6 +177,11 @@ impl TableApi for FarTable {
             .await
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let (table, key) = (self.0.clone(), key.clone());
+        self.1.send(async move { table.delete(&key).await }).await
+    }
+
     async fn tail(
         &self,
         pk: &str,

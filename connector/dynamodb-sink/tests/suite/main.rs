@@ -1,5 +1,6 @@
 //! The sink against fakes and against a DynamoDB stand-in on the wire.
 
+mod another_topic;
 mod answers;
 mod bounds;
 mod capacity;
@@ -17,6 +18,7 @@ mod mapped_wire;
 mod plan;
 mod resting;
 mod rules;
+mod shards;
 mod sharing;
 mod start;
 mod wire;

@@ -95,6 +95,7 @@ async fn write(table: &MemoryTable, mapping: &Arc<Mapping>, partition: u32, of: 
         to: 1,
         entries: &entries,
         is_first: true,
+        note: None,
         tools: &mut Workbench::default(),
     };
     plans.plan(input).await.expect("a plan");

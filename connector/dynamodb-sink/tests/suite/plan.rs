@@ -1,5 +1,6 @@
 //! The planner: same bytes for the same input, never above a limit, nothing lost.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -11,15 +12,16 @@ use millpond_dynamodb_sink::form::names::ItemNames;
 use millpond_dynamodb_sink::form::zone::Edge;
 use millpond_dynamodb_sink::form::{ItemForm, Ttl, room};
 use millpond_dynamodb_sink::mapping::pointer::Pointer;
-use millpond_dynamodb_sink::plan::{Plan, PlanConfig, PlanError, groups, plan};
+use millpond_dynamodb_sink::plan::{Listing, Plan, PlanConfig, PlanError, groups, plan};
 use millpond_dynamodb_sink::row::{KeyNames, Row, Value, names};
+use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_dynamodb_sink::typed::Typed;
 use millpond_format::keys;
 use millpond_format::limits::ITEM_RESERVE_BYTES;
 use millpond_format::record::BatchBuilder;
 use millpond_pack::{Packer, Params};
 use millpond_sink::contiguity::{Entry, units};
-use millpond_sink::dedup::{Admission, Outcome, Workbench, admit};
+use millpond_sink::dedup::{Admission, Admitted, Outcome, Workbench, admit};
 use millpond_sink::marks::Marks;
 use millpond_sink::origins::Cutoffs;
 use proptest::prelude::*;
@@ -87,6 +89,16 @@ fn planned_as(
     states: &BTreeMap<String, ChainState>,
     config: &PlanConfig,
 ) -> Result<Plan, PlanError> {
+    spread_plan(entries, end, states, &BTreeMap::new(), config)
+}
+
+fn spread_plan(
+    entries: &[Entry],
+    end: usize,
+    states: &BTreeMap<String, ChainState>,
+    write_shards: &BTreeMap<String, u32>,
+    config: &PlanConfig,
+) -> Result<Plan, PlanError> {
     let units = units(entries, 0..end as u64).expect("whole");
     let mut tools = Workbench::default();
     let outcome = admit(
@@ -100,18 +112,20 @@ fn planned_as(
     let Ok(Outcome::Admitted(Admission { entries, .. })) = outcome else {
         panic!("{outcome:?}");
     };
-    plan(&entries, states, config, &mut tools)
+    plan(&entries, states, write_shards, config, &mut tools)
 }
 
 /// The rows as a table holds them, with the directory.
 fn rows(plan: &Plan) -> Vec<Row> {
     let mut rows: Vec<Row> = plan.items.iter().map(|item| (*item.row).clone()).collect();
-    rows.extend(plan.directory.iter().map(|(group, late)| {
-        Row::new(millpond_dynamodb_sink::row::Key {
-            pk: keys::directory_pk("p", group),
-            sk: keys::directory_sk(group, 0),
+    rows.extend(plan.directory.iter().flat_map(|of| {
+        of.write_shards.clone().map(|shard| {
+            Row::new(millpond_dynamodb_sink::row::Key {
+                pk: keys::directory_pk("p", &of.group),
+                sk: keys::directory_sk(&of.group, 0, shard),
+            })
+            .with(names::LATE, Value::N(of.late_ms))
         })
-        .with(names::LATE, Value::N(*late))
     }));
     rows.sort_by(|a, b| a.key.cmp(&b.key));
     rows
@@ -252,6 +266,7 @@ proptest! {
         names in any_names(), group in "[a-z/]{1,1000}", large in prop::collection::vec(1usize..60_000, 1..6),
         sizes in prop::collection::vec(1usize..2_000, 1..40), limit in 20_000usize..60_000, time in 0i64..1 << 40,
         is_json in any::<bool>(), field in "[0-9]{1,38}|-0\\.[0-9]{1,30}|\"[a-zü]{0,400}\"",
+        write_shards in 1u32..=64,
     ) {
         let mut noise = 1u64;
         let events: Events = sizes.iter().chain(&large).map(|size| {
@@ -269,7 +284,8 @@ proptest! {
             };
             (group.clone(), value, time)
         }).collect();
-        let besides = room::besides(&names.pipeline, &names.keys, &names.form);
+        let spread = WriteShards::Fixed(write_shards);
+        let besides = room::besides(&names.pipeline, &names.keys, &names.form, spread);
         let packer_limit = limit - besides.saturating_sub(ITEM_RESERVE_BYTES);
         let entries = entries(&events, 20, packer_limit);
         let config = PlanConfig {
@@ -278,7 +294,8 @@ proptest! {
             form: names.form,
             ..config(limit)
         };
-        let plan = planned_as(&entries, events.len(), &BTreeMap::new(), &config).expect("a plan");
+        let spread = BTreeMap::from([(group.clone(), write_shards)]);
+        let plan = spread_plan(&entries, events.len(), &BTreeMap::new(), &spread, &config).expect("a plan");
         prop_assert!(!plan.items.is_empty());
         for item in &plan.items {
             prop_assert!(item.bytes <= limit, "{} bytes, {limit} are allowed", item.bytes);
@@ -414,7 +431,7 @@ fn a_plan_continues_its_chains() {
     let first = planned(&entries, 1, &BTreeMap::new(), 409_600).expect("plan");
     let mut state = first.chains[0].1;
     assert_eq!((state.totals.items, state.totals.events), (1, 1));
-    assert_eq!(first.directory, [("g".to_owned(), 1 << 13)]);
+    assert_eq!(first.directory, [listing(0..1, 1 << 13)]);
     // The chain is a day ahead: the item sorts behind, and the bound is raised.
     state.sort_time_ms += 86_400_000;
     let states = BTreeMap::from([("g".to_owned(), state)]);
@@ -427,7 +444,76 @@ fn a_plan_continues_its_chains() {
             .sk
             .starts_with(&keys::time_text(state.sort_time_ms))
     );
-    assert_eq!(second.directory, [("g".to_owned(), 1 << 27)]);
+    assert_eq!(second.directory, [listing(0..1, 1 << 27)]);
+}
+
+fn listing(write_shards: std::ops::Range<u32>, late_ms: i64) -> Listing {
+    Listing {
+        group: "g".to_owned(),
+        write_shards,
+        late_ms,
+    }
+}
+
+#[test]
+fn a_chain_goes_round_its_write_shards_and_stays_one() {
+    let mut noise = 1u64;
+    let events: Events = (0..60)
+        .map(|index| {
+            let value = (0..3_000).map(|_| {
+                noise = noise
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (noise >> 33) as u8
+            });
+            ("g".to_owned(), value.collect(), index)
+        })
+        .collect();
+    let limit = 8_192;
+    let entries = entries(&events, 6, limit);
+    let of = |number| BTreeMap::from([("g".to_owned(), number)]);
+    let planned = |batches: std::ops::Range<usize>, states: &BTreeMap<_, _>, number| {
+        let offsets = batches.start as u64 * 6..batches.end as u64 * 6;
+        let envelope = |entry| match entry {
+            Entry::Envelope(envelope) if offsets.contains(&envelope.header.base_offset) => {
+                Some(Admitted::Envelope(Cow::Owned(envelope)))
+            }
+            _ => None,
+        };
+        let new: Vec<Admitted<'_>> = entries.iter().cloned().filter_map(envelope).collect();
+        let mut tools = Workbench::default();
+        plan(&new, states, &of(number), &config(limit), &mut tools).expect("a plan")
+    };
+    let first = planned(0..3, &BTreeMap::new(), 1);
+    assert_eq!(first.directory, [listing(0..1, 1 << 13)]);
+    let state = first.chains[0].1;
+    assert_eq!((state.listed, state.write_shards), (1, 1));
+    let states = BTreeMap::from([("g".to_owned(), state)]);
+    let second = planned(3..7, &states, 3);
+    assert_eq!(second, planned(3..7, &states, 3));
+    // Those that are new are listed, with the bound that the chain has.
+    assert_eq!(second.directory, [listing(1..3, 1 << 13)]);
+    let before = state.totals.items;
+    for (index, item) in second.items.iter().enumerate() {
+        let shard = (before + index as u64) % 3;
+        let expected = keys::shard_pk("p", "g", 0, shard as u32);
+        assert_eq!(item.row.key.pk, expected);
+    }
+    let state = second.chains[0].1;
+    assert_eq!(state.totals.items, before + second.items.len() as u64);
+    assert_eq!((state.listed, state.write_shards), (3, 3));
+    // Fewer than before: what is listed stays.
+    let states = BTreeMap::from([("g".to_owned(), state)]);
+    let third = planned(7..10, &states, 2);
+    assert_eq!(third.directory, []);
+    let mut all: Vec<Row> = [&first, &second, &third]
+        .into_iter()
+        .flat_map(rows)
+        .collect();
+    all.sort_by(|a, b| a.key.cmp(&b.key));
+    let read = read_table(&all, limit);
+    let values: Vec<_> = events.iter().map(|(_, value, _)| value.clone()).collect();
+    assert_eq!(read, BTreeMap::from([("p/g#0".to_owned(), values)]));
 }
 
 #[test]

@@ -12,12 +12,12 @@ use crate::contiguity::{Coverage, Entry, Jumps, cover};
 use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit_past};
 use crate::error::SinkError;
 use crate::gaps::OnGap;
-use crate::ledger::LedgerError;
+use crate::ledger::{Intent, LedgerError};
 use crate::limits::{REREAD_WAIT, REREADS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
 use crate::placement::is_packer;
-use crate::reading::{Input, Reading};
+use crate::reading::Input;
 use crate::store::PlanInput;
 
 /// What a plan comes to.
@@ -41,7 +41,7 @@ impl Core {
             OnGap::Record => REREADS,
         };
         for reread in 0..rereads {
-            match self.decide(&input, OnGap::Halt).await {
+            match self.decide(&input, OnGap::Halt, None).await {
                 Err(hole) if is_hole(&hole) => {
                     warn!(partition, from, to, %hole, "reads the records once more");
                     sleep(REREAD_WAIT * reread).await;
@@ -50,9 +50,10 @@ impl Core {
                 other => return other,
             }
         }
-        match (self.decide(&input, OnGap::Halt).await, self.shared.on_gap) {
+        let decided = self.decide(&input, OnGap::Halt, None).await;
+        match (decided, self.shared.on_gap) {
             (Err(hole), OnGap::Record) if is_hole(&hole) => {
-                self.decide(&input, OnGap::Record).await
+                self.decide(&input, OnGap::Record, None).await
             }
             (other, _) => other,
         }
@@ -62,13 +63,15 @@ impl Core {
     pub(super) async fn decide_again(
         &mut self,
         input: &Input,
-        recorded: &[Gap],
+        intent: &Intent,
     ) -> Result<Decided, SinkError> {
+        let recorded = intent.gaps.as_slice();
         let on_gap = match recorded {
             [] => OnGap::Halt,
             _ => OnGap::Record,
         };
-        let decided = self.decide(input, on_gap).await?;
+        let note = Some(intent.note.as_str());
+        let decided = self.decide(input, on_gap, note).await?;
         if decided.gaps == recorded {
             return Ok(decided);
         }
@@ -84,7 +87,13 @@ impl Core {
     }
 
     /// From what was read to a plan; asks the topic for origins where ordinals do not tell.
-    async fn decide(&mut self, input: &Input, on_gap: OnGap) -> Result<Decided, SinkError> {
+    /// `note` is that of a plan which is made again.
+    async fn decide(
+        &mut self,
+        input: &Input,
+        on_gap: OnGap,
+        note: Option<&str>,
+    ) -> Result<Decided, SinkError> {
         let partition = self.partition;
         let (from, to) = (input.from, input.to);
         let jumps = Jumps {
@@ -119,7 +128,7 @@ impl Core {
                 Outcome::Admitted(admission) => break admission,
                 Outcome::NeedsOrigins(question) => question,
             };
-            let reading = Reading::new(self.shared.clone(), partition, question.base_offset);
+            let reading = self.reading(question.base_offset);
             let keys = reading.stored_keys(question.last_offset + 1).await?;
             let keys = keys.iter().map(|key| key.as_deref().unwrap_or_default());
             let cutoff = question.answer(keys).ok_or_else(|| SinkError::Dedup {
@@ -153,6 +162,7 @@ impl Core {
             to,
             entries: &entries,
             is_first: self.ledger.plan == 0,
+            note,
             tools: &mut tools,
         };
         let planned = self.writer.plan(input).await;

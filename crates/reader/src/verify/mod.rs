@@ -15,12 +15,13 @@ use std::sync::Arc;
 
 use futures_util::stream::{FuturesOrdered, StreamExt};
 use millpond_format::gap::Gap;
-use millpond_format::keys;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::directory::{self, ChainRow, Pipeline};
 use crate::error::ReadError;
 use crate::event::ItemKey;
+use crate::events::ReadStats;
+use crate::gather::Gather;
 use crate::groups::DirectoryScan;
 use crate::table::{PageRequest, Table};
 use census::{Census, Thresholds};
@@ -456,26 +457,16 @@ impl Errand {
             is_deep: self.deep,
             thresholds: &self.thresholds,
         });
-        let mut request = PageRequest {
+        let request = PageRequest {
             attributes: Some(walk::attributes(self.deep)),
             consistent: self.table.consistent,
-            ..PageRequest::all(keys::chain_pk(
-                &self.pipeline.name,
-                &self.group,
-                topic_partition,
-            ))
+            ..PageRequest::all(String::new())
         };
-        let mut read_units = 0.0;
-        loop {
-            let page = self.table.query(&request).await?;
-            read_units += page.read_units;
-            for item in &page.items {
-                walk.take(self.table.key_of(item), item);
-            }
-            match page.next_after {
-                Some(after) => request.after = Some(after),
-                None => break,
-            }
+        let of = (self.pipeline.name.as_str(), &*self.group);
+        let mut gather = Gather::new(Arc::clone(&self.table), of, self.chain, request);
+        let mut stats = ReadStats::default();
+        while let Some(item) = gather.next(&mut stats).await? {
+            walk.take(self.table.key_of(&item), &item);
         }
         let walked = walk.finish();
         Ok(Outcome {
@@ -483,7 +474,7 @@ impl Errand {
             group: self.group,
             topic_partition,
             is_last: self.is_last,
-            read_units,
+            read_units: stats.read_units,
         })
     }
 }

@@ -238,6 +238,8 @@ pub struct ChainWriter {
     pub group: String,
     pub partition: u32,
     pub late_ms: i64,
+    /// Partition keys that it goes round.
+    pub write_shards: u32,
     sort_time_ms: i64,
     offset: u64,
     ordinal: u64,
@@ -251,6 +253,7 @@ impl ChainWriter {
             group: group.into(),
             partition,
             late_ms: 0,
+            write_shards: 1,
             sort_time_ms: 0,
             offset: 100,
             ordinal: 0,
@@ -269,8 +272,24 @@ impl ChainWriter {
 
     pub fn directory_row(&self) -> Item {
         let pk = keys::directory_pk("p", &self.group);
-        let sk = keys::directory_sk(&self.group, self.partition);
+        let sk = keys::directory_sk(&self.group, self.partition, 0);
         row(&pk, &sk, &[("late", n(self.late_ms))])
+    }
+
+    /// One of each write shard.
+    pub fn directory_rows(&self) -> Vec<Item> {
+        let pk = keys::directory_pk("p", &self.group);
+        let of = |shard| {
+            let sk = keys::directory_sk(&self.group, self.partition, shard);
+            row(&pk, &sk, &[("late", n(self.late_ms))])
+        };
+        (0..self.write_shards).map(of).collect()
+    }
+
+    /// Of the item that is the so many-th, from 1.
+    fn item_pk(&self, number: u64) -> String {
+        let shard = ((number - 1) % u64::from(self.write_shards)) as u32;
+        keys::shard_pk("p", &self.group, self.partition, shard)
     }
 
     /// An item of whole events, one inner list a frame.
@@ -335,7 +354,7 @@ impl ChainWriter {
             ("o", s(origin)),
             ("t0", n(time_ms)),
         ];
-        row(&self.pk(), &sk, &attributes)
+        row(&self.item_pk(self.ordinal), &sk, &attributes)
     }
 
     fn sort_key(&self, envelope_index: u32) -> String {
@@ -409,7 +428,7 @@ impl ChainWriter {
             ("t0", n(header.first_time_ms())),
             ("t1", n(header.last_time_ms())),
         ];
-        row(&self.pk(), &sk, &attributes)
+        row(&self.item_pk(self.totals.items), &sk, &attributes)
     }
 }
 
