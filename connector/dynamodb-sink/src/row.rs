@@ -223,6 +223,10 @@ pub mod names {
     pub const CONFIGURATION: &str = "configuration";
     /// Only of a pipeline whose items a mapping makes: 1 (N).
     pub const MAPPED: &str = "mapped";
+    /// What a pipeline's items call their attributes, where that is not as here (S).
+    pub const NAMES: &str = "names";
+    /// With what the partition keys of a pipeline's items begin (S).
+    pub const PREFIX: &str = "prefix";
 
     /// A dictionary of small items (B).
     pub const DICTIONARY: &str = "dictionary";
@@ -230,7 +234,7 @@ pub mod names {
     pub const CRC: &str = "crc";
 
     /// All of them.
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 32] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -261,5 +265,7 @@ pub mod names {
         MAPPED,
         DICTIONARY,
         CRC,
+        NAMES,
+        PREFIX,
     ];
 }

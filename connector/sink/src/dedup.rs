@@ -65,6 +65,27 @@ impl Workbench {
         Ok(unite(header, frames, decoder)?)
     }
 
+    /// Shows every value in the frames of an envelope, in order.
+    ///
+    /// # Errors
+    /// [`TrimError`] when the frames are damaged; some values may have been shown.
+    pub fn events(
+        &mut self,
+        envelope: &Envelope,
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<(), TrimError> {
+        let (decoder, _) = self.tools()?;
+        let header = &envelope.header;
+        for (info, range) in header.frame_ranges() {
+            let packed = envelope.frames.get(range).unwrap_or_default();
+            let frame = decoder.decode(header.codec, info, packed)?;
+            for event in &frame.events {
+                show(frame.value(event));
+            }
+        }
+        Ok(())
+    }
+
     fn tools(&mut self) -> Result<&mut (FrameDecoder, FrameEncoder), TrimError> {
         Ok(match &mut self.0 {
             Some(tools) => tools,

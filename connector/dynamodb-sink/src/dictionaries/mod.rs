@@ -102,7 +102,7 @@ impl Dictionaries {
             return Ok(());
         };
         let pk = keys::dictionaries_pk(&self.pipeline);
-        let newest = self.table.tail(&pk, None, 1).await?;
+        let newest = self.table.tail(&pk, None, 1, names::HEADER).await?;
         if let Some(row) = newest.rows.first() {
             let id = keys::parse_dictionary_sk(&row.key.sk);
             let id = id.ok_or_else(|| row_error(&row.key, "is no id of a dictionary"))?;

@@ -12,6 +12,7 @@ use millpond_format::join::{TrimError, unite};
 use millpond_format::limits::FRAME_TARGET_BYTES;
 use millpond_sink::dedup::{TRIM_LEVEL, Workbench};
 
+use crate::plan::PlanConfig;
 use crate::row::{Pieces, Row, Value, names};
 
 /// Zstd level. It decides bytes of plans, as the bounds below do: whoever changes one raises the planner's version in
@@ -98,29 +99,34 @@ fn packed(
     Ok((header, payload))
 }
 
-/// The dictionary that the frames of an item need.
-#[must_use]
-pub fn dictionary_named(row: &Row) -> Option<u64> {
-    let section = row.binary(names::HEADER)?.concat();
-    Header::decode(&section).ok()?.0.codec.dictionary()
-}
-
-/// An item whose frames need no dictionary any more, for the dead-letter queue: it must be readable alone.
+/// An item in a form for which no dictionary is needed, for the dead-letter queue: a dead letter must be readable alone.
 ///
 /// # Errors
 /// [`TrimError`] when it cannot be read.
-pub fn self_contained(row: &Row, dictionary: &Arc<Dictionary>) -> Result<Row, TrimError> {
+pub fn self_contained(
+    row: &Row,
+    dictionary: &Arc<Dictionary>,
+    config: &PlanConfig,
+) -> Result<Row, TrimError> {
+    let (header_name, frames_name) = (config.name(names::HEADER), config.name(names::FRAMES));
     let bytes = |name| row.binary(name).map(Pieces::concat).unwrap_or_default();
-    let (header, _) = Header::decode(&bytes(names::HEADER))?;
+    let (header, _) = Header::decode(&bytes(header_name))?;
     let mut decoder = FrameDecoder::new()?;
     decoder.learn(dictionary.clone());
-    let united = unite(&header, &bytes(names::FRAMES), &mut decoder)?;
+    let united = unite(&header, &bytes(frames_name), &mut decoder)?;
     let mut encoder = FrameEncoder::new(TRIM_LEVEL)?;
     let (header, payload) = packed(header, united, &mut encoder)?;
     let mut section = Vec::new();
     header.encode(&mut section);
     let row = row.clone();
     Ok(row
-        .with(names::HEADER, Value::B(section.into()))
-        .with(names::FRAMES, Value::B(payload.into())))
+        .with(header_name, Value::B(section.into()))
+        .with(frames_name, Value::B(payload.into())))
+}
+
+/// The dictionary that the frames of an item need, if they need one.
+#[must_use]
+pub fn dictionary_named(row: &Row, config: &PlanConfig) -> Option<u64> {
+    let section = row.binary(config.name(names::HEADER))?.concat();
+    Header::decode(&section).ok()?.0.codec.dictionary()
 }

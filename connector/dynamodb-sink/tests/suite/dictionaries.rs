@@ -11,7 +11,8 @@ use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::client::{TableApi, Verdict};
 use millpond_dynamodb_sink::config::SinkConfig;
 use millpond_dynamodb_sink::dictionaries::Training;
-use millpond_dynamodb_sink::plan::repack::dictionary_named;
+use millpond_dynamodb_sink::plan::PlanConfig;
+use millpond_dynamodb_sink::plan::repack;
 use millpond_dynamodb_sink::row::{Key, Row, Value, names};
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_format::header::Header;
@@ -75,6 +76,21 @@ fn events_survive_a_storm_with_dictionaries() {
         storm(seed, &subject, folder.path(), true, true).await;
         items_name_what_is_there(&subject.0);
     });
+}
+
+fn plan_config() -> PlanConfig {
+    PlanConfig {
+        pipeline: "p".into(),
+        topic: "events".into(),
+        partition: 0,
+        keys: Default::default(),
+        max_item_bytes: MAX_ITEM_BYTES,
+        form: Default::default(),
+    }
+}
+
+fn dictionary_named(row: &Row) -> Option<u64> {
+    repack::dictionary_named(row, &plan_config())
 }
 
 fn items(table: &MemoryTable) -> Vec<Row> {
@@ -386,7 +402,7 @@ async fn a_refused_item_can_be_read_without_its_dictionary() {
         .find(|row| dictionary_named(row) == Some(1))
         .expect("an item with a dictionary");
     let dictionary = store.dictionaries.get(1).await.expect("there");
-    let alone = millpond_dynamodb_sink::plan::repack::self_contained(&item, &dictionary);
+    let alone = repack::self_contained(&item, &dictionary, &plan_config());
     let alone = alone.expect("readable");
     assert_eq!(dictionary_named(&alone), None);
     let section = alone.binary(names::HEADER).expect("h").concat();
