@@ -207,6 +207,8 @@ pub mod names {
     pub const START: &str = "start";
     /// Open intent (S).
     pub const INTENT: &str = "intent";
+    /// The marks that an open intent moves (B).
+    pub const MOVED: &str = "moved";
     /// Per-shard marks (B).
     pub const MARKS: &str = "marks";
     /// Snapshot that holds the other marks (S).
@@ -229,7 +231,7 @@ pub mod names {
     pub const PREFIX: &str = "prefix";
 
     /// All of them.
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 31] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -250,6 +252,7 @@ pub mod names {
         COMMITTED,
         START,
         INTENT,
+        MOVED,
         MARKS,
         RESTING,
         REASON,
