@@ -2,15 +2,13 @@
 
 use futures_util::future::try_join_all;
 use millpond_connector::topic::{Offset, PartitionId};
-use millpond_format::keys::{self, SortKey};
+use millpond_format::keys::{self, DIRECTORY_BUCKETS, SortKey};
 
 use crate::client::TableError;
 use crate::row::names;
 use crate::writer::TableWriter;
 
-/// Buckets of the directory of groups.
-const BUCKETS: u64 = 16;
-/// Rows asked for at once: of the directory, and of the last items under a key.
+/// Rows asked for at once: of the directory, and of the end of a chain.
 const PAGE: usize = 100;
 const LAST_ITEMS: usize = 8;
 
@@ -26,12 +24,13 @@ pub(crate) struct Undo<'a> {
 }
 
 impl Undo<'_> {
-    /// Removes them, the last under each partition key first. Answers how many there were. The whole directory is gone through: which groups the plan had is known to nobody.
+    /// Removes them, the last under each partition key first, so that what is not removed yet is found again. Answers
+    /// how many there were. The whole directory is gone through: which groups the plan had is known to nobody.
     ///
     /// # Errors
     /// [`TableError`] when no try can succeed; some may be removed.
     pub(crate) async fn run(&self) -> Result<u64, TableError> {
-        let buckets = (0..BUCKETS).map(|bucket| self.bucket(bucket));
+        let buckets = (0..DIRECTORY_BUCKETS).map(|bucket| self.bucket(bucket));
         Ok(try_join_all(buckets).await?.into_iter().sum())
     }
 
@@ -46,11 +45,8 @@ impl Undo<'_> {
                 .await?;
             for row in &page.rows {
                 let chain = keys::parse_directory_sk(&row.key.sk);
-                // A row for each write shard of a chain.
-                if let Some((group, partition, write_shard)) = chain
-                    && partition == self.partition
-                {
-                    removed += self.write_shard(group, write_shard).await?;
+                if let Some((group, _, shard)) = chain.filter(|(_, of, _)| *of == self.partition) {
+                    removed += self.write_shard(group, shard).await?;
                 }
             }
             before = page.rows.last().map(|row| row.key.sk.clone());
@@ -60,8 +56,8 @@ impl Undo<'_> {
         }
     }
 
-    async fn write_shard(&self, group: &str, write_shard: u32) -> Result<u64, TableError> {
-        let pk = keys::shard_pk(self.pipeline, group, self.partition, write_shard);
+    async fn write_shard(&self, group: &str, shard: u32) -> Result<u64, TableError> {
+        let pk = keys::shard_pk(self.pipeline, group, self.partition, shard);
         let pk = format!("{}{pk}", self.key_prefix);
         let mut removed = 0;
         let mut before: Option<String> = None;

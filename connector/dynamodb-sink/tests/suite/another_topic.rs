@@ -3,14 +3,18 @@
 
 use std::sync::Arc;
 
+use millpond_connector::metrics::Metrics;
 use millpond_dynamodb_sink::client::Verdict;
 use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
+use millpond_dynamodb_sink::plan_writer::Spreading;
 use millpond_dynamodb_sink::row::names;
+use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_format::keys::SortKey;
+use millpond_sink::conformance::storm;
 use millpond_sink::partition;
 
 use crate::checker::check;
-use crate::harness::{MAX_ITEM_BYTES, draining, pack, seeds, shared};
+use crate::harness::{MAX_ITEM_BYTES, draining, pack, seeds, store};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -30,9 +34,23 @@ fn sent(seed: u64, batches: u32) -> (MemoryTopic, Workload) {
     (topic, workload)
 }
 
+/// Where chains lie under one partition key each.
 async fn drain(owner: &str, table: &MemoryTable, topic: &MemoryTopic) -> Result<(), String> {
+    drain_over(1, owner, table, topic).await
+}
+
+async fn drain_over(
+    write_shards: u32,
+    owner: &str,
+    table: &MemoryTable,
+    topic: &MemoryTopic,
+) -> Result<(), String> {
     let folder = tempfile::tempdir().expect("tempdir");
-    let shared = shared(owner, Arc::new(table.clone()), topic, pack(), folder.path());
+    let metrics = Arc::new(Metrics::default());
+    let mut store = store(Arc::new(table.clone()), metrics.clone());
+    store.spreading = Spreading::new(WriteShards::Fixed(write_shards));
+    let store = Arc::new(store);
+    let shared = storm::shared(owner, store, metrics, topic, pack(), folder.path());
     let ended = partition::run(Arc::new(shared), 0, draining()).await;
     ended.map_err(|error| error.to_string())
 }
@@ -77,15 +95,18 @@ async fn what_comes_again_in_a_topic_made_anew_is_in_the_table_once() {
 async fn a_plan_that_was_being_written_when_the_topic_went_leaves_nothing_twice() {
     let (mut left, mut steps) = (0, 0);
     for seed in seeds(3) {
+        let write_shards = 1 + u32::try_from(seed % 3).expect("small");
         for step in 0.. {
             let table = MemoryTable::new("t");
             let (first, mut workload) = sent(seed, 6);
-            drain("a", &table, &first).await.expect("drains");
+            drain_over(write_shards, "a", &table, &first)
+                .await
+                .expect("drains");
             let before = table.scan().len();
             (0..6).for_each(|_| workload.send(&first));
             let dies = Some(Fault::Fail(Verdict::Fatal("the process died")));
             table.inject((0..step).map(|_| None).chain([dies]));
-            if drain("a", &table, &first).await.is_ok() {
+            if drain_over(write_shards, "a", &table, &first).await.is_ok() {
                 break;
             }
             steps += 1;
@@ -97,7 +118,9 @@ async fn a_plan_that_was_being_written_when_the_topic_went_leaves_nothing_twice(
                 left += 1;
             }
             let (again, workload) = sent(seed, 12);
-            drain("b", &table, &again).await.expect("drains");
+            drain_over(write_shards, "b", &table, &again)
+                .await
+                .expect("drains");
             check(&workload, &table.scan(), &[], MAX_ITEM_BYTES);
             assert_eq!(gaps(&table), 0);
         }
