@@ -15,7 +15,7 @@ use crate::pipeline::Pipeline;
 use crate::process;
 
 /// The packages of the connectors: type and description.
-pub const PACKAGES: [(&str, &str); 2] = [
+pub const PACKAGES: [(&str, &str); 3] = [
     (
         "kinesis-source",
         include_str!("../../connector/kinesis-source/Connector.toml"),
@@ -23,6 +23,10 @@ pub const PACKAGES: [(&str, &str); 2] = [
     (
         "dynamodb-sink",
         include_str!("../../connector/dynamodb-sink/Connector.toml"),
+    ),
+    (
+        "s3-sink",
+        include_str!("../../connector/s3-sink/Connector.toml"),
     ),
 ];
 
@@ -41,6 +45,8 @@ pub struct Binaries {
     pub source: &'static str,
     /// The DynamoDB sink.
     pub sink: &'static str,
+    /// The S3 sink.
+    pub s3_sink: &'static str,
 }
 
 /// The [`Binaries`] of this build.
@@ -51,6 +57,7 @@ macro_rules! binaries {
             millpond: env!("CARGO_BIN_EXE_millpond-under-test"),
             source: env!("CARGO_BIN_EXE_millpond-kinesis-source-under-test"),
             sink: env!("CARGO_BIN_EXE_millpond-dynamodb-sink-under-test"),
+            s3_sink: env!("CARGO_BIN_EXE_millpond-s3-sink-under-test"),
         }
     };
 }
@@ -87,7 +94,7 @@ impl OnCluster {
     pub async fn on(binaries: Binaries, cluster: LocalCluster, config: &str) -> Result<Self> {
         let bin = LocalCluster::bin_dir().context("the folder of Fluvio's programs")?;
         let pipeline = Pipeline::new(binaries.millpond, 3, &patient(config)).await?;
-        let built = [binaries.source, binaries.sink];
+        let built = [binaries.source, binaries.sink, binaries.s3_sink];
         for ((type_name, description), binary) in PACKAGES.into_iter().zip(built) {
             let parts = pipeline.dir().join(type_name);
             std::fs::create_dir(&parts)?;
@@ -157,11 +164,9 @@ impl OnCluster {
     /// # Errors
     /// When it fails.
     pub fn deploy_with(&self, more: &[&str]) -> Result<()> {
-        let mut arguments = vec![
-            "deploy",
-            "--package-dir=kinesis-source",
-            "--package-dir=dynamodb-sink",
-        ];
+        let dirs = PACKAGES.map(|(type_name, _)| format!("--package-dir={type_name}"));
+        let mut arguments = vec!["deploy"];
+        arguments.extend(dirs.iter().map(String::as_str));
         arguments.extend(more);
         self.succeed(&arguments).map(drop)
     }

@@ -149,6 +149,12 @@ pub trait Topic: Send + Sync {
     /// Number of partitions; fixed while the topic is open.
     fn partition_count(&self) -> u32;
 
+    /// What tells this log from another one of the same name that was made before or after it; `None` where
+    /// nothing does.
+    fn identity(&self) -> Option<&str> {
+        None
+    }
+
     /// True when other processes can consume it at the same time.
     fn is_shared(&self) -> bool {
         false

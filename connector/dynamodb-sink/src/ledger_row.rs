@@ -1,7 +1,7 @@
 //! The ledger row of a topic partition as it stands in the table.
 
 use millpond_connector::mutation::{self, Mutation};
-use millpond_sink::ledger::{Intent, LedgerRow};
+use millpond_sink::ledger::{Intent, LedgerRow, Log};
 use millpond_sink::marks::{Marks, MarksError};
 
 use crate::client::Condition;
@@ -37,6 +37,9 @@ pub fn encode(ledger: &LedgerRow, key: Key) -> Result<Row, LedgerRowError> {
     if let Some(intent) = &ledger.intent {
         row = row.with(names::INTENT, Value::S(intent.text()));
     }
+    if ledger.log != Log::default() {
+        row = row.with(names::LOG, Value::S(ledger.log.text()));
+    }
     Ok(row)
 }
 
@@ -61,6 +64,11 @@ pub fn decode(row: &Row) -> Result<LedgerRow, LedgerRowError> {
         Some(Value::S(text)) => Some(Intent::parse(text).ok_or(Malformed("malformed `intent`"))?),
         Some(_) => return Err(Malformed("malformed `intent`")),
     };
+    let log = match row.attributes.get(names::LOG) {
+        None => Log::default(),
+        Some(Value::S(text)) => Log::parse(text).ok_or(Malformed("malformed `log`"))?,
+        Some(_) => return Err(Malformed("malformed `log`")),
+    };
     let decoded = LedgerRow {
         epoch: number(names::EPOCH, "no `epoch`")?,
         owner: row
@@ -72,6 +80,7 @@ pub fn decode(row: &Row) -> Result<LedgerRow, LedgerRowError> {
         start: number(names::START, "no `start`")?,
         intent,
         marks: Marks::decode(&marks.concat())?,
+        log,
     };
     match decoded.problem() {
         None => Ok(decoded),
@@ -100,12 +109,18 @@ fn signed(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use millpond_connector::topic::OffsetBounds;
 
     #[test]
     fn rows_survive_the_table() {
-        let claimed = LedgerRow::claim(None, "a", 10).row;
+        let claimed = LedgerRow::claim(None, "a", 10, None).row;
         let open = claimed.begin(None, 20, "f", vec![]).row;
-        for ledger in [claimed, open] {
+        let bounds = OffsetBounds {
+            earliest: 2,
+            end: 3,
+        };
+        let followed = open.follow(Some("another"), bounds, true).row;
+        for ledger in [claimed, open, followed] {
             let key = Key {
                 pk: "p".into(),
                 sk: "s".into(),
@@ -126,7 +141,7 @@ mod tests {
 
     #[test]
     fn a_row_is_told_apart_by_epoch_and_plan() {
-        let open = LedgerRow::claim(None, "a", 10)
+        let open = LedgerRow::claim(None, "a", 10, None)
             .row
             .begin(None, 20, "f", vec![])
             .row;

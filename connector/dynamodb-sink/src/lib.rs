@@ -28,6 +28,7 @@ pub mod spread;
 pub mod store;
 pub mod table;
 pub mod typed;
+mod undo;
 pub mod writer;
 
 /// The connector kind `dynamodb-sink`, for the registry.

@@ -82,23 +82,25 @@ impl Spreading {
         self.with(|hot| hot.grown(partition, group, now));
     }
 
-    /// Items were written.
-    pub fn written(&self, items: &[PlannedItem]) {
+    /// Items were written; their partition keys begin with `prefix`.
+    pub fn written(&self, prefix: &str, items: &[PlannedItem]) {
         self.with(|hot| {
             if hot.is_calm() {
                 return;
             }
             for item in items {
-                if let Some(chain) = keys::parse_chain_pk(&item.row.key.pk) {
+                let pk = item.row.key.pk.strip_prefix(prefix);
+                if let Some(chain) = pk.and_then(keys::parse_chain_pk) {
                     hot.written(chain.partition, chain.group, item.units);
                 }
             }
         });
     }
 
-    /// A partition key of the table is at its limit.
-    pub fn is_hot(&self, pipeline: &str, pk: &str) {
-        let chain = keys::parse_chain_pk(pk).filter(|chain| chain.pipeline == pipeline);
+    /// A partition key of the table is at its limit; `prefix` is what those of items begin with.
+    pub fn is_hot(&self, prefix: &str, pipeline: &str, pk: &str) {
+        let chain = pk.strip_prefix(prefix).and_then(keys::parse_chain_pk);
+        let chain = chain.filter(|chain| chain.pipeline == pipeline);
         if let (Some(chain), WriteShards::Auto) = (chain, self.write_shards) {
             let now = self.made.elapsed();
             self.with(|hot| hot.hot(chain.partition, chain.group, now));
@@ -140,7 +142,8 @@ impl PlanWriter for TablePlans {
         self.list(&plan.directory).await?;
         let mut letters = plan.dead_letters;
         letters.extend(self.write_items(&plan.items).await?);
-        self.spreading.written(&plan.items);
+        self.spreading
+            .written(&self.config.form.key_prefix, &plan.items);
         for (group, state) in plan.chains {
             self.chains.set(group, state);
         }
@@ -312,14 +315,16 @@ impl TablePlans {
         shard: u32,
         from: Offset,
     ) -> Result<Option<(SortKey, ChainTotals)>, DynamoError> {
-        let pk = keys::shard_pk(&self.config.pipeline, group, self.config.partition, shard);
+        let pk = self.config.shard_pk(group, shard);
+        let header = self.config.name(names::HEADER);
         let mut before: Option<String> = None;
         let mut seen = 0;
         // Items at or beyond `from` belong to the plan that is written again.
         let mut limit = 1;
         loop {
-            let page = self.table.tail(&pk, before.as_deref(), limit).await?;
-            if let Some(found) = last_before(&page.rows, from) {
+            let page = self.table.tail(&pk, before.as_deref(), limit, header);
+            let page = page.await?;
+            if let Some(found) = last_before(&page.rows, from, header) {
                 return Ok(Some(found));
             }
             seen += page.rows.len();

@@ -213,7 +213,7 @@ mod tests {
     fn a_flush_costs_what_moves_however_many_generations_there_were() {
         const LIVE: u64 = 100;
         const FLUSHES: u64 = 100;
-        let mut row = LedgerRow::claim(None, "o", 0).row;
+        let mut row = LedgerRow::claim(None, "o", 0, None).row;
         let mut resting = Resting::default();
         let (mut bytes, mut snapshots) = (0, 0);
         let mut largest = 0;
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_process_never_writes_where_the_row_points() {
-        let mut row = LedgerRow::claim(None, "o", 0).row;
+        let mut row = LedgerRow::claim(None, "o", 0, None).row;
         let mut resting = Resting::default();
         let mut places = Vec::new();
         for step in 0..600 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use millpond_connector::topic::PartitionId;
+use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::keys;
 use millpond_format::marks::Marks;
 use millpond_leases::LeaseStore;
@@ -28,6 +28,7 @@ use crate::resting::{Resting, SnapshotName};
 use crate::row::{Key, KeyNames, Row, Value, names};
 use crate::spread::WriteShards;
 use crate::table::{Registered, prepare, register, registrations};
+use crate::undo::Undo;
 use crate::writer::TableWriter;
 
 /// Makes the place of the leases of one pipeline.
@@ -79,7 +80,8 @@ impl OpenStore for TableSettings {
         budget.hold(0, 1);
         let spreading = self.spreading;
         let (hot, pipeline) = (spreading.clone(), place.pipeline.clone());
-        budget.on_hot_key(Box::new(move |key| hot.is_hot(&pipeline, &key.pk)));
+        let prefix = self.form.key_prefix.clone();
+        budget.on_hot_key(Box::new(move |key| hot.is_hot(&prefix, &pipeline, &key.pk)));
         let budget = Some(Arc::new(budget));
         let writer = |api, budget: &Option<Arc<Budget>>| {
             let (keys, metrics) = (self.keys.clone(), place.metrics.clone());
@@ -234,7 +236,7 @@ impl Store for TableStore {
         let of = Registered {
             pipeline: &self.place.pipeline,
             registration,
-            is_mapped: self.form.mapping.is_some(),
+            form: &self.form,
         };
         let found = register(table, ledger.as_ref(), of);
         Ok(found.await?)
@@ -337,6 +339,28 @@ impl Store for TableStore {
             .as_ref()
             .and_then(|row| row.string(names::CONFIGURATION));
         Ok(text.map(str::to_owned))
+    }
+
+    async fn undo(&self, partition: PartitionId, from: Offset) -> Result<bool, StoreError> {
+        if self.form.mapping.is_some() {
+            // Items under keys of the user's cannot be found by their place in the topic.
+            return Ok(false);
+        }
+        let undo = Undo {
+            table: &self.table,
+            pipeline: &self.place.pipeline,
+            key_prefix: &self.form.key_prefix,
+            partition,
+            from,
+        };
+        let removed = undo.run().await.map_err(DynamoError::from)?;
+        tracing::info!(
+            partition,
+            from,
+            removed,
+            "items of a plan that cannot be finished are removed"
+        );
+        Ok(true)
     }
 
     async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {

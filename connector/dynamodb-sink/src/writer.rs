@@ -136,8 +136,9 @@ impl TableWriter {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, TableError> {
-        self.call("Query", || self.api.tail(pk, before, limit))
+        self.call("Query", || self.api.tail(pk, before, limit, attribute))
             .await
     }
 
@@ -159,6 +160,24 @@ impl TableWriter {
             outcome
         };
         Ok(self.call("PutItem", call).await?.applied)
+    }
+
+    /// Deletes a row, if it is there.
+    ///
+    /// # Errors
+    /// [`TableError`] when no try can succeed.
+    pub async fn delete(&self, key: &Key) -> Result<(), TableError> {
+        // What it will cost is not known before: one unit now, and the rest is owed.
+        let of = Reservation::new([(key.pk.as_str(), 1)]);
+        let of = &of;
+        let call = || async move {
+            let began = self.pace(of, None).await;
+            let outcome = self.api.delete(key).await;
+            self.settle(of, &outcome.as_ref().copied(), &[], began);
+            outcome
+        };
+        self.call("DeleteItem", call).await?;
+        Ok(())
     }
 
     /// Waits until the request may start; answers when that was, by the clock of the budget.

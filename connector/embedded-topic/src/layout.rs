@@ -113,6 +113,8 @@ pub(crate) struct TopicRow {
 }
 
 pub(crate) const TOPIC_KEY: &str = "topic";
+/// What tells this topic from another one in the same place.
+pub(crate) const IDENTITY_KEY: &str = "identity";
 pub(crate) const CONSUMER_PREFIX: &str = "consumer/";
 /// Sorts after every consumer key: `/` plus one.
 pub(crate) const CONSUMER_END: &str = "consumer0";

@@ -71,6 +71,7 @@ impl State {
 /// One open topic.
 pub(crate) struct Shared {
     pub(crate) config: TopicConfig,
+    pub(crate) identity: Option<String>,
     pub(crate) store: Store,
     pub(crate) engine: SmartEngine,
     pub(crate) metrics: Arc<TopicMetrics>,
@@ -84,9 +85,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(config: TopicConfig, store: Store, state: State, room: usize) -> Self {
+    pub(crate) fn new(
+        config: TopicConfig,
+        identity: Option<String>,
+        store: Store,
+        state: State,
+        room: usize,
+    ) -> Self {
         Self {
             config,
+            identity,
             store,
             engine: SmartEngine::new(),
             metrics: Arc::default(),

@@ -115,6 +115,8 @@ pub(crate) type Consumers = BTreeMap<String, Vec<Offset>>;
 /// What the store holds.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoreState {
+    /// What tells this store from another one that is made in its place; one made by an earlier version has none.
+    pub(crate) identity: Option<String>,
     pub(crate) partitions: Vec<PartitionState>,
     pub(crate) consumers: Consumers,
 }

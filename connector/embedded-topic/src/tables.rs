@@ -1,12 +1,14 @@
 //! Transactions on the tables: what is written together, and what is checked on reading.
 
 use bytes::Bytes;
+use millpond_connector::random;
 use millpond_connector::topic::{Offset, PartitionId};
 use redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
 use crate::config::MAX_BATCH_BYTES;
 use crate::layout::{
-    self, BatchHeader, CONSUMER_END, CONSUMER_PREFIX, LAYOUT_VERSION, TOPIC_KEY, TopicRow,
+    self, BatchHeader, CONSUMER_END, CONSUMER_PREFIX, IDENTITY_KEY, LAYOUT_VERSION, TOPIC_KEY,
+    TopicRow,
 };
 use crate::store::{Change, PartitionState, PlacedBatch, ReadBatch, RemovableBatch, StoreState};
 
@@ -51,8 +53,12 @@ pub(crate) fn create_tables(db: &Database, topic: &TopicRow) -> Result<(), Fault
     let tx = db.begin_write()?;
     tx.open_table(INDEX)?;
     tx.open_table(DATA)?;
-    tx.open_table(META)?
-        .insert(TOPIC_KEY, topic.encode().as_slice())?;
+    {
+        let mut meta = tx.open_table(META)?;
+        meta.insert(TOPIC_KEY, topic.encode().as_slice())?;
+        let identity = layout::encode_offsets(IDENTITY_KEY, &[random::number()]);
+        meta.insert(IDENTITY_KEY, identity.as_slice())?;
+    }
     tx.commit()?;
     Ok(())
 }
@@ -248,6 +254,15 @@ pub(crate) fn load(db: &Database, partition_count: u32) -> Result<StoreState, Fa
     let meta = tx.open_table(META)?;
     let index = tx.open_table(INDEX)?;
     let mut state = StoreState::default();
+    if let Some(row) = meta.get(IDENTITY_KEY)? {
+        let number = layout::decode_offsets(IDENTITY_KEY, row.value());
+        let Some([number]) = number.as_deref() else {
+            return Err(Fault::Corrupt(format!(
+                "row `{IDENTITY_KEY}` fails its checksum"
+            )));
+        };
+        state.identity = Some(format!("{number:016x}"));
+    }
     for partition in 0..partition_count {
         let key = layout::partition_key(partition);
         let mut bounds = PartitionState::default();

@@ -85,7 +85,13 @@ impl EmbeddedTopic {
         let turns = (0..config.partition_count)
             .map(|_| Mutex::new(()))
             .collect();
-        let shared = Arc::new(Shared::new(config, store, state, QUEUE_BYTES as usize));
+        let shared = Arc::new(Shared::new(
+            config,
+            stored.identity,
+            store,
+            state,
+            QUEUE_BYTES as usize,
+        ));
         let for_writer = Arc::clone(&shared);
         let writer = std::thread::Builder::new()
             .name("topic-writer".into())
@@ -280,6 +286,10 @@ impl Topic for EmbeddedTopic {
 
     fn partition_count(&self) -> u32 {
         self.shared.config.partition_count
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.shared.identity.as_deref()
     }
 
     /// Not to be cancelled lightly: a batch whose caller went away may still be stored.

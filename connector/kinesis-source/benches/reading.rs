@@ -1,8 +1,9 @@
 //! What reading costs: the whole source, by polling and by fan-out, beside the same reads by a plain loop over
-//! the SDK that throws everything away.
+//! the SDK that throws everything away (the floor), what the server can give at most (its ceiling), and what the SDK's
+//! decoding costs of it.
 //!
 //! The stream is a process of its own, so that the CPU counted is the reader's alone. Shards' limits
-//! are off. The topic takes batches and forgets them.
+//! are off. The topic takes batches and forgets them. Prints the tables of `BENCHMARKS.md`.
 //!
 //!     cargo bench -p millpond-kinesis-source --bench reading [-- MEBIBYTES]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
@@ -13,6 +14,9 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+#[path = "reading/body.rs"]
+mod body;
 
 use async_trait::async_trait;
 use aws_config::SdkConfig;
@@ -52,6 +56,19 @@ struct Load {
     is_aggregated: bool,
 }
 
+impl Load {
+    /// Records of about a mebibyte, which is what the source asks for.
+    fn limit(self) -> u32 {
+        let events = if self.is_aggregated {
+            EVENTS_PER_AGGREGATE
+        } else {
+            1
+        };
+        let records = (1 << 20) / (self.event_bytes * events);
+        u32::try_from(records).map_or(10_000, |records| records.clamp(1, 10_000))
+    }
+}
+
 const LOADS: [Load; 3] = [
     Load {
         name: "1024-byte events",
@@ -70,7 +87,8 @@ const LOADS: [Load; 3] = [
     },
 ];
 
-struct Discard;
+#[derive(Default)]
+struct Discard([AtomicU64; 4]);
 
 #[async_trait]
 impl Topic for Discard {
@@ -84,10 +102,12 @@ impl Topic for Discard {
 
     async fn append(
         &self,
-        _: PartitionId,
+        partition: PartitionId,
         batch: StoredBatch,
     ) -> Result<Range<Offset>, TopicError> {
-        Ok(0..u64::from(batch.record_count))
+        let count = u64::from(batch.record_count);
+        let base = self.0[partition as usize].fetch_add(count, Ordering::Relaxed);
+        Ok(base..base + count)
     }
 
     async fn reader(
@@ -164,7 +184,7 @@ async fn serve(load: Load, bytes: usize) {
     let mut key = 0;
     while put < bytes {
         let mut entries = Vec::new();
-        while entries.len() < 200 && put < bytes {
+        while entries.len() < 500 && put < bytes {
             key += 1;
             let partition_key = format!("key-{}", key % 1_000);
             let data = if load.is_aggregated {
@@ -194,9 +214,9 @@ async fn serve(load: Load, bytes: usize) {
     let _ = std::io::stdin().read_line(&mut end);
 }
 
-/// CPU time of this process, user and system.
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+/// CPU time of a process, user and system.
+fn cpu_of(process: &str) -> Duration {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("Linux");
     let (_, fields) = stat.rsplit_once(')').expect("a name");
     let fields: Vec<&str> = fields.split_whitespace().collect();
     let ticks: u64 = fields[11..13]
@@ -205,6 +225,10 @@ fn cpu() -> Duration {
         .sum();
     // A tick is 10 ms on every Linux that this runs on.
     Duration::from_millis(ticks * 10)
+}
+
+fn cpu() -> Duration {
+    cpu_of("self")
 }
 
 async fn source(config: &SdkConfig, is_pushed: bool, events: u64) {
@@ -224,7 +248,7 @@ async fn source(config: &SdkConfig, is_pushed: bool, events: u64) {
     };
     let context = ConnectorContext {
         name: "source".to_owned(),
-        topic: Arc::new(Discard),
+        topic: Arc::new(Discard::default()),
         data_dir: "/nonexistent".into(),
         drain: CancellationToken::new(),
         metrics: Arc::new(Metrics::default()),
@@ -243,7 +267,7 @@ fn shard(number: usize) -> String {
     format!("shardId-{number:012}")
 }
 
-async fn plain_polling(client: &Client) {
+async fn plain_polling(client: &Client, limit: u32) {
     let mut shards = tokio::task::JoinSet::new();
     for number in 0..SHARDS {
         let client = client.clone();
@@ -254,8 +278,7 @@ async fn plain_polling(client: &Client) {
             let mut iterator = call.send().await.expect("an iterator").shard_iterator;
             loop {
                 let call = client.get_records().set_shard_iterator(iterator);
-                // About a mebibyte, as the source asks for.
-                let answer = call.limit(1_000).send().await.expect("records");
+                let answer = call.limit(limit as i32).send().await.expect("records");
                 std::hint::black_box(&answer.records);
                 if answer.millis_behind_latest == Some(0) {
                     return;
@@ -321,6 +344,7 @@ async fn plain_fan_out(client: &Client) {
 
 static WORST: AtomicU64 = AtomicU64::new(0);
 
+/// A line of the table; answers CPU seconds per GB of events.
 fn report(
     load: Load,
     way: &str,
@@ -336,11 +360,11 @@ fn report(
         WORST.fetch_max((ratio * 100.0) as u64, Ordering::Relaxed);
     }
     println!(
-        "{:<46} {way:<16} {:>7.0} MB/s {:>10.0} events/s {per_gb:>6.2} CPU s/GB {}",
+        "| {} | {way} | {:.0} | {:.0} | {per_gb:.2} | {} |",
         load.name,
         bytes / 1e6 / took.as_secs_f64(),
         events as f64 / took.as_secs_f64(),
-        ratio.map_or(String::new(), |ratio| format!("{ratio:.2} times the floor")),
+        ratio.map_or("1".to_owned(), |ratio| format!("{ratio:.2}")),
     );
     per_gb
 }
@@ -351,30 +375,56 @@ async fn measure(load: Load, endpoint: &str, events: u64) {
     for is_pushed in [false, true] {
         let (began, before) = (Instant::now(), cpu());
         match is_pushed {
-            false => plain_polling(&client).await,
+            false => plain_polling(&client, load.limit()).await,
             true => plain_fan_out(&client).await,
         }
-        let way = if is_pushed {
-            "plain fan-out"
-        } else {
-            "plain polling"
+        let way = match is_pushed {
+            false => "SDK loop, polling",
+            true => "SDK loop, fan-out",
         };
         let floor = report(load, way, events, began.elapsed(), cpu() - before, None);
         let (began, before) = (Instant::now(), cpu());
         source(&config, is_pushed, events).await;
-        let way = if is_pushed {
-            "source, fan-out"
-        } else {
-            "source, polling"
+        let way = match is_pushed {
+            false => "source, polling",
+            true => "source, fan-out",
         };
-        report(
-            load,
-            way,
-            events,
-            began.elapsed(),
-            cpu() - before,
-            Some(floor),
-        );
+        let (took, used) = (began.elapsed(), cpu() - before);
+        report(load, way, events, took, used, Some(floor));
+    }
+}
+
+/// A process that serves a load.
+struct Serving {
+    process: std::process::Child,
+    endpoint: String,
+    events: u64,
+}
+
+impl Serving {
+    fn start(program: &str, number: usize, mebibytes: usize) -> Self {
+        let bytes = (mebibytes << 20).to_string();
+        let mut process = Command::new(program)
+            .args(["--serve", &number.to_string(), &bytes])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("started");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("piped"))
+            .read_line(&mut line)
+            .expect("a line");
+        let (endpoint, events) = line.trim().split_once(' ').expect("two words");
+        Self {
+            process,
+            endpoint: endpoint.to_owned(),
+            events: events.parse().expect("a number"),
+        }
+    }
+
+    fn end(mut self) {
+        drop(self.process.stdin.take());
+        self.process.wait().expect("ended");
     }
 }
 
@@ -389,29 +439,72 @@ fn main() {
     // `cargo test --benches` runs it, too: then only a little.
     let is_bench = arguments.iter().any(|argument| argument == "--bench");
     let given = arguments.iter().find_map(|argument| argument.parse().ok());
-    let mebibytes = given.unwrap_or(if is_bench { DEFAULT_MEBIBYTES } else { 4 });
+    let mebibytes = given.unwrap_or(if is_bench { DEFAULT_MEBIBYTES } else { 2 });
+    println!("{mebibytes} MiB of events, {SHARDS} shards\n");
+    println!("| load | read by | MB/s | events/s | CPU s/GB | CPU against the SDK loop |");
+    println!("|---|---|---|---|---|---|");
+    let mut bodies = Vec::new();
+    let mut ceilings = Vec::new();
     for (number, load) in LOADS.into_iter().enumerate() {
-        let mut server = Command::new(&arguments[0])
-            .args([
-                "--serve",
-                &number.to_string(),
-                &(mebibytes << 20).to_string(),
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("started");
-        let mut line = String::new();
-        BufReader::new(server.stdout.take().expect("piped"))
-            .read_line(&mut line)
-            .expect("a line");
-        let (endpoint, events) = line.trim().split_once(' ').expect("two words");
-        runtime.block_on(measure(load, endpoint, events.parse().expect("a number")));
-        drop(server.stdin.take());
-        server.wait().expect("ended");
+        let serving = Serving::start(&arguments[0], number, mebibytes);
+        runtime.block_on(measure(load, &serving.endpoint, serving.events));
+        let client = runtime.block_on(async { Client::new(&sdk_config(&serving.endpoint).await) });
+        let iterators = runtime.block_on(async {
+            let mut iterators = Vec::new();
+            for number in 0..SHARDS {
+                let call = client.get_shard_iterator().stream_name("events");
+                let call = call.shard_id(shard(number));
+                let call = call.shard_iterator_type(ShardIteratorType::TrimHorizon);
+                let answer = call.send().await.expect("an iterator");
+                iterators.push(answer.shard_iterator.expect("an iterator"));
+            }
+            iterators
+        });
+        let process = serving.process.id().to_string();
+        let before = cpu_of(&process);
+        let ceiling = body::ceiling(&serving.endpoint, &iterators, load.limit(), mebibytes << 20);
+        let server = cpu_of(&process) - before;
+        ceilings.push((load.name, ceiling, server));
+        bodies.push((
+            load.name,
+            body::recorded(&serving.endpoint, &iterators[0], load.limit()),
+        ));
+        serving.end();
     }
     println!(
-        "worst ratio: {:.2}",
+        "\nworst ratio: {:.2}\n",
         WORST.load(Ordering::Relaxed) as f64 / 100.0
     );
+    println!(
+        "The server's ceiling: the same `GetRecords`, {SHARDS} connections, answers read and thrown away\n"
+    );
+    println!("| load | MB/s of answers (base64 and JSON) | server's CPU s/GB of answers |");
+    println!("|---|---|---|");
+    for (name, (bytes, took), server) in ceilings {
+        let (rate, cpu) = (
+            bytes as f64 / 1e6 / took.as_secs_f64(),
+            server.as_secs_f64(),
+        );
+        println!("| {name} | {rate:.0} | {:.2} |", cpu / (bytes as f64 / 1e9));
+    }
+    println!(
+        "\nOne recorded `GetRecords` answer, decoded again and again by one thread, without a network\n"
+    );
+    println!(
+        "| load | answer | data | the SDK's whole call | serde_json, borrowed, and base64 | of it base64 |"
+    );
+    println!("|---|---|---|---|---|---|");
+    let seconds = if is_bench { 3.0 } else { 0.05 };
+    for (name, body) in bodies {
+        let decoding = runtime.block_on(body::decoding(&body, seconds));
+        let per_gb = |took: f64| took / (decoding.data_bytes as f64 / 1e9);
+        println!(
+            "| {name} | {} KB | {} KB | {:.2} s/GB | {:.2} s/GB | {:.2} s/GB |",
+            body.len() / 1_000,
+            decoding.data_bytes / 1_000,
+            per_gb(decoding.sdk),
+            per_gb(decoding.borrowed),
+            per_gb(decoding.base64),
+        );
+    }
 }

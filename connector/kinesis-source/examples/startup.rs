@@ -1,16 +1,19 @@
 //! How long a source takes to start on many shards, and what each costs in memory.
 //!
-//! `cargo run -p millpond-kinesis-source --example startup -- [SHARDS]`, on Linux. Stand-in and source are in one
-//! process and speak over the loopback; memory is the growth of the process from before the source began.
+//! `cargo run --release -p millpond-kinesis-source --example startup -- [SHARDS...]`, on Linux; 100 and 1,000 unless told. Stand-in and
+//! source are two processes and speak over the loopback; time, CPU and memory are those of the source, from before it began.
+//! Nothing is in the stream, so what is counted is what a shard costs by itself: an iterator, its reads, a place in the checkpoint.
 
 use std::error::Error;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::ops::Range;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use millpond_connector::aws::AwsSettings;
@@ -30,7 +33,8 @@ use tokio_util::sync::CancellationToken;
 const PARTITIONS: u32 = 4;
 
 /// Takes everything and keeps nothing.
-struct Sinkhole;
+#[derive(Default)]
+struct Sinkhole([AtomicU64; PARTITIONS as usize]);
 
 #[async_trait]
 impl Topic for Sinkhole {
@@ -44,10 +48,12 @@ impl Topic for Sinkhole {
 
     async fn append(
         &self,
-        _: PartitionId,
+        partition: PartitionId,
         batch: StoredBatch,
     ) -> Result<Range<Offset>, TopicError> {
-        Ok(0..u64::from(batch.record_count))
+        let count = u64::from(batch.record_count);
+        let base = self.0[partition as usize].fetch_add(count, Ordering::Relaxed);
+        Ok(base..base + count)
     }
 
     async fn reader(
@@ -71,46 +77,65 @@ impl Topic for Sinkhole {
     }
 }
 
-fn resident_kib() -> Result<u64, Box<dyn Error>> {
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn resident_kib() -> Outcome<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let number = line.and_then(|line| line.split_whitespace().next());
     Ok(number.ok_or("no VmRSS")?.parse()?)
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
-    let shards: u32 = match std::env::args().nth(1) {
-        Some(shards) => shards.parse()?,
-        None => 1_000,
-    };
-    let server = Server::start(ServerConfig::default()).await?;
+/// CPU time of this process, user and system.
+fn cpu() -> Outcome<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    let mut ticks: u64 = 0;
+    for field in fields.get(11..13).ok_or("no times")? {
+        ticks += field.parse::<u64>()?;
+    }
+    // A tick is 10 ms on every Linux that this runs on.
+    Ok(Duration::from_millis(ticks * 10))
+}
+
+async fn sdk_config(endpoint: &str) -> Outcome<SdkConfig> {
     let settings = AwsSettings {
         region: Some("eu-central-1".to_owned()),
-        endpoint: Some(server.endpoint_url()),
+        endpoint: Some(endpoint.to_owned()),
         profile: None,
     };
     let credentials = Credentials::new("test", "test", None, None, "test");
-    let config = settings
-        .load()
-        .await?
-        .into_builder()
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build();
-    let client = aws_sdk_kinesis::Client::new(&config);
+    let config = settings.load().await?.into_builder();
+    let provider = SharedCredentialsProvider::new(credentials);
+    Ok(config.credentials_provider(provider).build())
+}
+
+/// The process that serves: makes a stream, says where it is, and ends with its standard input.
+async fn serve(shards: u32) -> Outcome<()> {
+    let server = Server::start(ServerConfig::default()).await?;
+    let client = aws_sdk_kinesis::Client::new(&sdk_config(&server.endpoint_url()).await?);
     let create = client.create_stream().stream_name("events");
     create.shard_count(i32::try_from(shards)?).send().await?;
+    writeln!(std::io::stdout(), "{}", server.endpoint_url())?;
+    std::io::stdin().read_line(&mut String::new())?;
+    Ok(())
+}
+
+/// The process that reads.
+async fn read(endpoint: &str, shards: u32) -> Outcome<()> {
+    let config = sdk_config(endpoint).await?;
     let dir = tempfile::tempdir()?;
     let metrics = Arc::new(Metrics::default());
     let drain = CancellationToken::new();
     let context = ConnectorContext {
         name: "source".to_owned(),
-        topic: Arc::new(Sinkhole),
+        topic: Arc::new(Sinkhole::default()),
         data_dir: dir.path().to_owned(),
         drain: drain.clone(),
         metrics: metrics.clone(),
     };
-    let before_kib = resident_kib()?;
+    let (before_kib, before_cpu) = (resident_kib()?, cpu()?);
     let begun = Instant::now();
     let source: Box<dyn Source> = Box::new(KinesisSource::new(
         Arc::new(SdkStream::new(&config, "events")),
@@ -124,22 +149,59 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
         sleep(Duration::from_millis(5)).await;
     }
-    let started = begun.elapsed();
-    let mut out = std::io::stdout().lock();
+    let (took, used) = (begun.elapsed(), cpu()?.saturating_sub(before_cpu));
+    let reads = metrics.source_reads.get();
+    let mut out = std::io::stdout();
     writeln!(
         out,
-        "{shards} shards read to their newest record after {started:.2?}"
+        "{shards} shards read to their newest record after {took:.2?}; CPU {used:.2?}, {reads} reads"
     )?;
     for seconds in [0, 30] {
         sleep(Duration::from_secs(seconds)).await;
         let grown = resident_kib()?.saturating_sub(before_kib);
+        let each = grown / u64::from(shards.max(1));
         writeln!(
             out,
-            "after {seconds} s more: {grown} KiB more than before, {} KiB a shard (server's connections included)",
-            grown / u64::from(shards.max(1))
+            "after {seconds} s more: {grown} KiB more than before, {each} KiB a shard"
         )?;
     }
     drain.cancel();
     running.await??;
+    Ok(())
+}
+
+fn main() -> Outcome<()> {
+    let arguments: Vec<String> = std::env::args().collect();
+    let runtime = tokio::runtime::Runtime::new()?;
+    match arguments.get(1..).unwrap_or_default() {
+        [serves, shards] if serves == "--serve" => return runtime.block_on(serve(shards.parse()?)),
+        [reads, endpoint, shards] if reads == "--read" => {
+            return runtime.block_on(read(endpoint, shards.parse()?));
+        }
+        _ => {}
+    }
+    let counts: Vec<String> = match arguments.get(1..).unwrap_or_default() {
+        [] => vec!["100".to_owned(), "1000".to_owned()],
+        counts => counts.to_vec(),
+    };
+    for shards in counts {
+        let program = std::env::current_exe()?;
+        let mut server = Command::new(&program)
+            .args(["--serve", &shards])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut endpoint = String::new();
+        let said = server.stdout.take().ok_or("no output")?;
+        BufReader::new(said).read_line(&mut endpoint)?;
+        let reader = Command::new(&program)
+            .args(["--read", endpoint.trim(), &shards])
+            .status()?;
+        drop(server.stdin.take());
+        server.wait()?;
+        if !reader.success() {
+            return Err(format!("{shards} shards: {reader}").into());
+        }
+    }
     Ok(())
 }

@@ -150,20 +150,27 @@ pub enum SourceError {
     /// The topic failed for good.
     #[error("cannot append to the topic: {0}")]
     Topic(#[from] TopicError),
-    /// The topic ends before what its consumers say that they have of it.
+    /// The topic gave an offset for the second time.
     #[error(
-        "topic `{topic}` partition {partition} ends at offset {end}, and its consumers have released it up to {released}: it was made \
-         anew or lost records. Its sinks refuse it, too; see \"When the topic is lost\" in the README of `kinesis-source`"
+        "topic `{topic}` partition {partition} had acknowledged everything below offset {end}, and stores what comes next at {found}: \
+         it was made anew or lost records while the source ran. {}; see \"When the topic is lost\" in the README of `kinesis-source`",
+        match .awaits_release {
+            true => "Start again: what the sinks have not committed is read from the stream again",
+            false => "With `checkpoint-after: topic` the checkpoint is past them: what the sinks had not committed is lost to them, and \
+                      they find it missing. Start again to go on",
+        }
     )]
     TopicAnew {
         /// The topic.
         topic: String,
         /// Partition.
         partition: u32,
-        /// One past the last record.
+        /// End of the last append.
         end: u64,
-        /// What was released.
-        released: u64,
+        /// Where the next one was stored.
+        found: u64,
+        /// The checkpoint is behind what was lost.
+        awaits_release: bool,
     },
     /// Another process with the same worker id takes part in sharing the shards.
     #[error(

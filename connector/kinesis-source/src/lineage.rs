@@ -57,6 +57,8 @@ pub struct ListingOutcome {
 #[derive(Debug, Clone, Default)]
 pub struct Lineage {
     shards: BTreeMap<ShardId, Entry>,
+    /// Those in [`Stage::Waiting`]: what is asked at every turn of a session looks at these alone.
+    waiting: BTreeSet<ShardId>,
     listings: u64,
     /// It is known where reading began: what comes up from now on is new.
     has_begun: bool,
@@ -66,8 +68,8 @@ impl Lineage {
     /// Takes up a shard from a checkpoint. `finished`: it was delivered to its end.
     pub fn resume(&mut self, shard: ShardInfo, finished: bool) {
         self.recall(&shard);
-        if finished && let Some(entry) = self.shards.get_mut(&shard.id) {
-            entry.stage = Stage::Finished;
+        if finished {
+            self.set_stage(&shard.id, Stage::Finished);
         }
     }
 
@@ -124,6 +126,7 @@ impl Lineage {
         outcome.unseen.retain(|id| !is_known(id));
         for id in &outcome.forgotten {
             self.shards.remove(id);
+            self.waiting.remove(id);
         }
         self.has_begun = true;
         outcome
@@ -141,6 +144,7 @@ impl Lineage {
     fn hear_of(&mut self, shard: &ShardInfo) -> bool {
         let known = self.shards.contains_key(&shard.id);
         if !known {
+            self.waiting.insert(shard.id.clone());
             self.shards.insert(
                 shard.id.clone(),
                 Entry {
@@ -158,8 +162,8 @@ impl Lineage {
     /// The shards that may start now, in the order of their ids.
     #[must_use]
     pub fn startable(&self) -> Vec<ShardId> {
-        self.readable()
-            .filter(|(_, stage)| *stage == Stage::Waiting)
+        self.waiting_shards()
+            .filter(|(_, entry)| self.may_be_read(entry))
             .map(|(id, _)| id.clone())
             .collect()
     }
@@ -169,8 +173,18 @@ impl Lineage {
         self.shards
             .iter()
             .filter(|(_, entry)| entry.stage != Stage::Finished)
-            .filter(|(_, entry)| entry.parents.iter().all(|id| self.is_behind_us(id, entry)))
+            .filter(|(_, entry)| self.may_be_read(entry))
             .map(|(id, entry)| (id, entry.stage))
+    }
+
+    fn waiting_shards(&self) -> impl Iterator<Item = (&ShardId, &Entry)> {
+        let entry = |id| Some((id, self.shards.get(id)?));
+        self.waiting.iter().filter_map(entry)
+    }
+
+    fn may_be_read(&self, entry: &Entry) -> bool {
+        let mut parents = entry.parents.iter();
+        parents.all(|id| self.is_behind_us(id, entry))
     }
 
     fn is_behind_us(&self, parent: &ShardId, child: &Entry) -> bool {
@@ -184,10 +198,8 @@ impl Lineage {
     /// True when a shard waits for a parent that nobody has described yet.
     #[must_use]
     pub fn needs_listing(&self) -> bool {
-        self.shards.values().any(|entry| {
-            entry.stage == Stage::Waiting
-                && !entry.parents_settled
-                && entry.parents.iter().any(|id| !self.shards.contains_key(id))
+        self.waiting_shards().any(|(_, entry)| {
+            !entry.parents_settled && entry.parents.iter().any(|id| !self.shards.contains_key(id))
         })
     }
 
@@ -209,9 +221,14 @@ impl Lineage {
     }
 
     fn set_stage(&mut self, shard: &ShardId, stage: Stage) {
-        if let Some(entry) = self.shards.get_mut(shard) {
-            entry.stage = stage;
-        }
+        let Some(entry) = self.shards.get_mut(shard) else {
+            return;
+        };
+        entry.stage = stage;
+        match stage {
+            Stage::Waiting => self.waiting.insert(shard.clone()),
+            Stage::Reading | Stage::Finished => self.waiting.remove(shard),
+        };
     }
 
     /// How far the shard is; `None` when it is not known (or not any more).

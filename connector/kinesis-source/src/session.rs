@@ -148,6 +148,8 @@ pub(crate) struct Session {
     messages: mpsc::Receiver<FromReader>,
     to_session: mpsc::Sender<FromReader>,
     append_backoffs: BTreeMap<PartitionId, Backoff>,
+    /// End of the last append to each topic partition.
+    ends: BTreeMap<PartitionId, Offset>,
     endings: Endings,
     losses: Losses,
     watch: Watch,
@@ -198,6 +200,7 @@ impl Session {
             messages,
             to_session,
             append_backoffs: BTreeMap::new(),
+            ends: BTreeMap::new(),
             endings: Endings::default(),
             losses: Losses::default(),
             watch,

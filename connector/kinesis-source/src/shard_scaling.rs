@@ -3,7 +3,7 @@
 //! - *Up* when the utilisation has been above `high` for three minutes: to as many shards as bring it to the middle
 //!   between `low` and `high`, at most to twice as many.
 //! - *Down* when even the busiest minute of the last six hours was below `low`: to the same middle, at most by
-//!   half. What comes after a step down is therefore a step up only when there is more to carry than in those six hours.
+//!   half, and by half again as soon as the service allows it. What comes after a step down is therefore a step up only when there is more to carry than in those six hours.
 //! - The service allows ten calls in any 24 hours. Steps down take only half of them, so that five are left for
 //!   steps up, which together can make 32 shards of one.
 
@@ -172,10 +172,14 @@ impl ShardScaling {
     }
 
     /// A call was accepted.
-    pub fn called(&mut self, now: Instant) {
+    pub fn called(&mut self, now: Instant, advice: Advice) {
         self.calls.push_back(now);
         self.high_since = None;
-        self.watched_since = Some(now);
+        // Before a step up producers may have been refused, so that what was seen says too little of what comes.
+        // After a step down the last six hours are known as well as before it.
+        if advice.to > advice.from {
+            self.watched_since = Some(now);
+        }
     }
 
     /// The service refused a call; it is asked again after an hour.

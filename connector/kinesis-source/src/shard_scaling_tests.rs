@@ -85,7 +85,8 @@ fn run(seed: u64, days: u64) -> Found {
     let mut coming: Option<(u64, u32)> = None;
     let mut waiting = 0.0f64;
     let mut wait_began = None;
-    let mut recent: VecDeque<f64> = VecDeque::new();
+    // The busiest minutes of the last six hours, each busier than all behind it.
+    let mut recent: VecDeque<(u64, f64)> = VecDeque::new();
     for minute in 0..days * MINUTES_A_DAY {
         let now = start + Duration::from_secs(minute * 60);
         if let Some((at, count)) = coming
@@ -109,11 +110,14 @@ fn run(seed: u64, days: u64) -> Found {
         } else {
             wait_began = None;
         }
-        recent.push_back(taken);
-        if recent.len() > 361 {
+        while recent.back().is_some_and(|(_, before)| *before <= taken) {
+            recent.pop_back();
+        }
+        recent.push_back((minute, taken));
+        while recent.front().is_some_and(|(at, _)| minute - at > 360) {
             recent.pop_front();
         }
-        let busiest = recent.iter().copied().fold(0.0, f64::max);
+        let busiest = recent.front().map_or(0.0, |(_, taken)| *taken);
         let is_used = busiest / f64::from(shards) >= f64::from(settings.low_percent) * 10.0;
         found.used += u64::from(is_used || shards <= settings.min_shards);
         let milli = (taken / f64::from(shards)) as u32;
@@ -126,7 +130,7 @@ fn run(seed: u64, days: u64) -> Found {
         if coming.is_none()
             && let Some(advice) = scaling.decide(now, load)
         {
-            scaling.called(now);
+            scaling.called(now, advice);
             found.steps.push((minute, advice));
             coming = Some((minute + 3, advice.to));
         }
@@ -180,25 +184,46 @@ fn check(seed: u64, found: &Found) {
     );
     let used = found.used * 1_000 / found.minutes;
     assert!(
-        used >= 700,
+        used >= 800,
         "seed {seed}: used {used} thousandths of the time"
     );
 }
 
-/// No flapping, the service's limits kept, nothing that came is not taken, and the utilisation held.
+/// No flapping, the service's limits kept, nothing that came is not taken, and the utilisation held. What is short of
+/// all the time is spent waiting for a step down that the day's calls do not allow yet. `MILLPOND_SEEDS` says how many seeds.
+#[expect(
+    clippy::print_stdout,
+    reason = "figures for the README, shown with `--nocapture`"
+)]
 #[test]
 fn days_of_traffic() {
     let seed = std::env::var("MILLPOND_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
-    let seeds = seed.map_or(0..40, |seed: u64| seed..seed + 1);
+    let many = std::env::var("MILLPOND_SEEDS")
+        .ok()
+        .and_then(|many| many.parse().ok());
+    let seeds = seed.map_or(0..many.unwrap_or(40), |seed: u64| seed..seed + 1);
     let mut steps = 0;
+    let mut used = Vec::new();
     for seed in seeds {
         let found = run(seed, 7);
         check(seed, &found);
         steps += found.steps.len();
+        used.push((found.used * 1_000 / found.minutes, seed));
     }
     assert!(steps > 0, "nothing was ever changed");
+    used.sort_unstable();
+    let at = |part: usize| used[(used.len() - 1) * part / 100];
+    println!(
+        "{} seeds, {} steps: used in thousandths of the time (seed): least {:?}, 1st percentile {:?}, 5th {:?}, median {:?}",
+        used.len(),
+        steps,
+        at(0),
+        at(1),
+        at(5),
+        at(50)
+    );
 }
 
 #[test]
@@ -241,7 +266,7 @@ fn a_busy_minute_is_not_enough_and_three_are() {
     // 9,000 thousandths of a shard, at 52.5% each.
     let advice = scaling.decide(at(5), load(10, 900)).expect("up");
     assert_eq!((advice.from, advice.to), (10, 18));
-    scaling.called(at(5));
+    scaling.called(at(5), advice);
     assert_eq!(scaling.decide(at(9), load(18, 990)), None);
 }
 

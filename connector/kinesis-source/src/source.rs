@@ -17,6 +17,7 @@ use crate::consumer::Consumer;
 use crate::delivery::Delivery;
 use crate::error::SourceError;
 use crate::fan_out::FanOut;
+use crate::limits::ANEW_POLL;
 use crate::listing::list_all;
 use crate::loss::{OnLoss, tell};
 use crate::reader::WallClock;
@@ -272,21 +273,53 @@ impl KinesisSource {
     }
 }
 
-/// What consumers released of an earlier topic of the same name says nothing of this one.
-async fn check_topic(topic: &dyn Topic) -> Result<(), SourceError> {
+/// A partition that ends before what its consumers have released of it: the topic was made anew, or lost its last
+/// records.
+async fn shorter(topic: &dyn Topic) -> Result<Option<String>, SourceError> {
     let released = topic.released().await?;
     for (partition, released) in (0..).zip(released) {
         let end = topic.bounds(partition).await?.end;
         if let Some(released) = released.filter(|released| *released > end) {
-            return Err(SourceError::TopicAnew {
-                topic: topic.name().to_owned(),
-                partition,
-                end,
-                released,
-            });
+            return Ok(Some(format!(
+                "topic `{}` partition {partition} ends at offset {end}, and its consumers have released it up to \
+                 {released}: it was made anew or lost records",
+                topic.name()
+            )));
         }
     }
+    Ok(None)
+}
+
+/// What consumers released of a log that is gone says nothing of this one. Where the checkpoint follows that, nothing
+/// is sent before they have noticed, too, and their offsets are those of this topic.
+async fn wait_for_consumers(topic: &dyn Topic) -> Result<(), SourceError> {
+    let mut looks = 0u32;
+    while let Some(what) = shorter(topic).await? {
+        if looks.is_power_of_two() || looks == 0 {
+            tracing::warn!(
+                "{what}. The source waits until they have noticed: a sink does when it is started. The offsets of a \
+                 consumer that is gone for good have to be deleted (`fluvio consumer delete`)"
+            );
+        }
+        looks = looks.saturating_add(1);
+        tokio::time::sleep(ANEW_POLL).await;
+    }
     Ok(())
+}
+
+/// Says that events are lost where the checkpoint is past what a topic had acknowledged.
+async fn tell_of_loss(topic: &dyn Topic) {
+    match shorter(topic).await {
+        Ok(None) => {}
+        Ok(Some(what)) => tracing::error!(
+            "{what}. With `checkpoint-after: topic` the checkpoint is past what it had acknowledged: what its sinks \
+             had not committed is lost to them; they find it missing. See \"When the topic is lost\" in the README of \
+             `kinesis-source`"
+        ),
+        Err(error) => {
+            tracing::debug!(%error, "the topic does not say what its consumers have released");
+        }
+    }
 }
 
 pub(crate) fn system_clock() -> i64 {
@@ -313,7 +346,13 @@ impl Source for KinesisSource {
         let stream = self.api.target().stream.clone();
         let awaits_release = self.awaits_release();
         if awaits_release {
-            check_topic(context.topic.as_ref()).await?;
+            tokio::select! {
+                biased;
+                noticed = wait_for_consumers(context.topic.as_ref()) => noticed?,
+                () = context.drain.cancelled() => return Ok(()),
+            }
+        } else {
+            tell_of_loss(context.topic.as_ref()).await;
         }
         let delivery = Delivery::new(
             &stream,

@@ -57,6 +57,18 @@ impl Entry {
         Ok(Self::Envelope(Envelope { header, frames }))
     }
 
+    /// The same; what an envelope says of its offsets, which are the topic's, is raised to those of a ledger that
+    /// counts `shift` more. A record as it is stored got its offset from the reader.
+    #[must_use]
+    pub fn shifted(mut self, shift: u64) -> Self {
+        if let Self::Envelope(envelope) = &mut self {
+            let header = &mut envelope.header;
+            header.base_offset = header.base_offset.saturating_add(shift);
+            header.last_offset = header.last_offset.saturating_add(shift);
+        }
+        self
+    }
+
     /// First topic offset that the entry stands for.
     #[must_use]
     pub fn offset(&self) -> Offset {

@@ -139,6 +139,15 @@ impl SinkError {
         }
     }
 
+    /// True when the topic ends before what was read of it: it was made anew, or lost its last records.
+    #[must_use]
+    pub fn is_of_a_shorter_topic(&self) -> bool {
+        matches!(
+            self,
+            Self::Topic(TopicError::OffsetOutOfRange { offset, end, .. }) if offset > end
+        )
+    }
+
     /// True when another process has taken the topic partition: this one has lost nothing but that.
     #[must_use]
     pub fn is_fenced(&self) -> bool {

@@ -62,11 +62,15 @@ impl Core {
     /// # Errors
     /// [`SinkError`] when the ledger, the topic or the store does not allow it.
     pub async fn claim(shared: Arc<Shared>, partition: PartitionId) -> Result<Self, SinkError> {
-        let bounds = Reading::new(shared.clone(), partition, 0).bounds().await?;
+        let bounds = Reading::new(shared.clone(), partition, 0, 0)
+            .bounds()
+            .await?;
         let ledger_error = |source| SinkError::Ledger { partition, source };
+        let topic = shared.topic.clone();
+        let identity = topic.identity();
         let mut core = Self {
             partition,
-            ledger: LedgerRow::claim(None, &shared.owner, bounds.earliest).row,
+            ledger: LedgerRow::claim(None, &shared.owner, bounds.earliest, identity).row,
             writer: shared.store.writer(partition),
             shared,
             done: None,
@@ -75,7 +79,8 @@ impl Core {
         // write, and the claim is made again. The last one to claim has the partition.
         loop {
             let found = core.ledger_row().await?;
-            let step = LedgerRow::claim(found.as_ref(), &core.shared.owner, bounds.earliest);
+            let owner = &core.shared.owner;
+            let step = LedgerRow::claim(found.as_ref(), owner, bounds.earliest, identity);
             match core.step(step).await {
                 Err(SinkError::Ledger {
                     source: LedgerError::Fenced { owner, .. },
@@ -94,9 +99,10 @@ impl Core {
             }
         }
         // The owner before may have read further than the topic went at our first look.
-        let bounds = Reading::new(core.shared.clone(), partition, 0)
-            .bounds()
-            .await?;
+        let bounds = core.reading(0).bounds().await?;
+        if core.ledger.is_of_another_log(identity, bounds) {
+            core.follow(identity, bounds).await?;
+        }
         let Shared {
             fingerprint,
             on_gap,
@@ -113,6 +119,33 @@ impl Core {
         core.release().await;
         core.go_on(resume).await?;
         Ok(core)
+    }
+
+    /// The topic was made anew, or lost its end: goes on at its first record.
+    async fn follow(
+        &mut self,
+        identity: Option<&str>,
+        bounds: OffsetBounds,
+    ) -> Result<(), SinkError> {
+        let partition = self.partition;
+        let is_undone = match &self.ledger.intent {
+            Some(intent) if !intent.is_given_up() => {
+                let undone = self.shared.store.undo(partition, intent.from).await;
+                undone.map_err(|error| SinkError::of_store(partition, error))?
+            }
+            _ => false,
+        };
+        let step = self.ledger.follow(identity, bounds, is_undone);
+        warn!(
+            partition,
+            committed = self.ledger.committed,
+            earliest = bounds.earliest,
+            end = bounds.end,
+            "the topic was made anew or lost its end: reads it from its first record on. What the table has is \
+             dropped by origin; what the source does not send again (`checkpoint-after: topic`) is lost, and \
+             shows as missing ordinals"
+        );
+        self.step(step).await
     }
 
     async fn go_on(&mut self, resume: Resume) -> Result<(), SinkError> {
@@ -169,6 +202,19 @@ impl Core {
         let finished = self.go_on(resume).await;
         (self.shared, self.writer) = present;
         finished
+    }
+
+    /// Reads from an offset of the ledger on.
+    #[must_use]
+    pub fn reading(&self, next: Offset) -> Reading {
+        let shift = self.ledger.log.shift;
+        Reading::new(self.shared.clone(), self.partition, shift, next)
+    }
+
+    /// First offset that no plan covers, by the topic's own count.
+    #[must_use]
+    pub fn next_in_topic(&self) -> Offset {
+        self.next_offset().saturating_sub(self.ledger.log.shift)
     }
 
     /// First offset that no plan covers.
@@ -327,6 +373,7 @@ impl Core {
             (Some(intent), true) => intent.to,
             _ => self.ledger.committed,
         };
+        let offset = offset.saturating_sub(self.ledger.log.shift);
         let released = topic.release(self.partition, pipeline, offset);
         if let Err(error) = released.await {
             warn!(partition = self.partition, %error, "offsets cannot be released");
@@ -334,7 +381,7 @@ impl Core {
     }
 
     async fn read_again(&self, from: Offset, to: Offset) -> Result<Input, SinkError> {
-        let mut reading = Reading::new(self.shared.clone(), self.partition, from);
+        let mut reading = self.reading(from);
         reading.on_gap = self.shared.on_gap;
         reading.all_to(to).await
     }
@@ -352,8 +399,7 @@ impl Core {
         let mut next = from;
         for hole in holes.iter().cloned().chain(std::iter::once(to..to)) {
             if next < hole.start {
-                let reading = Reading::new(self.shared.clone(), self.partition, next);
-                let read = reading.all_to(hole.start).await?;
+                let read = self.reading(next).all_to(hole.start).await?;
                 input.entries.extend(read.entries);
             }
             next = hole.end;

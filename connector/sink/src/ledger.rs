@@ -27,6 +27,18 @@ pub struct Intent {
     pub gaps: Vec<Gap>,
 }
 
+/// The log that a ledger counts in.
+///
+/// Offsets of a ledger, and all that follows from them (sort keys, ids of dead letters), only rise. Those of a topic
+/// that was made anew begin at 0 again, so they are shifted, and nothing is ever named twice.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Log {
+    /// [`Topic::identity`](millpond_connector::topic::Topic::identity) of the topic; empty where nothing was known.
+    pub identity: String,
+    /// An offset of the ledger minus the same one of the topic.
+    pub shift: u64,
+}
+
 /// The ledger row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerRow {
@@ -44,6 +56,8 @@ pub struct LedgerRow {
     pub intent: Option<Intent>,
     /// Marks as of `committed`.
     pub marks: Marks,
+    /// What the offsets count in.
+    pub log: Log,
 }
 
 /// Why the ledger does not allow to go on.
@@ -121,10 +135,10 @@ pub enum LedgerError {
         /// Gaps found.
         gaps: usize,
     },
-    /// The topic ends before the ledger.
+    /// The topic ends before the ledger, though it was just looked at.
     #[error(
-        "the ledger stands at offset {committed}, but the topic ends at {end}: it was created anew. \
-         Restore the topic's data, or use another `pipeline` for the new topic"
+        "the ledger stands at offset {committed}, but the topic ends at {end}: it became shorter while the \
+         partition was taken; start again"
     )]
     Ahead {
         /// First offset that is not committed, or the end of the open plan.
@@ -184,9 +198,15 @@ pub enum Resume {
 }
 
 impl LedgerRow {
-    /// The step by which `owner` takes the partition.
+    /// The step by which `owner` takes the partition of a topic that begins at `earliest`.
     #[must_use]
-    pub fn claim(found: Option<&Self>, owner: &str, earliest: Offset) -> Step {
+    pub fn claim(
+        found: Option<&Self>,
+        owner: &str,
+        earliest: Offset,
+        identity: Option<&str>,
+    ) -> Step {
+        let identity = identity.unwrap_or_default();
         match found {
             None => Step {
                 row: Self {
@@ -197,6 +217,10 @@ impl LedgerRow {
                     start: earliest,
                     intent: None,
                     marks: Marks::default(),
+                    log: Log {
+                        identity: identity.to_owned(),
+                        shift: 0,
+                    },
                 },
                 seen: None,
             },
@@ -204,6 +228,13 @@ impl LedgerRow {
                 row: Self {
                     epoch: found.epoch + u64::from(!mutation::is(Mutation::EpochNotRaised)),
                     owner: owner.to_owned(),
+                    log: match found.log.identity.is_empty() {
+                        true => Log {
+                            identity: identity.to_owned(),
+                            ..found.log
+                        },
+                        false => found.log.clone(),
+                    },
                     ..found.clone()
                 },
                 seen: Some(found.clone()),
@@ -211,7 +242,52 @@ impl LedgerRow {
         }
     }
 
-    /// Where to go on.
+    /// True when the topic is another one than the ledger was kept for, or has lost its end: nothing of what it
+    /// holds can be where the ledger stands. `bounds` are those of the topic.
+    #[must_use]
+    pub fn is_of_another_log(&self, identity: Option<&str>, bounds: OffsetBounds) -> bool {
+        let known = &self.log.identity;
+        let is_other = identity.is_some_and(|identity| !known.is_empty() && identity != known);
+        is_other || self.end() > self.log.shifted(bounds).end
+    }
+
+    /// The step by which the ledger goes on with such a topic, from its first record on. Nothing is passed over:
+    /// what is in the store already is recognised by the marks, and what the topic lost is missing in the ordinals.
+    ///
+    /// An open plan can never be finished. It ends here without a trace where what was written of it `is_undone`,
+    /// else it becomes a gap.
+    #[must_use]
+    pub fn follow(&self, identity: Option<&str>, bounds: OffsetBounds, is_undone: bool) -> Step {
+        let mut row = self.clone();
+        row.plan += 1;
+        row.log = Log {
+            identity: identity.unwrap_or_default().to_owned(),
+            shift: self.end().saturating_sub(bounds.earliest),
+        };
+        match &mut row.intent {
+            Some(_) if is_undone => {
+                row.committed = self.end();
+                row.intent = None;
+            }
+            Some(intent) => {
+                let Intent { from, to, .. } = *intent;
+                intent.gaps = vec![Gap::Plan { from, to }];
+            }
+            None => {}
+        }
+        Step {
+            row,
+            seen: Some(self.clone()),
+        }
+    }
+
+    /// First offset that no plan covers.
+    fn end(&self) -> Offset {
+        let intent = self.intent.as_ref();
+        intent.map_or(self.committed, |intent| intent.to)
+    }
+
+    /// Where to go on in a topic with these `bounds`.
     ///
     /// # Errors
     /// [`LedgerError`] when the topic does not hold what is needed, or the configuration
@@ -222,8 +298,9 @@ impl LedgerRow {
         bounds: OffsetBounds,
         on_gap: OnGap,
     ) -> Result<Resume, LedgerError> {
+        let bounds = self.log.shifted(bounds);
         let intent = self.intent.as_ref();
-        let needed = intent.map_or(self.committed, |intent| intent.to);
+        let needed = self.end();
         if needed > bounds.end {
             return Err(LedgerError::Ahead {
                 committed: needed,
@@ -332,6 +409,33 @@ impl LedgerRow {
         let consistent = |intent: &Intent| intent.from == self.committed && intent.to > intent.from;
         let is_sound = self.intent.as_ref().is_none_or(consistent);
         (!is_sound).then_some("`intent` does not follow `committed`")
+    }
+}
+
+impl Log {
+    /// Bounds of the topic as offsets of the ledger.
+    #[must_use]
+    pub fn shifted(&self, bounds: OffsetBounds) -> OffsetBounds {
+        OffsetBounds {
+            earliest: bounds.earliest.saturating_add(self.shift),
+            end: bounds.end.saturating_add(self.shift),
+        }
+    }
+
+    /// `<shift>/<identity>`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        format!("{}/{}", self.shift, self.identity)
+    }
+
+    /// Reads what [`Self::text`] wrote.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (shift, identity) = text.split_once('/')?;
+        Some(Self {
+            identity: identity.to_owned(),
+            shift: shift.parse().ok()?,
+        })
     }
 }
 

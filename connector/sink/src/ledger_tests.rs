@@ -6,7 +6,7 @@ const BOUNDS: OffsetBounds = OffsetBounds {
 };
 
 fn row() -> LedgerRow {
-    LedgerRow::claim(None, "a", 10).row
+    LedgerRow::claim(None, "a", 10, None).row
 }
 
 fn done(to: Offset) -> Done {
@@ -39,7 +39,7 @@ fn no_two_rows_of_a_history_look_alike_to_a_condition() {
     let second = first.begin(Some(&done(20)), 35, "f", vec![]).row;
     let committed = second.commit(Some(&done(35))).row;
     let third = committed.begin(None, 40, "f", vec![]).row;
-    let taken = LedgerRow::claim(Some(&third), "b", 10).row;
+    let taken = LedgerRow::claim(Some(&third), "b", 10, None).row;
     let history = [claimed, first, second, committed, third, taken];
     let seen: std::collections::BTreeSet<_> =
         history.iter().map(|row| (row.epoch, row.plan)).collect();
@@ -62,7 +62,7 @@ fn an_intent_survives_its_text_and_follows_what_is_committed() {
 #[test]
 fn an_open_plan_is_replayed_and_only_with_the_same_configuration() {
     let open = row().begin(None, 20, "f", vec![]).row;
-    let taken = LedgerRow::claim(Some(&open), "b", 0).row;
+    let taken = LedgerRow::claim(Some(&open), "b", 0, None).row;
     assert_eq!(taken.epoch, 2);
     assert_eq!(
         taken.resume("f", BOUNDS, OnGap::Halt),
@@ -118,7 +118,7 @@ fn a_topic_that_lost_or_never_had_the_offsets_is_refused() {
 fn a_failed_condition_is_our_own_lost_answer_or_somebody_else() {
     let step = row().begin(None, 20, "f", vec![]);
     assert_eq!(step.judge(Some(&step.row)), Ok(()));
-    let other = LedgerRow::claim(Some(&row()), "b", 0).row;
+    let other = LedgerRow::claim(Some(&row()), "b", 0, None).row;
     assert_eq!(
         step.judge(Some(&other)),
         Err(LedgerError::Fenced {
@@ -155,4 +155,76 @@ fn what_is_gone_is_passed_over_only_when_told_to() {
     assert_eq!(resumed, Ok(Resume::GivenUp { from: 10, to: 20 }));
     let intent = given_up.row.intent.expect("open");
     assert_eq!(Intent::parse(&intent.text()), Some(intent));
+}
+
+#[test]
+fn a_topic_made_anew_is_read_from_its_start_under_offsets_that_go_on() {
+    let at = |earliest, end| OffsetBounds { earliest, end };
+    let known = LedgerRow::claim(None, "a", 0, Some("one")).row;
+    let idle = known
+        .begin(None, 20, "f", vec![])
+        .row
+        .commit(Some(&done(20)))
+        .row;
+    assert!(!idle.is_of_another_log(Some("one"), at(0, 20)));
+    // Another one is known by its name, or by being too short.
+    assert!(idle.is_of_another_log(Some("two"), at(0, 500)));
+    assert!(idle.is_of_another_log(None, at(0, 19)));
+    assert!(
+        !idle.is_of_another_log(None, at(0, 20)),
+        "that cannot be seen"
+    );
+    let followed = idle.follow(Some("two"), at(3, 4), false).row;
+    assert_eq!(followed.log.text(), "17/two");
+    assert_eq!(Log::parse("17/two"), Some(followed.log.clone()));
+    assert!(!followed.is_of_another_log(Some("two"), at(3, 4)));
+    let resumed = followed.resume("f", at(3, 4), OnGap::Halt);
+    assert_eq!(resumed, Ok(Resume::Read { from: 20 }));
+    assert_ne!((followed.epoch, followed.plan), (idle.epoch, idle.plan));
+    // And once more: offsets never come twice.
+    let again = followed.begin(None, 25, "f", vec![]).row;
+    let again = again.commit(Some(&done(25))).row;
+    let again = again.follow(Some("three"), at(0, 0), false).row;
+    assert_eq!((again.log.shift, again.committed), (25, 25));
+    // What a new topic lost at its head is a gap like any other.
+    let gone = idle.follow(None, at(90, 95), false).row;
+    let gone = gone.resume("f", at(90, 95), OnGap::Halt);
+    assert!(
+        matches!(
+            gone,
+            Err(LedgerError::Gone {
+                committed: 20,
+                earliest: 90
+            })
+        ),
+        "{gone:?}"
+    );
+}
+
+#[test]
+fn an_open_plan_of_a_lost_topic_is_undone_or_becomes_a_gap() {
+    let bounds = OffsetBounds {
+        earliest: 0,
+        end: 500,
+    };
+    let open = LedgerRow::claim(None, "a", 0, Some("one")).row;
+    let open = open.begin(None, 20, "f", vec![]).row;
+    let taken = LedgerRow::claim(Some(&open), "b", 0, Some("two")).row;
+    assert_eq!(taken.log.identity, "one", "a claim changes nothing of it");
+    let undone = taken.follow(Some("two"), bounds, true).row;
+    assert_eq!((undone.committed, &undone.intent), (20, &None));
+    assert_eq!(undone.log.text(), "20/two");
+    assert_eq!(undone.problem(), None);
+    let kept = taken.follow(Some("two"), bounds, false).row;
+    assert_eq!(kept.problem(), None);
+    let resumed = kept.resume("g", bounds, OnGap::Halt);
+    assert_eq!(resumed, Ok(Resume::GivenUp { from: 0, to: 20 }));
+}
+
+#[test]
+fn a_topic_that_is_known_by_nothing_gets_its_name_with_the_next_claim() {
+    let unnamed = row();
+    assert_eq!(unnamed.log, Log::default());
+    let taken = LedgerRow::claim(Some(&unnamed), "b", 0, Some("one")).row;
+    assert_eq!(taken.log.text(), "0/one");
 }

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use millpond_connector::topic::{Offset, PartitionId};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, debug_span, info};
+use tracing::{Instrument as _, debug_span, info, warn};
 
 use crate::contiguity::Entry;
 use crate::error::SinkError;
 use crate::flush::{Core, Shared};
 use crate::limits::{PLAN_RECORDS, READ_WAIT};
 use crate::next_step::{Next, Situation, next};
-use crate::reading::{Input, Read, Reading};
+use crate::reading::{Input, Read};
 use crate::standing::Standing;
 use crate::tenure::Tenure;
 
@@ -83,9 +83,19 @@ pub async fn run_for(
     tenure: Tenure,
 ) -> Result<(), SinkError> {
     let mut standing = Standing::new(shared.metrics.clone(), partition);
-    let ended = consume(shared, partition, tenure, &mut standing).await;
-    standing.ended(ended.is_ok());
-    ended
+    loop {
+        let ended = consume(shared.clone(), partition, tenure.clone(), &mut standing).await;
+        match &ended {
+            // It was made anew, or its last records are lost: the ledger decides what that means.
+            Err(error) if error.is_of_a_shorter_topic() => {
+                warn!(partition, %error, "the topic became shorter, takes the partition again");
+            }
+            _ => {
+                standing.ended(ended.is_ok());
+                return ended;
+            }
+        }
+    }
 }
 
 async fn consume(
@@ -103,10 +113,10 @@ async fn consume(
     };
     let drain = &tenure.drain;
     let mut is_leaving = false;
-    let mut reading = Reading::new(shared.clone(), partition, core.next_offset());
+    let mut reading = core.reading(core.next_offset());
     reading.on_gap = shared.on_gap;
     let mut buffer = Buffer::new(core.next_offset());
-    standing.written(core.next_offset(), None);
+    standing.written(core.next_in_topic(), None);
     let mut open_since = Instant::now();
     let mut idle = Some(core);
     let mut flight: Option<Flight> = None;
@@ -167,12 +177,12 @@ async fn consume(
             // may always have something to read.
             biased;
             () = drain.cancelled(), if drain_end.is_none() => {
-                drain_end = Some(reading.bounds().await?.end);
+                drain_end = Some(reading.end().await?);
             }
             () = tenure.hand_over.cancelled(), if !is_leaving => is_leaving = true,
             (core, result) = landed(&mut flight) => {
                 result?;
-                standing.written(core.next_offset(), buffer.oldest_event_ms);
+                standing.written(core.next_in_topic(), buffer.oldest_event_ms);
                 flight = None;
                 open_since = Instant::now();
                 idle = Some(core);

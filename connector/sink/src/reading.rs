@@ -44,6 +44,16 @@ pub struct Read {
     /// Offsets before `to` that the topic does not give.
     pub hole: Option<Range<Offset>>,
 }
+
+/// The chunk with the offsets of the ledger.
+fn shifted(mut chunk: Chunk, shift: u64) -> Chunk {
+    chunk.offsets = chunk.offsets.start + shift..chunk.offsets.end + shift;
+    for record in &mut chunk.records {
+        record.offset = record.offset.map(|offset| offset + shift);
+    }
+    chunk
+}
+
 /// What a topic partition gives next.
 enum Found {
     /// Records.
@@ -56,6 +66,8 @@ enum Found {
 pub struct Reading {
     shared: Arc<Shared>,
     partition: PartitionId,
+    /// All offsets here are the ledger's; what goes to the topic and comes from it is shifted by this.
+    shift: u64,
     /// Next offset to read.
     next: Offset,
     reader: Option<Box<dyn PartitionReader>>,
@@ -69,12 +81,14 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Will read from `next` on; a hole that stays is an error unless `on_gap` is set otherwise.
+    /// Will read from `next` on, an offset of the ledger, which is `shift` more than the topic's; a hole that
+    /// stays is an error unless `on_gap` is set otherwise.
     #[must_use]
-    pub fn new(shared: Arc<Shared>, partition: PartitionId, next: Offset) -> Self {
+    pub fn new(shared: Arc<Shared>, partition: PartitionId, shift: u64, next: Offset) -> Self {
         Self {
             shared,
             partition,
+            shift,
             next,
             reader: None,
             backoff: Backoff::new(BackoffPolicy::endless(
@@ -93,7 +107,7 @@ impl Reading {
         self.next
     }
 
-    /// Offsets stored now.
+    /// Offsets stored now, by the topic's own count.
     ///
     /// # Errors
     /// [`SinkError::Topic`] when waiting cannot help.
@@ -104,6 +118,14 @@ impl Reading {
                 Err(error) => self.failed(error).await?,
             }
         }
+    }
+
+    /// End of what is stored now, as an offset of the ledger.
+    ///
+    /// # Errors
+    /// As [`Self::bounds`].
+    pub async fn end(&mut self) -> Result<Offset, SinkError> {
+        Ok(self.bounds().await?.end.saturating_add(self.shift))
     }
 
     /// Everything from here to `to`, exclusive.
@@ -179,7 +201,7 @@ impl Reading {
         };
         let offsets = chunk.offsets.clone();
         let stored = if is_unplaced(&chunk.records) {
-            let reading = Self::new(shared.clone(), self.partition, offsets.start);
+            let reading = Self::new(shared.clone(), self.partition, self.shift, offsets.start);
             Some(reading.stored_keys(offsets.end).await?)
         } else {
             None
@@ -204,7 +226,9 @@ impl Reading {
             }
         }
         self.next = from.max(to);
-        let decoded = chunk.records.into_iter().map(Entry::decode);
+        let shift = self.shift;
+        let decode = |record| Entry::decode(record).map(|entry| entry.shifted(shift));
+        let decoded = chunk.records.into_iter().map(decode);
         let entries: Result<Vec<Entry>, _> = decoded.collect();
         let mut entries = entries.map_err(|source| SinkError::Envelope {
             partition: self.partition,
@@ -232,7 +256,11 @@ impl Reading {
             empty => match self
                 .shared
                 .topic
-                .reader(self.partition, self.next, transforms)
+                .reader(
+                    self.partition,
+                    self.next.saturating_sub(self.shift),
+                    transforms,
+                )
                 .await
             {
                 Ok(reader) => empty.insert(reader).next(wait).await,
@@ -240,12 +268,12 @@ impl Reading {
             },
         };
         let chunk = match read {
-            Ok(Some(chunk)) if !chunk.offsets.is_empty() => chunk,
+            Ok(Some(chunk)) if !chunk.offsets.is_empty() => shifted(chunk, self.shift),
             Ok(_) => return Ok(None),
             Err(TopicError::OffsetOutOfRange { earliest, .. })
-                if earliest > self.next && self.on_gap == OnGap::Record =>
+                if earliest + self.shift > self.next && self.on_gap == OnGap::Record =>
             {
-                return self.hole(earliest).await;
+                return self.hole(earliest + self.shift).await;
             }
             Err(error) => {
                 self.failed(error).await?;

@@ -124,6 +124,16 @@ pub trait Store: Send + Sync {
         None
     }
 
+    /// Takes back what a plan of this topic partition wrote, which begins at `from` and will never be finished: after
+    /// true nothing is in the store that comes from there or behind it, but for dead letters. False, the default, where that cannot be done.
+    /// May be called again.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some of it may be taken back.
+    async fn undo(&self, _partition: PartitionId, _from: Offset) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Keeps gaps for good; those that are there already change nothing. Without a place of
     /// their own they are put among the dead letters, each an entry without an event.
     ///

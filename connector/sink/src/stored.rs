@@ -7,7 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::{Intent, LedgerRow};
+use crate::ledger::{Intent, LedgerRow, Log};
 use crate::marks::{Marks, MarksError};
 use crate::registration::Registration;
 
@@ -43,6 +43,9 @@ struct StoredLedger {
     intent: Option<String>,
     /// In base64.
     marks: String,
+    /// `shift/identity`, where either is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -94,6 +97,7 @@ pub fn encode_ledger(row: &LedgerRow) -> Result<Bytes, StoredError> {
         start: row.start,
         intent: row.intent.as_ref().map(Intent::text),
         marks: STANDARD.encode(row.marks.encode()?),
+        log: (row.log != Log::default()).then(|| row.log.text()),
     };
     Ok(serde_json::to_vec(&stored)?.into())
 }
@@ -110,6 +114,10 @@ pub fn decode_ledger(bytes: &[u8]) -> Result<LedgerRow, StoredError> {
         None => None,
         Some(text) => Some(Intent::parse(&text).ok_or(Malformed("`intent`"))?),
     };
+    let log = match stored.log {
+        None => Log::default(),
+        Some(text) => Log::parse(&text).ok_or(Malformed("`log`"))?,
+    };
     let marks = STANDARD
         .decode(&stored.marks)
         .map_err(|_| Malformed("`marks`"))?;
@@ -121,6 +129,7 @@ pub fn decode_ledger(bytes: &[u8]) -> Result<LedgerRow, StoredError> {
         start: stored.start,
         intent,
         marks: Marks::decode(&marks)?,
+        log,
     };
     match row.problem() {
         None => Ok(row),
@@ -205,7 +214,7 @@ mod tests {
 
     #[test]
     fn rows_survive_and_damage_is_seen() {
-        let claimed = LedgerRow::claim(None, "a", 10).row;
+        let claimed = LedgerRow::claim(None, "a", 10, None).row;
         let open = claimed.begin(None, 20, "f", Vec::new()).row;
         for row in [claimed, open] {
             let bytes = encode_ledger(&row).expect("encodes");

@@ -53,6 +53,10 @@ impl Topic for ConsumerTopic {
         self.topic.partition_count()
     }
 
+    fn identity(&self) -> Option<&str> {
+        self.topic.identity()
+    }
+
     fn is_shared(&self) -> bool {
         self.topic.is_shared()
     }

@@ -28,6 +28,8 @@ pub struct Figures {
     pub flush_micros: u64,
     /// Those of them that were spent in ledger updates.
     pub ledger_micros: u64,
+    /// Topic partitions that the sink held.
+    pub partitions: u64,
     /// Write units that the server reported, in thousandths.
     pub reported_units_milli: u64,
     /// Write units of one item per event, for these very events.
@@ -128,8 +130,10 @@ pub struct LedgerCost {
     pub write_unit_share: f64,
     /// Seconds that the updates took, added up over the topic partitions.
     pub seconds: f64,
-    /// The same as a share of the time that plans took from their decision to their last write.
+    /// The same as a share of the run, which all topic partitions had.
     pub time_share: f64,
+    /// The same as a share of the time that plans took from their decision to their last write.
+    pub plan_time_share: f64,
 }
 
 /// US dollars per terabyte of events.
@@ -183,6 +187,13 @@ impl Report {
                 write_unit_share: rounded(ratio(figures.ledger_units as f64, reported), 5),
                 seconds: rounded(figures.ledger_micros as f64 / 1e6, 4),
                 time_share: rounded(
+                    ratio(
+                        figures.ledger_micros as f64 / 1e6,
+                        figures.seconds * figures.partitions as f64,
+                    ),
+                    5,
+                ),
+                plan_time_share: rounded(
                     ratio(figures.ledger_micros as f64, figures.flush_micros as f64),
                     5,
                 ),
@@ -262,10 +273,11 @@ impl Report {
             (
                 "Ledger",
                 format!(
-                    "{} write units, {:.2}% of all, and {:.2}% of the time that plans took",
+                    "{} write units, {:.2}% of all; {:.2}% of the time, {:.2}% of that of the plans",
                     grouped(self.ledger.write_units),
                     self.ledger.write_unit_share * 100.0,
-                    self.ledger.time_share * 100.0
+                    self.ledger.time_share * 100.0,
+                    self.ledger.plan_time_share * 100.0
                 ),
             ),
             (
@@ -378,6 +390,7 @@ mod tests {
             ledger_units: 2,
             flush_micros: 800_000,
             ledger_micros: 2_000,
+            partitions: 4,
             reported_units_milli: 110_000,
             per_event_units: 1_100,
             availability_ms: (1..=200).map(|ms| (ms, 5)).collect(),
@@ -433,7 +446,13 @@ mod tests {
         );
         assert_eq!(
             keys(&json["ledger"]),
-            ["seconds", "time_share", "write_unit_share", "write_units"]
+            [
+                "plan_time_share",
+                "seconds",
+                "time_share",
+                "write_unit_share",
+                "write_units"
+            ]
         );
         assert_eq!(keys(&json["usd_per_tb"]), ["packed", "per_event"]);
         assert_eq!(keys(&json["availability_ms"]), ["max", "p50", "p99"]);
@@ -449,7 +468,8 @@ mod tests {
         assert_eq!(json["write_units"]["computed"], 110);
         assert_eq!(json["write_units"]["saving"], 10.0);
         assert_eq!(json["ledger"]["write_unit_share"], 0.01818);
-        assert_eq!(json["ledger"]["time_share"], 0.0025);
+        assert_eq!(json["ledger"]["time_share"], 0.00025);
+        assert_eq!(json["ledger"]["plan_time_share"], 0.0025);
         assert_eq!(json["usd_per_tb"]["packed"], 137.5);
         assert_eq!(json["usd_per_tb"]["per_event"], 1_375.0);
         assert_eq!(json["events_per_second"], 500.0);

@@ -186,7 +186,7 @@ impl TableApi for FakeTable {
         if self.process.fault(Fault::HotKey)
             && let Some(row) = rows.first()
         {
-            self.usage.spreading.is_hot(PIPELINE, &row.key.pk);
+            self.usage.spreading.is_hot("", PIPELINE, &row.key.pk);
         }
         self.there().await?;
         if self.process.fault(Fault::LateEffect) {
@@ -252,14 +252,26 @@ impl TableApi for FakeTable {
         self.back(outcome).await
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let began = Instant::now();
+        self.there().await?;
+        let units = self.table.delete(key).await?;
+        self.consumed(began, units);
+        let name = &self.process.name;
+        let world = &self.process.world;
+        world.note(format!("{name} deletes {}/{}", key.pk, key.sk));
+        self.back(units).await
+    }
+
     async fn tail(
         &self,
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         self.there().await?;
-        let answer = self.table.tail(pk, before, limit).await?;
+        let answer = self.table.tail(pk, before, limit, attribute).await?;
         self.back(answer).await
     }
 }

@@ -10,6 +10,7 @@ mod path;
 mod profiles;
 mod sharing;
 mod sharing_sources;
+mod swap;
 mod topic;
 
 use millpond_tests::on_cluster::Binaries;

@@ -9,6 +9,7 @@ mod dlq;
 mod examples;
 mod fire;
 mod kill;
+mod lost_topic;
 mod main_job;
 mod profiles;
 mod reading;
@@ -18,6 +19,7 @@ mod shared_table;
 mod sharing;
 mod sharing_sources;
 mod status;
+mod stream_gaps;
 mod verify;
 
 /// The command line tool.

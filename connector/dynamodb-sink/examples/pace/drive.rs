@@ -244,7 +244,18 @@ impl TableApi for CappedTable {
         }
     }
 
-    async fn tail(&self, _: &str, _: Option<&str>, _: usize) -> Result<TailPage, ApiFailure> {
+    async fn delete(&self, _: &Key) -> Result<f64, ApiFailure> {
+        sleep(LATENCY).await;
+        Ok(1.0)
+    }
+
+    async fn tail(
+        &self,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+        _: &str,
+    ) -> Result<TailPage, ApiFailure> {
         Ok(TailPage::default())
     }
 }
@@ -351,7 +362,7 @@ async fn partition(run: Run, number: usize, writer: TableWriter, spreading: Spre
         let intent = writer.put(&ledger, &Condition::Absent).await;
         assert_eq!(intent, Ok(true));
         assert_eq!(writer.write_items(&plan).await, Ok(Vec::new()));
-        spreading.written(&plan);
+        spreading.written("", &plan);
     }
 }
 
@@ -383,7 +394,7 @@ pub fn drive(run: &Run) -> Course {
         let spreading = Spreading::new(run.write_shards, 1_000);
         let (hot, chains) = (course.clone(), spreading.clone());
         budget.on_hot_key(Box::new(move |key| {
-            chains.is_hot("p", &key.pk);
+            chains.is_hot("", "p", &key.pk);
             let mut course = lock(&hot);
             if !course.hot.contains(&key.pk) {
                 course.hot.push(key.pk.clone());

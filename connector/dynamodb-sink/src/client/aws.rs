@@ -24,7 +24,7 @@ use super::{
     TailPage, Verdict, classify,
 };
 use crate::pacing::WriteCapacity;
-use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::row::{Key, KeyNames, Row, Value};
 use crate::typed::Typed;
 
 /// A table of the service.
@@ -324,11 +324,24 @@ impl TableApi for AwsTable {
         }
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let call = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(self.key_attributes(key)))
+            .return_consumed_capacity(ReturnConsumedCapacity::Total);
+        let answer = call.send().await.map_err(|error| failure(&error, &[]))?;
+        let consumed = answer.consumed_capacity();
+        consumed.map(units).ok_or_else(|| cut("consumed capacity"))
+    }
+
     async fn tail(
         &self,
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         let mut call = self
             .client
@@ -340,10 +353,9 @@ impl TableApi for AwsTable {
             })
             .expression_attribute_names("#pk", &self.keys.partition)
             .expression_attribute_names("#sk", &self.keys.sort)
-            .expression_attribute_names("#h", names::HEADER)
-            .expression_attribute_names("#n", names::EVENTS)
+            .expression_attribute_names("#attribute", attribute)
             .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
-            .projection_expression("#pk, #sk, #h, #n")
+            .projection_expression("#pk, #sk, #attribute")
             .scan_index_forward(false)
             .consistent_read(true)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)

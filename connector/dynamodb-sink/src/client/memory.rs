@@ -13,7 +13,7 @@ use super::{
 };
 use crate::limits::{MAX_BATCH_ITEMS, SERVICE_BATCH_BYTES};
 use crate::pacing::WriteCapacity;
-use crate::row::{Key, KeyNames, Row, names};
+use crate::row::{Key, KeyNames, Row};
 
 /// What a call is made to answer in place of its own answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -318,11 +318,25 @@ impl TableApi for MemoryTable {
         self.leave(fault, outcome).await
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        let fault = self.enter().await?;
+        let units = {
+            let mut state = self.state();
+            state.existing()?;
+            let removed = state.rows.remove(key);
+            let units = removed.map_or(1, |row| row.size(&self.keys).write_units()) as f64;
+            state.units += units;
+            units
+        };
+        self.leave(fault, units).await
+    }
+
     async fn tail(
         &self,
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         let fault = self.enter().await?;
         let page = {
@@ -336,8 +350,7 @@ impl TableApi for MemoryTable {
                 .take(limit)
                 .map(|row| {
                     let mut row = row.clone();
-                    row.attributes
-                        .retain(|name, _| [names::HEADER, names::EVENTS].contains(&name.as_str()));
+                    row.attributes.retain(|name, _| name == attribute);
                     row
                 })
                 .collect();

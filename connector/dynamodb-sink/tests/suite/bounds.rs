@@ -75,13 +75,18 @@ impl TableApi for SlowTable {
         self.table.put(row, condition).await
     }
 
+    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
+        self.table.delete(key).await
+    }
+
     async fn tail(
         &self,
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
-        self.table.tail(pk, before, limit).await
+        self.table.tail(pk, before, limit, attribute).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! The sink against fakes and against a DynamoDB stand-in on the wire.
 
+mod another_topic;
 mod answers;
 mod bounds;
 mod capacity;

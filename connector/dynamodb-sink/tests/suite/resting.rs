@@ -43,7 +43,7 @@ impl Owner {
         let topic = MemoryTopic::new(1);
         let shared = shared(name, Arc::new(table.clone()), &topic, pack(), folder.path());
         let found = shared.store.ledger(0).await.expect("reads");
-        let step = LedgerRow::claim(found.as_ref(), name, 0);
+        let step = LedgerRow::claim(found.as_ref(), name, 0, None);
         let put = shared.store.put_ledger(0, &step.row, step.seen.as_ref());
         if !put.await.expect("puts") {
             let found = shared.store.ledger(0).await.expect("reads");

@@ -1,11 +1,12 @@
 //! What becomes of a session's tasks.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use millpond_connector::backoff::Backoff;
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
-use millpond_connector::topic::{PartitionId, StoredBatch, Topic, TopicError};
+use millpond_connector::topic::{Offset, PartitionId, StoredBatch, Topic, TopicError};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -21,7 +22,21 @@ use crate::shard_table::WriteIf;
 impl Session {
     pub(super) fn task_done(&mut self, done: Result<Done, JoinError>) {
         match done {
+            Ok(Done::Appended(partition, Ok(offsets)))
+                if self.is_stored_behind(partition, &offsets) =>
+            {
+                self.fail(SourceError::TopicAnew {
+                    topic: self.parts.topic.name().to_owned(),
+                    partition,
+                    end: self.ends.get(&partition).copied().unwrap_or_default(),
+                    found: offsets.start,
+                    awaits_release: self.parts.awaits_release,
+                });
+            }
             Ok(Done::Appended(partition, Ok(offsets))) => {
+                if !offsets.is_empty() {
+                    self.ends.insert(partition, offsets.end);
+                }
                 self.append_backoffs.remove(&partition);
                 let events = self.delivery.appended(partition, offsets.end);
                 self.parts.metrics.topic_events.add(u64::from(events));
@@ -41,6 +56,13 @@ impl Session {
             Err(error) if error.is_cancelled() => {}
             Err(error) => self.fail(SourceError::Task(error.to_string())),
         }
+    }
+
+    /// True for an append at offsets that the topic had given before: then whatever was released, or acknowledged,
+    /// is of a log that is gone.
+    fn is_stored_behind(&self, partition: PartitionId, offsets: &Range<Offset>) -> bool {
+        let end = self.ends.get(&partition);
+        !offsets.is_empty() && end.is_some_and(|end| offsets.start < *end)
     }
 
     pub(super) fn append_failed(&mut self, partition: PartitionId, error: TopicError) {

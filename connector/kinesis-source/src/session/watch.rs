@@ -333,7 +333,7 @@ impl Session {
             }
             Changed::Shards(advice, Ok(())) => {
                 self.parts.metrics.shard_count_changes.add(1);
-                self.watch.scaling.called(Instant::now().into_std());
+                self.watch.scaling.called(Instant::now().into_std(), advice);
                 tracing::warn!(
                     from = advice.from,
                     to = advice.to,

@@ -86,6 +86,11 @@ impl MemoryTopic {
         of.map(|(_, batch)| batch.clone()).collect()
     }
 
+    /// Forgets everything, as a broker does that lost its disk: offsets begin at 0 again.
+    pub fn empty(&self) {
+        self.stored.lock().expect("not poisoned").clear();
+    }
+
     pub fn len(&self) -> usize {
         let stored = self.stored.lock().expect("not poisoned");
         stored

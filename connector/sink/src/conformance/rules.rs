@@ -86,7 +86,7 @@ async fn ledger(subject: &dyn Subject) {
     let store = open(subject).await;
     let row = async |store: &Arc<dyn Store>| store.ledger(3).await.expect("answers");
     assert_eq!(row(&store).await, None);
-    let claim = LedgerRow::claim(None, "a", 10);
+    let claim = LedgerRow::claim(None, "a", 10, None);
     assert!(put(&*store, 3, &claim).await);
     assert!(!put(&*store, 3, &claim).await, "there is one now");
     assert_eq!(row(&store).await.as_ref(), Some(&claim.row));
@@ -118,7 +118,7 @@ async fn ledger(subject: &dyn Subject) {
     let later = open(subject).await;
     let found = row(&later).await;
     assert_eq!(found.as_ref(), Some(&third.row));
-    let taken = LedgerRow::claim(found.as_ref(), "b", 0);
+    let taken = LedgerRow::claim(found.as_ref(), "b", 0, None);
     assert!(put(&*later, 3, &taken).await);
     for to in [60, 70] {
         let late = third.row.begin(Some(&done(50)), to, "f", Vec::new());
@@ -142,7 +142,7 @@ async fn one_claim_wins(subject: &dyn Subject) {
         for number in 0..RIVALS {
             let store = open(subject).await;
             let found = store.ledger(5).await.expect("answers");
-            let step = LedgerRow::claim(found.as_ref(), &format!("o{number}"), 0);
+            let step = LedgerRow::claim(found.as_ref(), &format!("o{number}"), 0, None);
             steps.push((store, step));
         }
         let mut claims = JoinSet::new();

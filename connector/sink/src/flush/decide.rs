@@ -17,7 +17,7 @@ use crate::limits::{REREAD_WAIT, REREADS};
 use crate::marks::Marks;
 use crate::origins::Cutoffs;
 use crate::placement::is_packer;
-use crate::reading::{Input, Reading};
+use crate::reading::Input;
 use crate::store::PlanInput;
 
 /// What a plan comes to.
@@ -128,7 +128,7 @@ impl Core {
                 Outcome::Admitted(admission) => break admission,
                 Outcome::NeedsOrigins(question) => question,
             };
-            let reading = Reading::new(self.shared.clone(), partition, question.base_offset);
+            let reading = self.reading(question.base_offset);
             let keys = reading.stored_keys(question.last_offset + 1).await?;
             let keys = keys.iter().map(|key| key.as_deref().unwrap_or_default());
             let cutoff = question.answer(keys).ok_or_else(|| SinkError::Dedup {

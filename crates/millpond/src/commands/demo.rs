@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -110,6 +111,7 @@ async fn demo(args: DemoArgs, place: &Place) -> Result<Exit> {
     figures.cpu_seconds = passed.cpu_time.as_secs_f64();
     figures.startup_cpu_seconds = passed.startup_cpu_time.as_secs_f64();
     figures.drained_events = passed.drained_events;
+    figures.partitions = passed.partitions;
     stand_ins.end().await?;
 
     let report = Report::new(&figures, &price);
@@ -137,6 +139,8 @@ struct Passed {
     startup_cpu_time: Duration,
     /// Events that the drain wrote.
     drained_events: u64,
+    /// Topic partitions that the sink held.
+    partitions: u64,
 }
 
 /// Starts the pipeline, then emits, and runs the pipeline until all that was emitted is committed.
@@ -179,6 +183,7 @@ async fn pipeline_phase(
     let mut emit = start_emit(args, &stand_ins.kinesis, log)?;
     let mut summary: Option<Summary> = None;
     let mut done_before_drain = 0;
+    let mut partitions = 0;
     let mut moved = Moved::now();
     let mut tick = tokio::time::interval(TICK);
     loop {
@@ -196,6 +201,7 @@ async fn pipeline_phase(
         }
         let durable = source.metrics.topic_events.get();
         let done = sink.metrics.sink_events.get() + sink.metrics.dead_letters.get();
+        partitions = partitions.max(sink.metrics.partitions_held.load(Relaxed));
         progress.update(done, || crate::commands::run::summary(&watched));
         if summary
             .as_ref()
@@ -223,6 +229,7 @@ async fn pipeline_phase(
         cpu_time,
         startup_cpu_time,
         drained_events: done.saturating_sub(done_before_drain),
+        partitions,
     })
 }
 

@@ -276,6 +276,10 @@ fn summary(report: &VerifyReport, in_stream: Option<InStream>) -> String {
         (report.open_items, "items are being written and not judged"),
         (report.dead_letters, "dead letters"),
         (report.gaps.len() as u64, "recorded gaps"),
+        (
+            report.stream_gaps,
+            "gaps of the stream, recorded by the source",
+        ),
         (report.removed, "records were removed by SmartModules"),
         (report.unnumbered, "events without a numbering, not judged"),
     ] {

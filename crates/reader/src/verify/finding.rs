@@ -276,12 +276,22 @@ impl Finding {
             }
             | Self::Gap {
                 topic_partition, ..
-            }
-            | Self::StreamGap {
-                topic_partition, ..
             } => {
                 json!({"topic_partition": topic_partition})
             }
+            Self::StreamGap {
+                topic_partition,
+                gap,
+            } => json!({
+                "topic_partition": topic_partition,
+                "stream": gap.stream,
+                "shard": gap.shard,
+                "kind": gap.kind.name(),
+                "after": gap.after,
+                "before": gap.before,
+                "from_ms": gap.from_ms,
+                "to_ms": gap.to_ms,
+            }),
             Self::LedgerRow { .. } | Self::GapRow { .. } | Self::DeadLetter { .. } => json!({}),
         };
         if let (Value::Object(all), Value::Object(more)) = (&mut value, about) {
