@@ -572,7 +572,8 @@ impl SinkConfig {
             max_item_bytes: self.max_item_bytes,
             pace: self.pace,
             form: self.form,
-            spreading: Spreading::new(self.write_shards),
+            // Without a limit no key is ever hot.
+            spreading: Spreading::new(self.write_shards, self.pace.key_units.unwrap_or(0)),
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }

@@ -75,7 +75,7 @@ pub fn store(table: Arc<dyn TableApi>, metrics: Arc<Metrics>) -> TableStore {
         resting: Default::default(),
         max_item_bytes: MAX_ITEM_BYTES,
         form: ItemForm::default(),
-        spreading: Spreading::new(WriteShards::default()),
+        spreading: Spreading::default(),
         place: Place {
             pipeline: PIPELINE.into(),
             topic: topic::NAME.into(),
