@@ -42,7 +42,8 @@ class KeysTest(unittest.TestCase):
             self.assertIsNone(keys.parse_sort_key(bad), bad)
 
     def test_directory_rows(self) -> None:
-        self.assertEqual(keys.parse_directory_sk("a#0#12"), ("a#0", 12))
+        self.assertEqual(keys.parse_directory_sk("a#0#12"), ("a#0", 12, 0))
+        self.assertEqual(keys.parse_directory_sk("a#3.12"), ("a", 3, 12))
         for bad in ("a", "a#", "a#x", "#1", "a#-1"):
             self.assertIsNone(keys.parse_directory_sk(bad), bad)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unittest
 from datetime import datetime, timezone
 from typing import Any
@@ -286,7 +287,7 @@ class TableTest(unittest.TestCase):
         self.assertIsInstance(caught.exception.__cause__, millpond.ChecksumMismatch)
 
     def test_pipelines(self) -> None:
-        self.memory.put(keys.PIPELINES_PK, "q", version={"N": "2"})
+        self.memory.put(keys.PIPELINES_PK, "q", version={"N": "3"})
         with self.assertRaises(millpond.SeveralPipelines):
             self.table()
         with self.assertRaises(millpond.NewerVersion):
@@ -297,6 +298,24 @@ class TableTest(unittest.TestCase):
         self.memory.put(keys.PIPELINES_PK, "m", version={"N": "1"}, mapped={"N": "1"})
         with self.assertRaises(millpond.MappedPipeline):
             self.table(pipeline="m")
+
+    def test_names_and_a_prefix_of_the_users_choosing(self) -> None:
+        chain = Chain(self.memory, "g")
+        sks = [chain.put([(1_000, b"a")]), *chain.parts(2_000, bytes(3_000), 1_000)]
+        chain.plain(3_000, b"b")
+        chain.directory()
+        names = {"h": "head", "d": "data", "v": "value", "o": "origin", "t0": "first"}
+        registration = {"names": {"S": json.dumps(names)}, "prefix": {"S": "events#"}}
+        self.memory.put(keys.PIPELINES_PK, "p", version={"N": "2"}, topic={"S": "t"}, **registration)
+        for (pk, sk), item in list(self.memory.items.items()):
+            if pk == chain.pk:
+                del self.memory.items[pk, sk]
+                renamed = {names.get(name, name): value for name, value in item.items() if name not in ("pk", "sk")}
+                # Another program's, and no header.
+                self.memory.put(f"events#{pk}", sk, **renamed, h={"S": "height"})
+        events = list(self.table().read("g"))
+        self.assertEqual([event.value for event in events], [b"a", bytes(3_000), b"b"])
+        self.assertEqual((events[0].pk, events[0].sk), (f"events#{chain.pk}", sks[0]))
 
     def test_a_frame_that_claims_more_than_it_may_is_refused(self) -> None:
         bomb = zstandard.ZstdCompressor().compress(bytes(1 << 26))

@@ -47,6 +47,40 @@ pub struct Checked {
     pub problems: Vec<String>,
 }
 
+/// Gives items back the names and partition keys of the page, by what the registration of the pipeline says.
+#[must_use]
+pub fn as_on_the_page(items: &[Item], pipeline: &str) -> Vec<Item> {
+    let registration = items.iter().find(|item| {
+        text(item, "pk") == Some("millpond:pipelines") && text(item, "sk") == Some(pipeline)
+    });
+    let said = |name: &str| {
+        registration
+            .and_then(|row| text(row, name))
+            .unwrap_or_default()
+    };
+    let prefix = said("prefix");
+    let names: BTreeMap<String, String> = serde_json::from_str(said("names")).unwrap_or_default();
+    let plain = |item: &Item| {
+        let pk = text(item, "pk").unwrap_or_default();
+        let Some(pk) = pk
+            .strip_prefix(prefix)
+            .filter(|_| !pk.starts_with("millpond:"))
+        else {
+            return item.clone();
+        };
+        let mut item = item.clone();
+        item.insert("pk".into(), AttributeValue::S(pk.to_owned()));
+        for (name, stored) in &names {
+            item.remove(name);
+            if let Some(value) = item.remove(stored) {
+                item.insert(name.clone(), value);
+            }
+        }
+        item
+    };
+    items.iter().map(plain).collect()
+}
+
 /// Reads every item of a pipeline.
 #[must_use]
 pub fn check(items: &[Item], pipeline: &str) -> Checked {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::ShardIteratorType;
 use millpond::commands::local::{LAST_VARIABLE, parse_export};
 use millpond_connector::aws::AwsSettings;
 
@@ -98,6 +99,38 @@ impl StandIns {
             .send()
             .await?;
         Ok(())
+    }
+
+    /// All records of a stream, shard by shard.
+    ///
+    /// # Errors
+    /// When the stand-in refuses.
+    pub async fn records(&self, stream: &str) -> Result<Vec<Vec<u8>>> {
+        let shards = self
+            .kinesis
+            .list_shards()
+            .stream_name(stream)
+            .send()
+            .await?;
+        let mut records = Vec::new();
+        for shard in shards.shards() {
+            let iterator = self.kinesis.get_shard_iterator().stream_name(stream);
+            let iterator = iterator
+                .shard_id(shard.shard_id())
+                .shard_iterator_type(ShardIteratorType::TrimHorizon);
+            let mut iterator = iterator.send().await?.shard_iterator;
+            while let Some(at) = iterator.take() {
+                let page = self.kinesis.get_records().shard_iterator(at).send().await?;
+                let is_end = page.millis_behind_latest() == Some(0) && page.records().is_empty();
+                records.extend(
+                    page.records
+                        .into_iter()
+                        .map(|record| record.data.into_inner()),
+                );
+                iterator = page.next_shard_iterator.filter(|_| !is_end);
+            }
+        }
+        Ok(records)
     }
 
     /// All items of a table.

@@ -53,7 +53,13 @@ impl DataDir {
     /// Directory of a topic.
     #[must_use]
     pub fn topic(&self, name: &str) -> PathBuf {
-        self.path.join("topics").join(name)
+        Self::topic_in(&self.path, name)
+    }
+
+    /// Directory of a topic in a data directory that this process does not hold.
+    #[must_use]
+    pub fn topic_in(path: &Path, name: &str) -> PathBuf {
+        path.join("topics").join(name)
     }
 
     /// Directory of a connector's own state, created when missing.

@@ -6,7 +6,7 @@ use millpond_format::header::{ChainTotals, Header, Place};
 use millpond_format::keys::SortKey;
 
 use crate::limits::MIN_LATE_MS;
-use crate::row::{Row, names};
+use crate::row::Row;
 
 /// The state of a chain after its last item.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,16 +39,17 @@ impl ChainState {
 
 /// The last item of a chain that lies before `from`, among rows given last first.
 ///
-/// `None`: none of them does, look further. Rows that Millpond did not write are passed over.
+/// `None`: none of them does, look further. Rows that Millpond did not write are passed over. The header section is in
+/// their attribute `header`.
 #[must_use]
-pub fn last_before(rows: &[Row], from: u64) -> Option<(SortKey, ChainTotals)> {
+pub fn last_before(rows: &[Row], from: u64, header: &str) -> Option<(SortKey, ChainTotals)> {
     rows.iter().find_map(|row| {
         let key = SortKey::parse(&row.key.sk)?;
         if key.base_offset >= from {
             return None;
         }
         let totals = row
-            .binary(names::HEADER)
+            .binary(header)
             .and_then(|header| Header::decode(&header.concat()).ok())
             .map(|(header, _)| match header.place {
                 Place::Chain(totals) => totals,

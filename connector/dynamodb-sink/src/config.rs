@@ -29,6 +29,7 @@ use serde::Deserialize;
 use crate::client::aws::AwsTable;
 use crate::client::{Capacity, TableApi};
 use crate::form::extra::RawExtra;
+use crate::form::names::RawNames;
 use crate::form::{ItemForm, RawForm, form, room};
 use crate::mapping::settings::PlainSettings;
 use crate::pace_settings::{self, KeyLimit, WriteBudget};
@@ -110,12 +111,18 @@ struct RawDynamodb {
     ttl: Option<HumanDuration>,
     /// Attribute that says when, in seconds since the Unix epoch. Default: `ttl`.
     ttl_attribute: Option<String>,
-    /// More attributes of every item, strings: `{constant: TEXT}` or `{group-part: N}`, by name; at most
-    /// 16. Not with `plain`, which has its own.
+    /// More attributes of every item, by name: `{constant: TEXT}`, `{group-part: N}`, and `{minimum: POINTER}` and
+    /// `{maximum: POINTER}` of a JSON field over the item's events; at most 16. Not with `plain`, which has its own.
     #[serde(default)]
     attributes: BTreeMap<String, RawExtra>,
     /// What separates the parts of a group. Default: `/`.
     group_separator: Option<String>,
+    /// Names of the attributes of an item. They stay as they are for as long as a pipeline has its name. Default: those
+    /// of `FORMAT.md`.
+    attribute_names: Option<RawNames>,
+    /// With what the partition keys of items begin, where others in the table need that: 1 to 255 bytes, without `/`,
+    /// the last character none of `A-Z a-z 0-9 . _ -`. Stays as it is like the names. Default: nothing.
+    key_prefix: Option<String>,
 }
 
 /// How a table is paid for.
@@ -359,6 +366,8 @@ fn validate(
         ttl_attribute: raw.ttl_attribute,
         attributes: raw.attributes,
         group_separator: raw.group_separator,
+        names: raw.attribute_names,
+        key_prefix: raw.key_prefix,
     };
     let form = form(document, section, problems, raw_form, &keys);
     if let (Some(limit), Some(form)) = (max_item_bytes, &form) {

@@ -3,6 +3,7 @@
 //! DynamoDB developer guide, "Naming rules and data types" (read 2026-11-23): up to 38 digits,
 //! magnitudes from 1E-130 to 9.9999999999999999999999999999999999999E+125.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// Most significant digits.
@@ -80,6 +81,24 @@ impl Decimal {
             .filter(|point| EXPONENTS.contains(&(point - 1)))
             .ok_or(DecimalError::OutOfRange)?;
         Ok(Self(plain(is_negative, digits, point)))
+    }
+
+    /// Which one is larger; the derived order is that of the texts.
+    #[must_use]
+    pub fn compare(&self, other: &Self) -> Ordering {
+        let [one, other] = [&self.0, &other.0].map(|text| {
+            let magnitude = text.strip_prefix('-');
+            let is_negative = magnitude.is_some();
+            let magnitude = magnitude.unwrap_or(text);
+            let (whole, fraction) = magnitude.split_once('.').unwrap_or((magnitude, ""));
+            (is_negative, (whole.len(), whole, fraction))
+        });
+        match (one.0, other.0) {
+            (false, true) => Ordering::Greater,
+            (true, false) => Ordering::Less,
+            (false, false) => one.1.cmp(&other.1),
+            (true, true) => other.1.cmp(&one.1),
+        }
     }
 
     /// The number, in digits.
@@ -160,6 +179,20 @@ mod tests {
         }
         assert_eq!(Decimal::parse("1e125").expect("largest").0.len(), 126);
         assert_eq!(Decimal::parse("1e-130").expect("smallest").0.len(), 132);
+    }
+
+    #[test]
+    fn numbers_are_in_order() {
+        let numbers = [
+            "-1e125", "-100", "-12.5", "-12.25", "-9", "-0.5", "-0.05", "0", "1e-130", "0.45",
+            "0.5", "1", "1.0001", "9", "10", "10.5", "1e38",
+        ];
+        let numbers = numbers.map(|text| Decimal::parse(text).expect("a number"));
+        for (place, one) in numbers.iter().enumerate() {
+            for (other_place, other) in numbers.iter().enumerate() {
+                assert_eq!(one.compare(other), place.cmp(&other_place), "{one} {other}");
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! What an operator decides about how items look: a mapping of plain events, a time to live, more attributes.
 
 pub mod extra;
+pub mod names;
 pub mod room;
+pub mod zone;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,11 +15,14 @@ use millpond_connector::section::Section;
 use millpond_connector::units::HumanDuration;
 use serde::{Deserialize, Serialize};
 
-use crate::form::extra::{Extra, RawExtra};
+use crate::form::extra::{Extra, RawExtra, Source};
+use crate::form::names::{ItemNames, RawNames};
+use crate::form::zone::Zones;
 use crate::mapping::Mapping;
+use crate::mapping::pointer::Pointer;
 use crate::mapping::settings::PlainSettings;
 use crate::plan::MAX_INTEGER_BYTES;
-use crate::row::{KeyNames, Row, Value, names};
+use crate::row::{KeyNames, Row, Value, names as row_names};
 
 /// Attribute of the time to live, unless it is named.
 const TTL_ATTRIBUTE: &str = "ttl";
@@ -35,6 +40,10 @@ pub struct ItemForm {
     pub ttl: Option<Ttl>,
     /// Attributes that every item of a group has besides.
     pub extras: Vec<Extra>,
+    /// What items of groups call their attributes.
+    pub names: ItemNames,
+    /// With what the partition keys of items of groups begin.
+    pub key_prefix: String,
 }
 
 /// When items may be deleted.
@@ -66,6 +75,10 @@ struct Kept {
     ttl: Option<Ttl>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     extras: Vec<Extra>,
+    #[serde(default, skip_serializing_if = "ItemNames::is_default")]
+    names: ItemNames,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    key_prefix: String,
 }
 
 impl ItemForm {
@@ -80,6 +93,8 @@ impl ItemForm {
             plain: mapping.map(|mapping| mapping.settings().clone()),
             ttl: self.ttl.clone(),
             extras: self.extras.clone(),
+            names: self.names.clone(),
+            key_prefix: self.key_prefix.clone(),
         };
         serde_json::to_string(&kept).ok()
     }
@@ -97,6 +112,8 @@ impl ItemForm {
             mapping,
             ttl: kept.ttl,
             extras: kept.extras,
+            names: kept.names,
+            key_prefix: kept.key_prefix,
         };
         // What a later version added would be lost in silence, and with it the same bytes.
         (form.text().as_deref() == Some(text)).then_some(form)
@@ -111,16 +128,30 @@ impl ItemForm {
         }
     }
 
-    /// The item of a group with what the form adds to it.
+    /// The item of a group with what the form adds to it; `zones` are the bounds of its events.
     #[must_use]
-    pub fn add_of_group(&self, row: Row, group: &str, time_ms: i64) -> Row {
+    pub fn add_of_group(&self, row: Row, group: &str, time_ms: i64, zones: &Zones) -> Row {
         let row = self.add(row, time_ms);
         self.extras
             .iter()
-            .fold(row, |row, extra| match extra.value(group) {
-                Some(value) => row.with(&extra.name, Value::S(value.to_owned())),
+            .fold(row, |row, extra| match extra.value(group, zones) {
+                Some(value) => row.with(&extra.name, value),
                 None => row,
             })
+    }
+
+    /// Bounds of no event yet, of the fields whose bounds items have.
+    #[must_use]
+    pub fn zones(&self) -> Zones {
+        let mut fields: Vec<Pointer> = Vec::new();
+        for extra in &self.extras {
+            if let Source::Bound { field, .. } = &extra.source
+                && !fields.contains(field)
+            {
+                fields.push(field.clone());
+            }
+        }
+        Zones::new(fields.into())
     }
 
     /// Bytes of what it adds to an item of a group, at most.
@@ -150,6 +181,8 @@ pub(crate) struct RawForm {
     pub ttl_attribute: Option<String>,
     pub attributes: BTreeMap<String, RawExtra>,
     pub group_separator: Option<String>,
+    pub names: Option<RawNames>,
+    pub key_prefix: Option<String>,
 }
 
 /// Checks them; all mistakes at once.
@@ -173,14 +206,30 @@ pub(crate) fn form(
                 .help("move them to `plain.attributes`, as `template`s"),
         );
     }
-    let mut names = vec![keys.partition.as_str(), keys.sort.as_str()];
-    names.extend(&taken);
+    for (path, is_given) in [
+        ("attribute-names", raw.names.is_some()),
+        ("key-prefix", raw.key_prefix.is_some()),
+    ] {
+        if raw.plain.is_some() && is_given {
+            problems.push(section.problem(
+                path,
+                "is for items of groups, and `plain` has keys and names of its own",
+            ));
+        }
+    }
+    let mut others = vec![keys.partition.as_str(), keys.sort.as_str()];
+    others.extend(&taken);
+    others.extend(raw.attributes.keys().map(String::as_str));
+    let names = names::item_names(section, problems, raw.names.unwrap_or_default(), &others);
+    let key_prefix = names::key_prefix(section, problems, raw.key_prefix);
+    let mut others = vec![keys.partition.as_str(), keys.sort.as_str()];
+    others.extend(&taken);
     let extras = extra::extras(
         section,
         problems,
         raw.attributes,
         raw.group_separator,
-        &names,
+        &others,
     );
     let mapping = raw.plain.and_then(|plain| {
         if !document.transforms.is_empty() {
@@ -205,6 +254,8 @@ pub(crate) fn form(
         mapping,
         ttl,
         extras,
+        names,
+        key_prefix,
     })
 }
 
@@ -232,7 +283,7 @@ fn ttl(
         );
     }
     let is_key = attribute == keys.partition || attribute == keys.sort;
-    if is_key || names::ALL.contains(&attribute.as_str()) {
+    if is_key || row_names::ALL.contains(&attribute.as_str()) {
         problems.push(
             section
                 .problem(
@@ -241,7 +292,7 @@ fn ttl(
                 )
                 .allowed(format!(
                     "any but the keys and `{}`",
-                    names::ALL.join("`, `")
+                    row_names::ALL.join("`, `")
                 )),
         );
     }
@@ -292,6 +343,10 @@ mod tests {
                 name: "x".into(),
                 source: extra::Source::Constant("y".into()),
             }],
+            names: [(row_names::HEADER, "head".to_owned())]
+                .into_iter()
+                .collect(),
+            key_prefix: "events#".into(),
         };
         let text = form.text().expect("text");
         assert_eq!(ItemForm::parse(&text, &keys), Some(form));

@@ -50,12 +50,18 @@ pub fn refused_item(row: &Row, message: String, config: &PlanConfig) -> DeadLett
     let key = keys::SortKey::parse(&row.key.sk);
     let offset = key.map_or(0, |key| key.base_offset);
     let index = key.map_or(0, |key| key.envelope_index);
+    let pk = &row.key.pk;
+    let pk = pk.strip_prefix(&config.form.key_prefix).unwrap_or(pk);
     let mut bytes = Vec::new();
     for name in [names::HEADER, names::FRAMES, names::VALUE] {
-        bytes.extend(row.binary(name).map(Pieces::concat).unwrap_or_default());
+        bytes.extend(
+            row.binary(config.name(name))
+                .map(Pieces::concat)
+                .unwrap_or_default(),
+        );
     }
     let origin = row
-        .string(names::ORIGIN)
+        .string(config.name(names::ORIGIN))
         .map(|origin| origin.to_owned().into_bytes().into());
     DeadLetter {
         id: format!(
@@ -63,10 +69,12 @@ pub fn refused_item(row: &Row, message: String, config: &PlanConfig) -> DeadLett
             config.pipeline, config.topic, config.partition
         ),
         offset,
-        time_ms: row.integer(names::FIRST_TIME).unwrap_or_default(),
+        time_ms: row
+            .integer(config.name(names::FIRST_TIME))
+            .unwrap_or_default(),
         reason: "item-refused".into(),
         detail: message,
-        group: keys::parse_chain_pk(&row.key.pk).map(|chain| chain.group.to_owned()),
+        group: keys::parse_chain_pk(pk).map(|chain| chain.group.to_owned()),
         record_key: origin,
         payload: Payload::Raw(bytes.into()),
     }

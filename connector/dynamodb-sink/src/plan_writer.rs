@@ -54,9 +54,10 @@ impl Spreading {
         }
     }
 
-    /// A partition key of the table is at its limit.
-    pub fn is_hot(&self, pipeline: &str, pk: &str) {
-        let chain = keys::parse_chain_pk(pk).filter(|chain| chain.pipeline == pipeline);
+    /// A partition key of the table is at its limit; `prefix` is what those of items begin with.
+    pub fn is_hot(&self, prefix: &str, pipeline: &str, pk: &str) {
+        let chain = pk.strip_prefix(prefix).and_then(keys::parse_chain_pk);
+        let chain = chain.filter(|chain| chain.pipeline == pipeline);
         if let (Some(chain), WriteShards::Auto) = (chain, self.write_shards) {
             let now = self.made.elapsed();
             self.with(|hot| hot.hot(chain.partition, chain.group, now));
@@ -271,14 +272,16 @@ impl TablePlans {
         shard: u32,
         from: Offset,
     ) -> Result<Option<(SortKey, ChainTotals)>, DynamoError> {
-        let pk = keys::shard_pk(&self.config.pipeline, group, self.config.partition, shard);
+        let pk = self.config.shard_pk(group, shard);
+        let header = self.config.name(names::HEADER);
         let mut before: Option<String> = None;
         let mut seen = 0;
         // Items at or beyond `from` belong to the plan that is written again.
         let mut limit = 1;
         loop {
-            let page = self.table.tail(&pk, before.as_deref(), limit).await?;
-            if let Some(found) = last_before(&page.rows, from) {
+            let page = self.table.tail(&pk, before.as_deref(), limit, header);
+            let page = page.await?;
+            if let Some(found) = last_before(&page.rows, from, header) {
                 return Ok(Some(found));
             }
             seen += page.rows.len();

@@ -223,9 +223,13 @@ pub mod names {
     pub const CONFIGURATION: &str = "configuration";
     /// Only of a pipeline whose items a mapping makes: 1 (N).
     pub const MAPPED: &str = "mapped";
+    /// What a pipeline's items call their attributes, where that is not as here (S).
+    pub const NAMES: &str = "names";
+    /// With what the partition keys of a pipeline's items begin (S).
+    pub const PREFIX: &str = "prefix";
 
     /// All of them.
-    pub const ALL: [&str; 28] = [
+    pub const ALL: [&str; 30] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -254,5 +258,7 @@ pub mod names {
         GAP,
         CONFIGURATION,
         MAPPED,
+        NAMES,
+        PREFIX,
     ];
 }

@@ -80,7 +80,8 @@ impl OpenStore for TableSettings {
         budget.hold(0, 1);
         let spreading = self.spreading;
         let (hot, pipeline) = (spreading.clone(), place.pipeline.clone());
-        budget.on_hot_key(Box::new(move |key| hot.is_hot(&pipeline, &key.pk)));
+        let prefix = self.form.key_prefix.clone();
+        budget.on_hot_key(Box::new(move |key| hot.is_hot(&prefix, &pipeline, &key.pk)));
         let budget = Some(Arc::new(budget));
         let writer = |api, budget: &Option<Arc<Budget>>| {
             let (keys, metrics) = (self.keys.clone(), place.metrics.clone());
@@ -238,7 +239,7 @@ impl Store for TableStore {
         let of = Registered {
             pipeline: &self.place.pipeline,
             registration,
-            is_mapped: self.form.mapping.is_some(),
+            form: &self.form,
         };
         let found = register(table, ledger.as_ref(), of);
         Ok(found.await?)
@@ -351,6 +352,7 @@ impl Store for TableStore {
         let undo = Undo {
             table: &self.table,
             pipeline: &self.place.pipeline,
+            key_prefix: &self.form.key_prefix,
             partition,
             from,
         };

@@ -11,12 +11,17 @@ use tracing::info;
 
 use crate::client::{Capacity, Condition, TableDescription};
 use crate::error::DynamoError;
+use crate::form::ItemForm;
 use crate::limits::TABLE_ACTIVE_WITHIN;
-use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::row::{Key, KeyNames, Row, Value, names as row_names};
 use crate::writer::TableWriter;
 
-/// Version of the table layout that is written, see `FORMAT.md`.
-pub const LAYOUT_VERSION: i64 = 1;
+/// Newest version of the table layout, see `FORMAT.md`: that of items with names of attributes, or a prefix of
+/// keys, of the user's choosing.
+pub const LAYOUT_VERSION: i64 = 2;
+
+/// Version of the layout where all of that is as in `FORMAT.md`.
+const FIRST_LAYOUT_VERSION: i64 = 1;
 
 /// Pipelines that are read at once.
 const PIPELINES_PAGE: usize = 1_000;
@@ -109,8 +114,8 @@ pub struct Registered<'a> {
     pub pipeline: &'a str,
     /// What feeds it.
     pub registration: &'a Registration,
-    /// Whether a mapping makes its items: then they are no chains that can be read and proven.
-    pub is_mapped: bool,
+    /// What its items look like. Those that a mapping makes are no chains that can be read and proven.
+    pub form: &'a ItemForm,
 }
 
 /// Registers the pipeline; answers the registration that was there before.
@@ -130,27 +135,45 @@ pub async fn register(
     let Registered {
         pipeline,
         registration,
-        is_mapped,
+        form,
     } = of;
+    let is_mapped = form.mapping.is_some();
+    let (names, prefix) = (form.names.text(), Some(form.key_prefix.as_str()));
+    let prefix = prefix.filter(|prefix| !prefix.is_empty());
+    let version = match (&names, prefix) {
+        (None, None) => FIRST_LAYOUT_VERSION,
+        _ => LAYOUT_VERSION,
+    };
     let key = Key {
         pk: keys::PIPELINES_PK.to_owned(),
         sk: pipeline.to_owned(),
     };
     let row = Row::new(key)
-        .with(names::VERSION, Value::N(LAYOUT_VERSION))
-        .with(names::TOPIC, Value::S(registration.topic.clone()))
-        .with(names::PARTITIONS, Value::N(registration.partitions.into()))
+        .with(row_names::VERSION, Value::N(version))
+        .with(row_names::TOPIC, Value::S(registration.topic.clone()))
         .with(
-            names::FINGERPRINT,
+            row_names::PARTITIONS,
+            Value::N(registration.partitions.into()),
+        )
+        .with(
+            row_names::FINGERPRINT,
             Value::S(registration.fingerprint.clone()),
         );
     let row = match is_mapped {
-        true => row.with(names::MAPPED, Value::N(1)),
+        true => row.with(row_names::MAPPED, Value::N(1)),
         false => row,
     };
     let mut with_items = row.clone();
+    for (name, text) in [
+        (row_names::NAMES, names.as_deref()),
+        (row_names::PREFIX, prefix),
+    ] {
+        if let Some(text) = text {
+            with_items = with_items.with(name, Value::S(text.to_owned()));
+        }
+    }
     if let Some(ledger) = ledger {
-        with_items = with_items.with(names::LEDGER, Value::S(ledger.name().to_owned()));
+        with_items = with_items.with(row_names::LEDGER, Value::S(ledger.name().to_owned()));
         let has_ledger = ledger.get(&row.key).await?.is_some();
         if has_ledger && table.get(&row.key).await?.is_none() {
             return Err(refusal(
@@ -167,7 +190,7 @@ pub async fn register(
     let found = registered(table, pipeline, with_items).await?;
     if let Some(found) = &found {
         check_place(table, ledger, pipeline, found)?;
-        let (was, is) = match (found.integer(names::MAPPED).is_some(), is_mapped) {
+        let (was, is) = match (found.integer(row_names::MAPPED).is_some(), is_mapped) {
             (true, false) => ("mapped events", "items in chains"),
             (false, true) => ("items in chains", "mapped events"),
             _ => ("", ""),
@@ -178,9 +201,17 @@ pub async fn register(
             );
             return Err(refusal(pipeline, table, &what));
         }
+        // Readers find all items by what the registration says.
+        if found.string(row_names::NAMES) != names.as_deref()
+            || found.string(row_names::PREFIX) != prefix
+        {
+            let what = "has items with other names of attributes, or another prefix of keys: set `attribute-names` \
+                 and `key-prefix` as they were, or use another name under `pipeline`";
+            return Err(refusal(pipeline, table, what));
+        }
     }
     if let Some(ledger) = ledger {
-        let row = row.with(names::ITEMS, Value::S(table.name().to_owned()));
+        let row = row.with(row_names::ITEMS, Value::S(table.name().to_owned()));
         let found = registered(ledger, pipeline, row).await?;
         if let Some(found) = &found {
             check_items(table, ledger, pipeline, found)?;
@@ -191,11 +222,11 @@ pub async fn register(
 
 fn read_registration(row: &Row) -> Registration {
     let text = |name| row.string(name).unwrap_or_default().to_owned();
-    let partitions = row.integer(names::PARTITIONS);
+    let partitions = row.integer(row_names::PARTITIONS);
     Registration {
-        topic: text(names::TOPIC),
+        topic: text(row_names::TOPIC),
         partitions: partitions.and_then(|n| n.try_into().ok()).unwrap_or(0),
-        fingerprint: text(names::FINGERPRINT),
+        fingerprint: text(row_names::FINGERPRINT),
     }
 }
 
@@ -210,7 +241,12 @@ pub async fn registrations(
     let mut before: Option<String> = None;
     loop {
         let page = table
-            .tail(keys::PIPELINES_PK, before.as_deref(), PIPELINES_PAGE)
+            .tail(
+                keys::PIPELINES_PK,
+                before.as_deref(),
+                PIPELINES_PAGE,
+                row_names::TOPIC,
+            )
             .await?;
         for listed in &page.rows {
             // A listing has the keys; they are few.
@@ -245,8 +281,8 @@ async fn registered(
     let Some(found) = table.get(&row.key).await? else {
         return refuse("lost its registration under way: start again");
     };
-    match found.integer(names::VERSION) {
-        Some(LAYOUT_VERSION) => Ok(Some(found)),
+    match found.integer(row_names::VERSION) {
+        Some(FIRST_LAYOUT_VERSION..=LAYOUT_VERSION) => Ok(Some(found)),
         Some(newer) if newer > LAYOUT_VERSION => refuse(&format!(
             "has layout version {newer}, newer than {LAYOUT_VERSION}, the newest known here: \
              upgrade Millpond or use another name under `pipeline`"
@@ -262,7 +298,7 @@ fn check_place(
     pipeline: &str,
     found: &Row,
 ) -> Result<(), DynamoError> {
-    let there = found.string(names::LEDGER);
+    let there = found.string(row_names::LEDGER);
     let here = ledger.map(TableWriter::name);
     if there.map(bare_name) == here.map(bare_name) {
         return Ok(());
@@ -287,7 +323,9 @@ fn check_items(
     pipeline: &str,
     found: &Row,
 ) -> Result<(), DynamoError> {
-    let there = found.string(names::ITEMS).unwrap_or_else(|| ledger.name());
+    let there = found
+        .string(row_names::ITEMS)
+        .unwrap_or_else(|| ledger.name());
     if bare_name(there) == bare_name(table.name()) {
         return Ok(());
     }

@@ -5,6 +5,7 @@ use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::keys::{self, DIRECTORY_BUCKETS, SortKey};
 
 use crate::client::TableError;
+use crate::row::names;
 use crate::writer::TableWriter;
 
 /// Rows asked for at once: of the directory, and of the end of a chain.
@@ -15,6 +16,8 @@ const LAST_ITEMS: usize = 8;
 pub(crate) struct Undo<'a> {
     pub(crate) table: &'a TableWriter,
     pub(crate) pipeline: &'a str,
+    /// With what the partition keys of items begin.
+    pub(crate) key_prefix: &'a str,
     pub(crate) partition: PartitionId,
     /// First offset of the plan.
     pub(crate) from: Offset,
@@ -36,7 +39,10 @@ impl Undo<'_> {
         let mut removed = 0;
         let mut before: Option<String> = None;
         loop {
-            let page = self.table.tail(&pk, before.as_deref(), PAGE).await?;
+            let page = self
+                .table
+                .tail(&pk, before.as_deref(), PAGE, names::LATE)
+                .await?;
             for row in &page.rows {
                 let chain = keys::parse_directory_sk(&row.key.sk);
                 if let Some((group, _, shard)) = chain.filter(|(_, of, _)| *of == self.partition) {
@@ -52,10 +58,14 @@ impl Undo<'_> {
 
     async fn write_shard(&self, group: &str, shard: u32) -> Result<u64, TableError> {
         let pk = keys::shard_pk(self.pipeline, group, self.partition, shard);
+        let pk = format!("{}{pk}", self.key_prefix);
         let mut removed = 0;
         let mut before: Option<String> = None;
         loop {
-            let page = self.table.tail(&pk, before.as_deref(), LAST_ITEMS).await?;
+            let page = self
+                .table
+                .tail(&pk, before.as_deref(), LAST_ITEMS, names::LATE)
+                .await?;
             for row in &page.rows {
                 // What Millpond did not write is passed over.
                 let Some(key) = SortKey::parse(&row.key.sk) else {

@@ -136,8 +136,9 @@ impl TableWriter {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, TableError> {
-        self.call("Query", || self.api.tail(pk, before, limit))
+        self.call("Query", || self.api.tail(pk, before, limit, attribute))
             .await
     }
 

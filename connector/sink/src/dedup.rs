@@ -48,15 +48,40 @@ impl Workbench {
         envelope: &Envelope,
         keep: impl Fn(&SourceRange, u64) -> bool,
     ) -> Result<Option<Envelope>, TrimError> {
-        let (decoder, encoder) = match &mut self.0 {
-            Some(tools) => tools,
-            empty => empty.insert((FrameDecoder::new()?, FrameEncoder::new(TRIM_LEVEL)?)),
-        };
+        let (decoder, encoder) = self.tools()?;
         let trimmed = trim(&envelope.header, &envelope.frames, decoder, encoder, keep)?;
         Ok(trimmed.map(|(header, frames)| Envelope {
             header,
             frames: frames.into(),
         }))
+    }
+
+    /// Shows every value in the frames of an envelope, in order.
+    ///
+    /// # Errors
+    /// [`TrimError`] when the frames are damaged; some values may have been shown.
+    pub fn events(
+        &mut self,
+        envelope: &Envelope,
+        mut show: impl FnMut(&[u8]),
+    ) -> Result<(), TrimError> {
+        let (decoder, _) = self.tools()?;
+        let header = &envelope.header;
+        for (info, range) in header.frame_ranges() {
+            let packed = envelope.frames.get(range).unwrap_or_default();
+            let frame = decoder.decode(header.codec, info, packed)?;
+            for event in &frame.events {
+                show(frame.value(event));
+            }
+        }
+        Ok(())
+    }
+
+    fn tools(&mut self) -> Result<&mut (FrameDecoder, FrameEncoder), TrimError> {
+        Ok(match &mut self.0 {
+            Some(tools) => tools,
+            empty => empty.insert((FrameDecoder::new()?, FrameEncoder::new(TRIM_LEVEL)?)),
+        })
     }
 }
 

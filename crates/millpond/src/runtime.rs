@@ -1,5 +1,6 @@
 //! Runs the connectors of a file in this process, on the embedded topic: used by `run` and `demo`.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -415,19 +416,25 @@ async fn letter_topics(
             let sink = &connector.document.meta.name;
             bail!("`{sink}` puts dead letters into `{name}`, which is a topic of events");
         }
-        let config = TopicConfig {
-            retention: Retention {
-                max_bytes: u64::MAX,
-                ..Retention::default()
-            },
-            ..TopicConfig::new(data_dir.topic(name), name, 1)
-        };
+        let config = letter_topic_config(data_dir.topic(name), name);
         let topic = tokio::task::spawn_blocking(move || EmbeddedTopic::open(config)).await??;
         let topic = Arc::new(topic);
         topics.push(topic.clone());
         others.push(topic);
     }
     Ok(others)
+}
+
+/// An embedded topic for dead letters: one partition, and nothing is removed for its size.
+#[must_use]
+pub fn letter_topic_config(dir: PathBuf, name: &str) -> TopicConfig {
+    TopicConfig {
+        retention: Retention {
+            max_bytes: u64::MAX,
+            ..Retention::default()
+        },
+        ..TopicConfig::new(dir, name, 1)
+    }
 }
 
 fn topic_config(settings: &TopicSettings, data_dir: &DataDir) -> TopicConfig {

@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use millpond_format::keys;
 
 use crate::config::ReaderConfig;
-use crate::damage::Check;
+use crate::damage::{Check, Damage};
 use crate::error::ReadError;
+use crate::layout::Layout;
 use crate::table::{Attributes, PageRequest, SortKeys, Table, integer, text};
 
 /// Most write shards of a chain that a reader asks: a row beyond is damage.
 const MAX_WRITE_SHARDS: u32 = 1_024;
 
 /// Newest version of the table layout that this build reads.
-const FORMAT_VERSION: i64 = 1;
+const FORMAT_VERSION: i64 = 2;
 
 /// Registry row: version of the layout.
 const FORMAT: &str = "version";
@@ -23,6 +24,10 @@ const TOPIC: &str = "topic";
 const LEDGER: &str = "ledger";
 /// Only of a pipeline whose items a mapping makes.
 const MAPPED: &str = "mapped";
+/// Registry row: what items call their attributes, as JSON.
+const NAMES: &str = "names";
+/// Registry row: with what the partition keys of items begin.
+const PREFIX: &str = "prefix";
 /// Registry row: number of the topic's partitions.
 const PARTITIONS: &str = "partitions";
 /// Directory row: bound on sort time minus first event time, in milliseconds.
@@ -39,6 +44,8 @@ pub(crate) struct Pipeline {
     pub(crate) ledger: Option<String>,
     /// Number of the topic's partitions.
     pub(crate) topic_partitions: Option<u32>,
+    /// How its items differ from the page.
+    pub(crate) layout: Layout,
 }
 
 /// One chain of items: a group's events that went through one topic partition.
@@ -114,6 +121,20 @@ fn pipeline(table: &Table, name: String, row: &Attributes) -> Result<Pipeline, R
             pipeline: name,
         }),
         _ => Ok(Pipeline {
+            layout: match Layout::parse(text(row, NAMES), text(row, PREFIX)) {
+                Some(layout) => layout,
+                None => {
+                    let damage = Damage {
+                        table: table.name.clone(),
+                        item: table.key_of(row),
+                        check: Check::AttributeType {
+                            name: NAMES,
+                            expected: 'S',
+                        },
+                    };
+                    return Err(damage.into());
+                }
+            },
             name,
             topic: text(row, TOPIC).map(str::to_owned),
             ledger: text(row, LEDGER).map(str::to_owned),

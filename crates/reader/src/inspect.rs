@@ -92,11 +92,12 @@ pub(crate) async fn one(table: &Table, pk: &str, sk: &str) -> Result<Value, Read
             sk: sk.to_owned(),
         });
     };
-    let group = keys::parse_chain_pk(pk).map(|chain| chain.group);
+    let bare = table.layout.bare_pk(pk).and_then(keys::parse_chain_pk);
+    let group = bare.map(|chain| chain.group);
     let result = match group {
         Some(group) => item_json(table, &attributes, &key, group),
         None => Err(Check::NotAnItem {
-            found: "something else: the partition key is not `<pipeline>/<group>#<partition>`, with or without `.<write shard>`",
+            found: "something else: the partition key is not `<prefix><pipeline>/<group>#<partition>`, with or without `.<write shard>`",
         }),
     };
     result.map_err(|check| {
@@ -114,7 +115,7 @@ fn item_json(
     key: &ItemKey,
     group: &str,
 ) -> Result<Value, Check> {
-    let bytes = item_bytes(attributes);
+    let bytes = item_bytes(table, attributes);
     let mut value = json!({
         "table": table.name,
         "pk": &*key.pk,
@@ -251,10 +252,10 @@ fn source_json(source: &SourceRange) -> Value {
 }
 
 /// Bytes of an item as DynamoDB counts them.
-fn item_bytes(attributes: &Attributes) -> usize {
+fn item_bytes(table: &Table, attributes: &Attributes) -> usize {
     attributes
         .iter()
-        .map(|(name, value)| name.len() + value_bytes(value))
+        .map(|(name, value)| table.layout.name(name).len() + value_bytes(value))
         .sum()
 }
 

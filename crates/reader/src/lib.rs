@@ -31,6 +31,7 @@ mod gather;
 mod groups;
 mod inspect;
 mod item;
+mod layout;
 mod pace;
 mod parts;
 mod reader;

@@ -33,6 +33,7 @@ impl Reader {
     pub async fn open(client: Client, config: ReaderConfig) -> Result<Self, ReadError> {
         let table = Table::open(client, &config).await?;
         let pipeline = directory::find_pipeline(&table, &config).await?;
+        let table = table.with_layout(pipeline.layout.clone());
         Ok(Self {
             table: Arc::new(table),
             pipeline: Arc::new(pipeline),

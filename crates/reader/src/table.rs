@@ -24,6 +24,7 @@ use crate::config::{OnDamage, ReaderConfig, RetryPolicy};
 use crate::damage::{Check, Damage};
 use crate::error::ReadError;
 use crate::event::ItemKey;
+use crate::layout::Layout;
 use crate::pace::{ITEM_UNITS, PAGE_UNITS, Pace};
 
 /// An item as the service gives it.
@@ -98,6 +99,8 @@ pub(crate) struct Table {
     pub(crate) sk_name: String,
     pub(crate) consistent: bool,
     pub(crate) parallel_queries: usize,
+    /// How items differ from the page; known once the pipeline is.
+    pub(crate) layout: Layout,
     on_damage: OnDamage,
     retry: RetryPolicy,
     permits: Semaphore,
@@ -121,6 +124,7 @@ impl Table {
             sk_name: String::new(),
             consistent: config.consistent,
             parallel_queries,
+            layout: Layout::default(),
             on_damage: config.on_damage.clone(),
             retry: config.retry,
             permits: Semaphore::new(parallel_queries),
@@ -133,6 +137,11 @@ impl Table {
         table.checked(wanted).await
     }
 
+    /// The table whose items are like this.
+    pub(crate) fn with_layout(self, layout: Layout) -> Self {
+        Self { layout, ..self }
+    }
+
     /// Another table with the same names of keys, spoken to in the same way.
     pub(crate) async fn open_other(&self, name: &str) -> Result<Self, ReadError> {
         let other = Self {
@@ -142,6 +151,7 @@ impl Table {
             sk_name: String::new(),
             consistent: self.consistent,
             parallel_queries: self.parallel_queries,
+            layout: self.layout.clone(),
             on_damage: self.on_damage.clone(),
             retry: self.retry,
             permits: Semaphore::new(self.parallel_queries),
@@ -187,7 +197,12 @@ impl Table {
             .as_ref()
             .map(|key| text(key, &self.sk_name).unwrap_or_default().to_owned());
         Ok(Page {
-            items: answer.items.unwrap_or_default(),
+            items: answer
+                .items
+                .unwrap_or_default()
+                .into_iter()
+                .map(|item| self.layout.row(&request.pk, item))
+                .collect(),
             next_after,
             read_units: units(answer.consumed_capacity.as_ref()).unwrap_or(0.0),
         })
@@ -198,6 +213,7 @@ impl Table {
         request: &PageRequest,
     ) -> aws_sdk_dynamodb::operation::query::builders::QueryFluentBuilder {
         let string = |value: &str| AttributeValue::S(value.to_owned());
+        let pk = self.layout.stored_pk(&request.pk);
         let mut call = self
             .client
             .query()
@@ -207,7 +223,7 @@ impl Table {
             .set_limit(request.item_limit)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)
             .expression_attribute_names("#pk", &self.pk_name)
-            .expression_attribute_values(":pk", string(&request.pk));
+            .expression_attribute_values(":pk", string(&pk));
         let mut condition = "#pk = :pk".to_owned();
         let bounds = match &request.sort_keys {
             SortKeys::Prefix(prefix) => {
@@ -238,19 +254,20 @@ impl Table {
             let mut projection = "#pk, #sk".to_owned();
             for (index, name) in attributes.iter().enumerate() {
                 projection.push_str(&format!(", #a{index}"));
-                call = call.expression_attribute_names(format!("#a{index}"), *name);
+                let name = self.layout.name_in(&request.pk, name);
+                call = call.expression_attribute_names(format!("#a{index}"), name);
             }
             call = call.projection_expression(projection);
         }
         if let Some(after) = &request.after {
             call = call
-                .exclusive_start_key(&self.pk_name, string(&request.pk))
+                .exclusive_start_key(&self.pk_name, string(&pk))
                 .exclusive_start_key(&self.sk_name, string(after));
         }
         call.key_condition_expression(condition)
     }
 
-    /// One item, strongly consistent.
+    /// One item under its key as it is in the table, strongly consistent.
     pub(crate) async fn get(&self, pk: &str, sk: &str) -> Result<Option<Attributes>, ReadError> {
         let answer = self
             .call(
@@ -269,7 +286,7 @@ impl Table {
                 },
             )
             .await?;
-        Ok(answer.item)
+        Ok(answer.item.map(|item| self.layout.row(pk, item)))
     }
 
     /// Makes a call until it succeeds, fails for good, or the attempts are used up.

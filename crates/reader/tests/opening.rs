@@ -16,8 +16,11 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
-use millpond_reader::{GroupsRequest, ReadError, ReadRequest, Reader, ReaderConfig, RetryPolicy};
-use support::{ChainWriter, Local, TABLE, drain, http, n, registry_row, row, values};
+use millpond_reader::{
+    GroupsRequest, ReadError, ReadRequest, Reader, ReaderConfig, RetryPolicy, TailRequest,
+    TailStart,
+};
+use support::{ChainWriter, Local, TABLE, drain, http, n, registry_row, row, s, values};
 
 const FAST: RetryPolicy = RetryPolicy {
     attempts: 4,
@@ -122,7 +125,7 @@ async fn a_pipeline_is_found_or_the_known_ones_are_listed() {
         .put(row(
             millpond_format::keys::PIPELINES_PK,
             "later",
-            &[("version", n(2))],
+            &[("version", n(3))],
         ))
         .await;
     let error = local.reader_with(asked("later")).await.expect_err("newer");
@@ -130,13 +133,94 @@ async fn a_pipeline_is_found_or_the_known_ones_are_listed() {
         matches!(
             error,
             ReadError::NewerFormat {
-                found: 2,
-                known: 1,
+                found: 3,
+                known: 2,
                 ..
             }
         ),
         "{error}"
     );
+    local.stop().await;
+}
+
+/// Items as the page has them, under other names and behind a prefix: every way of reading gives the same.
+#[tokio::test]
+async fn names_and_a_prefix_of_the_users_choosing_are_in_the_registration() {
+    let local = Local::with_table().await;
+    let names = [
+        ("h", "head"),
+        ("d", "data"),
+        ("n", "count"),
+        ("t0", "first"),
+        ("t1", "last"),
+        ("v", "value"),
+        ("o", "from"),
+    ];
+    let json = serde_json::to_string(&std::collections::BTreeMap::from(names)).expect("text");
+    let mut registration = registry_row("p");
+    registration.extend([
+        ("version".to_owned(), n(2)),
+        ("names".to_owned(), s(json)),
+        ("prefix".to_owned(), s("events#")),
+    ]);
+    local.put(registration).await;
+    let mut writer = ChainWriter::new("g", 0);
+    let mut items = vec![writer.item(&[vec![(1, b"one".to_vec())], vec![(5, b"two".to_vec())]])];
+    items.extend(writer.parts(6, b"three", 2));
+    items.push(writer.plain(7, b"four"));
+    let mut sks = Vec::new();
+    for item in items {
+        let mut stored: support::Item = item
+            .into_iter()
+            .map(|(name, value)| {
+                let renamed = names.iter().find(|(known, _)| *known == name);
+                (renamed.map_or(name, |(_, is)| (*is).to_owned()), value)
+            })
+            .collect();
+        sks.push(support::text_of(&stored, "sk"));
+        stored.insert("pk".into(), s(format!("events#{}", writer.pk())));
+        // Another program's, under names that are free.
+        stored.extend([("h".to_owned(), s("height")), ("t1".to_owned(), n(1))]);
+        local.put(stored).await;
+    }
+    local.put(writer.directory_row()).await;
+    local
+        .put(support::ledger_row("p", 0, writer.offset()))
+        .await;
+    let reader = local.reader().await;
+    let mut read = reader.read(ReadRequest::group("g")).await.expect("reads");
+    let found = drain(&mut read).await.expect("whole");
+    assert_eq!(values(&found), ["one", "two", "three", "four"]);
+    assert_eq!(*found[0].item.pk, *format!("events#{}", writer.pk()));
+    let slice = ReadRequest {
+        from_ms: Some(5),
+        to_ms: Some(6),
+        ..ReadRequest::group("g")
+    };
+    let mut read = reader.read(slice).await.expect("reads");
+    assert_eq!(values(&drain(&mut read).await.expect("whole")), ["two"]);
+    let listed = reader
+        .groups(GroupsRequest { first_times: true })
+        .next()
+        .await;
+    let listed = listed.expect("lists").expect("a group");
+    assert_eq!((listed.events, listed.first_time_ms), (4, Some(1)));
+    let shown = reader
+        .inspect(&format!("events#{}", writer.pk()), &sks[0])
+        .await;
+    let shown = shown.expect("shows");
+    assert_eq!(shown["events"], 2);
+    let from_the_start = TailRequest {
+        start: TailStart::At(0),
+        ..TailRequest::new(Some("g".into()))
+    };
+    let mut tail = reader.tail(from_the_start).await.expect("follows");
+    let mut followed = Vec::new();
+    while followed.len() < 4 {
+        let event = tokio::time::timeout(Duration::from_secs(30), tail.next()).await;
+        followed.push(event.expect("in time").expect("readable").event);
+    }
+    assert_eq!(values(&followed), ["one", "two", "three", "four"]);
     local.stop().await;
 }
 

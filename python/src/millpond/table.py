@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +26,7 @@ from .errors import (
 
 Time = Union[int, datetime, None]
 _Item = Mapping[str, Any]
-_LAYOUT = 1
+_LAYOUT = 2
 
 
 class Client(Protocol):
@@ -84,6 +85,8 @@ class Table:
         self.pipeline, row = self._find_pipeline(pipeline)
         self._topic = _text(row, "topic")
         self._ledger = _text(row, "ledger") or name
+        self._prefix = _text(row, "prefix") or ""
+        self._names = _item_names(row)
 
     def groups(self) -> Iterator[str]:
         """Names of the groups, each once."""
@@ -228,7 +231,7 @@ class Table:
                 for item in self._gather(group, chain, consistent, bounds, after):
                     if not reading.is_open:
                         after = last
-                    yield from reading.item(item)
+                    yield from reading.item(self._renamed(item))
                     last = item[self._sk]["S"]
                 reading.end()
                 return
@@ -241,6 +244,16 @@ class Table:
                 # Seen too early by an eventually consistent read: again from before the event.
                 consistent = True
 
+    def _renamed(self, item: _Item) -> _Item:
+        """The item with the names of the page; what has one of them without being meant is left out."""
+        if not self._names:
+            return item
+        rest = {name: value for name, value in item.items() if name not in self._names}
+        theirs = {name: item[stored] for name, stored in self._names.items() if stored in item}
+        for stored in self._names.values():
+            rest.pop(stored, None)
+        return rest | theirs
+
     def _gather(
         self,
         group: str,
@@ -251,7 +264,7 @@ class Table:
     ) -> Iterator[_Item]:
         """Items of a chain in order, a page at a time of each of its write shards."""
         pks = (
-            keys.chain_pk(self.pipeline, group, chain.partition, write_shard)
+            self._prefix + keys.chain_pk(self.pipeline, group, chain.partition, write_shard)
             for write_shard in range(chain.write_shards)
         )
         read = (
@@ -448,6 +461,14 @@ def _default_client() -> Client:
 def _text(item: _Item, name: str) -> str | None:
     value = item.get(name, {}).get("S")
     return value if isinstance(value, str) else None
+
+
+def _item_names(row: _Item) -> dict[str, str]:
+    """What items call their attributes, by the names of the page."""
+    names = json.loads(_text(row, "names") or "{}")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise Corrupt("`names` of the registration")
+    return names
 
 
 def _number(item: _Item, name: str) -> int | None:

@@ -185,7 +185,7 @@ impl TableApi for FakeTable {
         if self.process.fault(Fault::HotKey)
             && let Some(row) = rows.first()
         {
-            self.usage.spreading.is_hot(PIPELINE, &row.key.pk);
+            self.usage.spreading.is_hot("", PIPELINE, &row.key.pk);
         }
         self.there().await?;
         if self.process.fault(Fault::LateEffect) {
@@ -267,9 +267,10 @@ impl TableApi for FakeTable {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         self.there().await?;
-        let answer = self.table.tail(pk, before, limit).await?;
+        let answer = self.table.tail(pk, before, limit, attribute).await?;
         self.back(answer).await
     }
 }

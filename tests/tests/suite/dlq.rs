@@ -1,11 +1,17 @@
 //! Dead letters from end to end: one bad event costs one entry at every stage, and is put back once.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use millpond_connector::meta::TopicSettings;
 use millpond_connector::topic::Topic as _;
 use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
+use millpond_fluvio_topic::{Cluster, ClusterSettings, TopicOptions};
+use millpond_sink::dead_letters::{DeadLetter, Payload};
+use millpond_sink::letter_topic::LetterTopic;
 use millpond_tests::pipeline::{EVENTS, Pipeline};
+use millpond_tests::scripted_cluster::ScriptedCluster;
 use millpond_tests::{config, dead_letter_file};
 use serde_json::Value;
 
@@ -169,5 +175,96 @@ async fn dead_letters_can_go_to_a_topic() -> Result<()> {
     let file = file.to_str().context("UTF-8 path")?;
     let shown = pipeline.succeed(&["dlq", "show", id, "--file", file, "--raw"])?;
     assert_eq!(shown, b"no JSON");
+    drop(reader);
+    topic.close();
+    drop(topic);
+    let place = ["--topic", "dead", "--data-dir", "data"];
+    topic_letters(&pipeline, &place, id).await?;
+    // Its event came by, and is a letter again, of its own.
+    pipeline.catch_up()?;
+    let mut list = vec!["dlq", "list", "--json"];
+    list.extend(place);
+    let states: Vec<_> = lines(&pipeline.succeed(&list)?)?;
+    let states: Vec<_> = states
+        .iter()
+        .map(|letter| letter["state"].as_str())
+        .collect();
+    assert_eq!(states, [Some("replayed"), Some("new")]);
+    Ok(())
+}
+
+/// What `dlq` does with the one letter of a topic, wherever that is.
+pub async fn topic_letters(pipeline: &Pipeline, place: &[&str], id: &str) -> Result<()> {
+    let dlq = |arguments: &[&str]| {
+        let mut all = vec!["dlq"];
+        all.extend(arguments);
+        all.extend(place);
+        pipeline.millpond(&all)
+    };
+    let listed = lines(&dlq(&["list", "--json"])?.stdout)?;
+    assert_eq!(listed.len(), 1, "{listed:?}");
+    assert_eq!(
+        (listed[0]["id"].as_str(), listed[0]["state"].as_str()),
+        (Some(id), Some("new"))
+    );
+    assert_eq!(dlq(&["show", id, "--raw"])?.stdout, b"no JSON");
+    let before = pipeline.aws.records(EVENTS).await?;
+    // Twice, and it is put back once.
+    for _ in 0..2 {
+        let replayed = dlq(&["replay", "--all"])?;
+        ensure!(
+            replayed.status.success(),
+            "{}",
+            millpond_tests::process::stderr(&replayed)
+        );
+    }
+    let after = pipeline.aws.records(EVENTS).await?;
+    assert_eq!(after.len(), before.len() + 1);
+    assert_eq!(after.iter().filter(|data| *data == b"no JSON").count(), 2);
+    let listed = lines(&dlq(&["list", "--json", "--state", "replayed"])?.stdout)?;
+    assert_eq!(listed.len(), 1);
+    Ok(())
+}
+
+/// What holds for a topic of the data directory holds for one of a cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_in_a_topic_of_a_cluster_are_listed_and_put_back_once() -> Result<()> {
+    let servers = ScriptedCluster::start().await?;
+    let settings = ClusterSettings {
+        endpoint: Some(servers.endpoint()),
+        ..ClusterSettings::default()
+    };
+    let cluster = Cluster::connect(&settings).await?;
+    let mut dead = TopicSettings::named("dead".to_owned());
+    dead.partitions = Some(1);
+    cluster.create_topic(&dead).await?;
+    let topic = cluster.open_topic("dead", TopicOptions::default()).await?;
+    let letter = DeadLetter {
+        id: "p/events/0/7/0".into(),
+        offset: 7,
+        time_ms: 5,
+        reason: "not-json".into(),
+        detail: "expected value".into(),
+        group: None,
+        record_key: Some("mp1/events/shardId-000000000000/9/0/5/1.0/poison".into()),
+        payload: Payload::Raw("no JSON".into()),
+    };
+    let letters = LetterTopic::new(Arc::new(topic));
+    letters.append(std::slice::from_ref(&letter), false).await?;
+    let pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
+    pipeline.aws.put(EVENTS, "poison", b"no JSON").await?;
+    let endpoint = servers.endpoint();
+    let place = ["--topic", "dead", "--cluster", &endpoint];
+    topic_letters(&pipeline, &place, &letter.id).await?;
+    // A sink that writes its plan again puts nothing there a second time.
+    letters.append(&[letter], true).await?;
+    let listed = pipeline.succeed(&[&["dlq", "list", "--json"][..], &place[..]].concat())?;
+    assert_eq!(lines(&listed)?.len(), 1);
+    let missing = pipeline.millpond(&["dlq", "list", "--topic", "none", "--cluster", &endpoint])?;
+    let said = millpond_tests::process::stderr(&missing);
+    ensure!(
+        !missing.status.success() && said.contains("`none`"),
+        "{said}"
+    );
     Ok(())
 }

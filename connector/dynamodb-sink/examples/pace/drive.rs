@@ -241,7 +241,13 @@ impl TableApi for CappedTable {
         Ok(1.0)
     }
 
-    async fn tail(&self, _: &str, _: Option<&str>, _: usize) -> Result<TailPage, ApiFailure> {
+    async fn tail(
+        &self,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+        _: &str,
+    ) -> Result<TailPage, ApiFailure> {
         Ok(TailPage::default())
     }
 }

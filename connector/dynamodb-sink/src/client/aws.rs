@@ -24,7 +24,7 @@ use super::{
     TailPage, Verdict, classify,
 };
 use crate::pacing::WriteCapacity;
-use crate::row::{Key, KeyNames, Row, Value, names};
+use crate::row::{Key, KeyNames, Row, Value};
 use crate::typed::Typed;
 
 /// A table of the service.
@@ -341,6 +341,7 @@ impl TableApi for AwsTable {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         let mut call = self
             .client
@@ -352,10 +353,9 @@ impl TableApi for AwsTable {
             })
             .expression_attribute_names("#pk", &self.keys.partition)
             .expression_attribute_names("#sk", &self.keys.sort)
-            .expression_attribute_names("#h", names::HEADER)
-            .expression_attribute_names("#n", names::EVENTS)
+            .expression_attribute_names("#attribute", attribute)
             .expression_attribute_values(":pk", AttributeValue::S(pk.to_owned()))
-            .projection_expression("#pk, #sk, #h, #n")
+            .projection_expression("#pk, #sk, #attribute")
             .scan_index_forward(false)
             .consistent_read(true)
             .return_consumed_capacity(ReturnConsumedCapacity::Total)

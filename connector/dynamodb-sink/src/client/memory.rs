@@ -13,7 +13,7 @@ use super::{
 };
 use crate::limits::{MAX_BATCH_ITEMS, SERVICE_BATCH_BYTES};
 use crate::pacing::WriteCapacity;
-use crate::row::{Key, KeyNames, Row, names};
+use crate::row::{Key, KeyNames, Row};
 
 /// What a call is made to answer in place of its own answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -336,6 +336,7 @@ impl TableApi for MemoryTable {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         let fault = self.enter().await?;
         let page = {
@@ -349,8 +350,7 @@ impl TableApi for MemoryTable {
                 .take(limit)
                 .map(|row| {
                     let mut row = row.clone();
-                    row.attributes
-                        .retain(|name, _| [names::HEADER, names::EVENTS].contains(&name.as_str()));
+                    row.attributes.retain(|name, _| name == attribute);
                     row
                 })
                 .collect();

@@ -75,7 +75,7 @@ pub struct BatchOutcome {
 /// Rows of one partition key, last first.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct TailPage {
-    /// Rows with their small attributes; frames and values are left out.
+    /// Rows with the one attribute that was asked for.
     pub rows: Vec<Row>,
     /// True when there are more rows before these.
     pub more: bool,
@@ -135,11 +135,12 @@ pub trait TableApi: Send + Sync {
     async fn delete(&self, key: &Key) -> Result<f64, ApiFailure>;
 
     /// Rows of `pk` before the sort key `before` (the last ones without it), last first,
-    /// at most `limit`, strongly consistent.
+    /// at most `limit`, strongly consistent; of their attributes only this one.
     async fn tail(
         &self,
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure>;
 }

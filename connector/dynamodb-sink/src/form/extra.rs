@@ -8,7 +8,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::MAX_NAME_BYTES;
-use crate::row::names;
+use super::zone::{Edge, MAX_BOUND_BYTES, Zones};
+use crate::mapping::pointer::Pointer;
+use crate::row::{Value, names};
 
 /// Most of them.
 const MAX_EXTRAS: usize = 16;
@@ -22,7 +24,7 @@ const MAX_PART_BYTES: usize = 255;
 /// What separates the parts of a group, unless it is said.
 const SEPARATOR: &str = "/";
 
-/// An attribute of every item, a string.
+/// An attribute of every item.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Extra {
     /// Its name.
@@ -44,6 +46,13 @@ pub enum Source {
         /// What separates the parts.
         separator: String,
     },
+    /// One end of what a JSON field lies between in the events of the item.
+    Bound {
+        /// The field.
+        field: Pointer,
+        /// Which end.
+        edge: Edge,
+    },
 }
 
 /// An attribute as it is written.
@@ -56,18 +65,32 @@ pub(crate) enum RawExtra {
     /// This part of the group, counted from 0; left out where the group has fewer, and where
     /// it is empty or above 255 bytes.
     GroupPart(usize),
+    /// The lowest value of the field that this JSON pointer leads to, over the item's events: a number or a string. Left
+    /// out where there is none, and where the values are not all of one of these types.
+    Minimum(String),
+    /// The highest one.
+    Maximum(String),
 }
 
 impl Extra {
-    /// The value for a group.
+    /// The value in an item of a group whose events have these bounds.
     #[must_use]
-    pub fn value<'a>(&'a self, group: &'a str) -> Option<&'a str> {
+    pub fn value(&self, group: &str, zones: &Zones) -> Option<Value> {
+        match &self.source {
+            Source::Bound { field, edge } => zones.edge(field, *edge).map(Value::Typed),
+            _ => self.text(group).map(|text| Value::S(text.to_owned())),
+        }
+    }
+
+    /// The value for a group, where that alone decides it.
+    fn text<'a>(&'a self, group: &'a str) -> Option<&'a str> {
         match &self.source {
             Source::Constant(text) => Some(text),
             Source::GroupPart { index, separator } => {
                 let part = group.split(separator.as_str()).nth(*index);
                 part.filter(|part| (1..=MAX_PART_BYTES).contains(&part.len()))
             }
+            Source::Bound { .. } => None,
         }
     }
 
@@ -75,15 +98,19 @@ impl Extra {
     #[must_use]
     pub fn most_bytes(&self) -> usize {
         match self.source {
-            Source::Constant(_) => self.bytes(""),
+            Source::Constant(_) | Source::Bound { .. } => self.bytes(""),
             Source::GroupPart { .. } => self.name.len() + MAX_PART_BYTES,
         }
     }
 
-    /// Bytes in an item of a group; the name alone where it has no value.
+    /// Bytes in an item of a group, at most; the name alone where it has no value.
     #[must_use]
     pub fn bytes(&self, group: &str) -> usize {
-        self.name.len() + self.value(group).map_or(0, str::len)
+        self.name.len()
+            + match self.source {
+                Source::Bound { .. } => MAX_BOUND_BYTES,
+                _ => self.text(group).map_or(0, str::len),
+            }
     }
 }
 
@@ -140,7 +167,7 @@ pub(super) fn extras(
                 if text.len() > MAX_CONSTANT_BYTES {
                     say("is too long", format!("at most {MAX_CONSTANT_BYTES} bytes"));
                 }
-                Source::Constant(text)
+                Ok(Source::Constant(text))
             }
             RawExtra::GroupPart(index) => {
                 if !parts.insert(index) {
@@ -149,15 +176,28 @@ pub(super) fn extras(
                         "each part once".to_owned(),
                     );
                 }
-                Source::GroupPart {
+                Ok(Source::GroupPart {
                     index,
                     separator: separator.clone(),
-                }
+                })
             }
+            RawExtra::Minimum(field) => bound(&field, Edge::Minimum),
+            RawExtra::Maximum(field) => bound(&field, Edge::Maximum),
         };
-        extras.push(Extra { name, source });
+        match source {
+            Ok(source) => extras.push(Extra { name, source }),
+            Err(what) => say(what, "a JSON pointer such as `/price`".to_owned()),
+        }
     }
     extras
+}
+
+fn bound(field: &str, edge: Edge) -> Result<Source, &'static str> {
+    if field.is_empty() {
+        return Err("names no field");
+    }
+    let field = Pointer::parse(field)?;
+    Ok(Source::Bound { field, edge })
 }
 
 #[cfg(test)]
@@ -174,7 +214,7 @@ mod tests {
                     separator: separator.into(),
                 },
             };
-            extra.value(group).map(str::to_owned)
+            extra.text(group).map(str::to_owned)
         };
         assert_eq!(part(0, "/", "tenant/job/7").as_deref(), Some("tenant"));
         assert_eq!(part(2, "/", "tenant/job/7").as_deref(), Some("7"));

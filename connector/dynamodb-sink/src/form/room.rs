@@ -34,7 +34,11 @@ pub fn besides(
         partition: u32::MAX,
         keys: keys.clone(),
         max_item_bytes: 0,
-        form: ItemForm::default(),
+        form: ItemForm {
+            names: form.names.clone(),
+            key_prefix: form.key_prefix.clone(),
+            ..ItemForm::default()
+        },
     };
     sizes.fixed_bytes("", write_shards.most()) + HEADER_GROWTH_BYTES + form.most_bytes()
 }

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// Most reference tokens of a pointer.
 const MAX_TOKENS: usize = 64;
 
 /// A JSON pointer; the empty one is the whole event.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Pointer {
     text: String,
     tokens: Vec<String>,
@@ -49,6 +52,20 @@ impl Pointer {
     #[must_use]
     pub fn tokens(&self) -> &[String] {
         &self.tokens
+    }
+}
+
+impl TryFrom<String> for Pointer {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, &'static str> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Pointer> for String {
+    fn from(pointer: Pointer) -> Self {
+        pointer.text
     }
 }
 

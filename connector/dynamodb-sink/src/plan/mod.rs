@@ -201,21 +201,31 @@ impl PlanConfig {
         }
     }
 
+    /// Partition key of the items of a group in a write shard of its chain.
+    pub(crate) fn shard_pk(&self, group: &str, shard: u32) -> String {
+        let pk = keys::shard_pk(&self.pipeline, group, self.partition, shard);
+        format!("{}{pk}", self.form.key_prefix)
+    }
+
+    /// What items call the attribute that the layout calls `name`.
+    pub(crate) fn name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.form.names.of(name)
+    }
+
     /// Bytes of an item of `group` besides its header section and frames, at most, where its chain goes round
     /// so many write shards.
     pub(crate) fn fixed_bytes(&self, group: &str, write_shards: u32) -> usize {
-        let last = write_shards.saturating_sub(1);
-        let pk = keys::shard_pk(&self.pipeline, group, self.partition, last);
+        let pk = self.shard_pk(group, write_shards.saturating_sub(1));
         let numbers = [names::EVENTS, names::FIRST_TIME, names::LAST_TIME];
         ItemSize::new()
             .string(&self.keys.partition, &pk)
             .binary(&self.keys.sort, SORT_KEY_BYTES)
-            .binary(names::HEADER, 0)
-            .binary(names::FRAMES, 0)
+            .binary(self.name(names::HEADER), 0)
+            .binary(self.name(names::FRAMES), 0)
             .bytes()
             + numbers
                 .iter()
-                .map(|name| name.len() + MAX_INTEGER_BYTES)
+                .map(|name| self.name(name).len() + MAX_INTEGER_BYTES)
                 .sum::<usize>()
             + self.form.bytes(group)
     }

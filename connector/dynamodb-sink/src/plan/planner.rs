@@ -9,7 +9,7 @@ use millpond_connector::random;
 use millpond_connector::topic::Offset;
 use millpond_format::header::{Header, Kind, Place};
 use millpond_format::join::Joiner;
-use millpond_format::keys::{self, SortKey};
+use millpond_format::keys::SortKey;
 use millpond_format::limits::{MAX_GROUP_BYTES, MAX_TIME_MS};
 use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sizing::ItemSize;
@@ -18,6 +18,7 @@ use super::{
     Listing, MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES,
 };
 use crate::chain::ChainState;
+use crate::form::zone::Zones;
 use crate::row::{Key, Pieces, Row, Value, names};
 use millpond_sink::contiguity::{Envelope, PlainRecord};
 use millpond_sink::dedup::Workbench;
@@ -27,6 +28,7 @@ struct OpenItem {
     joiner: Joiner,
     frames: Vec<Bytes>,
     index: u32,
+    zones: Zones,
 }
 
 struct ChainBuild {
@@ -81,6 +83,8 @@ pub(super) struct Planner<'a> {
     states: &'a BTreeMap<String, ChainState>,
     write_shards: &'a BTreeMap<String, u32>,
     tools: &'a mut Workbench,
+    /// Bounds of no event yet.
+    no_zones: Zones,
     chains: BTreeMap<String, ChainBuild>,
     open: BTreeMap<String, OpenItem>,
     plan: Plan,
@@ -100,6 +104,7 @@ impl<'a> Planner<'a> {
             states,
             write_shards,
             tools,
+            no_zones: config.form.zones(),
             chains: BTreeMap::new(),
             open: BTreeMap::new(),
             plan: Plan::default(),
@@ -145,6 +150,8 @@ impl<'a> Planner<'a> {
         if let Some(open) = self.open.get_mut(&header.group) {
             if open.joiner.try_push(header, limit) {
                 open.frames.push(envelope.frames.clone());
+                let zones = zones(&self.no_zones, envelope, self.tools);
+                open.zones.join(zones);
                 return Ok(());
             }
             self.close(&header.group.clone())?;
@@ -162,6 +169,7 @@ impl<'a> Planner<'a> {
             joiner: Joiner::new(header.clone()),
             frames: vec![envelope.frames.clone()],
             index,
+            zones: zones(&self.no_zones, envelope, self.tools),
         };
         let single = !matches!(header.kind, Kind::Events);
         self.open.insert(header.group.clone(), item);
@@ -239,21 +247,18 @@ impl<'a> Planner<'a> {
             self.plan.dead_letters.push(letter);
             return Ok(());
         }
+        let config = self.config;
+        let name = |name| config.name(name);
         let key_bytes = record.key.as_ref().map_or(0, Bytes::len);
         let bytes = ItemSize::new()
             .string(
                 &self.config.keys.partition,
-                &keys::shard_pk(
-                    &self.config.pipeline,
-                    group,
-                    self.config.partition,
-                    self.number(group) - 1,
-                ),
+                &self.config.shard_pk(group, self.number(group) - 1),
             )
             .binary(&self.config.keys.sort, SORT_KEY_BYTES)
-            .binary(names::VALUE, record.value.len())
-            .binary(names::ORIGIN, key_bytes)
-            .integer(names::FIRST_TIME, origin.arrival_ms)
+            .binary(name(names::VALUE), record.value.len())
+            .binary(name(names::ORIGIN), key_bytes)
+            .integer(name(names::FIRST_TIME), origin.arrival_ms)
             .bytes()
             + self.config.form.bytes(group);
         let limit = self.config.max_item_bytes;
@@ -273,10 +278,12 @@ impl<'a> Planner<'a> {
         let mixed = record.offset.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
         let shard = self.chain(group).next_shard(mixed);
         let row = Row::new(self.item_key(group, shard, sort_time_ms, record.offset, 0))
-            .with(names::VALUE, Value::B(record.value.clone().into()))
-            .with(names::ORIGIN, Value::S(origin_text.into_owned()))
-            .with(names::FIRST_TIME, Value::N(time));
-        let row = self.config.form.add_of_group(row, group, time);
+            .with(name(names::VALUE), Value::B(record.value.clone().into()))
+            .with(name(names::ORIGIN), Value::S(origin_text.into_owned()))
+            .with(name(names::FIRST_TIME), Value::N(time));
+        let mut zones = self.no_zones.clone();
+        zones.take(&record.value);
+        let row = self.config.form.add_of_group(row, group, time, &zones);
         self.push(row, 1, record.value.len() as u64);
         Ok(())
     }
@@ -323,7 +330,7 @@ impl<'a> Planner<'a> {
             envelope_index: index + tried,
         };
         Key {
-            pk: keys::shard_pk(&self.config.pipeline, group, self.config.partition, shard),
+            pk: self.config.shard_pk(group, shard),
             sk: sort_key.to_text(),
         }
     }
@@ -348,14 +355,17 @@ impl<'a> Planner<'a> {
         let header = open.joiner.finish(Place::Chain(*totals));
         let mut section = Vec::new();
         header.encode(&mut section);
+        let config = self.config;
+        let name = |name| config.name(name);
         let events_number = i64::try_from(events).unwrap_or(i64::MAX);
         let row = Row::new(self.item_key(group, shard, sort_time_ms, base_offset, open.index))
-            .with(names::HEADER, Value::B(section.into()))
-            .with(names::FRAMES, Value::B(Pieces(open.frames)))
-            .with(names::EVENTS, Value::N(events_number))
-            .with(names::FIRST_TIME, Value::N(first_ms))
-            .with(names::LAST_TIME, Value::N(last_ms));
-        let row = self.config.form.add_of_group(row, group, last_ms);
+            .with(name(names::HEADER), Value::B(section.into()))
+            .with(name(names::FRAMES), Value::B(Pieces(open.frames)))
+            .with(name(names::EVENTS), Value::N(events_number))
+            .with(name(names::FIRST_TIME), Value::N(first_ms))
+            .with(name(names::LAST_TIME), Value::N(last_ms));
+        let form = &self.config.form;
+        let row = form.add_of_group(row, group, last_ms, &open.zones);
         let bytes = self.push(row, events, event_bytes);
         let limit = self.config.max_item_bytes;
         if bytes > limit {
@@ -393,4 +403,18 @@ impl<'a> Planner<'a> {
         }
         Ok(self.plan)
     }
+}
+
+/// Bounds of the events of an envelope. The frames are opened only where bounds are asked for.
+fn zones(none: &Zones, envelope: &Envelope, tools: &mut Workbench) -> Zones {
+    let mut zones = none.clone();
+    if zones.is_empty() {
+        return zones;
+    }
+    // A part of an event is no JSON. Frames that cannot be read are kept as they are, and may hold anything.
+    let is_whole = matches!(envelope.header.kind, Kind::Events);
+    if !is_whole || tools.events(envelope, |event| zones.take(event)).is_err() {
+        zones.give_up();
+    }
+    zones
 }

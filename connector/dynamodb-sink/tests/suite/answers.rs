@@ -162,7 +162,7 @@ async fn an_answer_that_lost_its_body_is_none() {
         table.batch_write(&rows()).await.map(drop),
         table.get(&row.key).await.map(drop),
         table.put(row, &Condition::Absent).await.map(drop),
-        table.tail("chain", None, 10).await.map(drop),
+        table.tail("chain", None, 10, "h").await.map(drop),
     ];
     for (call, answer) in answers.into_iter().enumerate() {
         let failure = answer.expect_err("nothing was said");

@@ -84,8 +84,9 @@ impl TableApi for SlowTable {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
-        self.table.tail(pk, before, limit).await
+        self.table.tail(pk, before, limit, attribute).await
     }
 }
 

@@ -12,6 +12,8 @@ use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::config::SinkConfig;
 use millpond_dynamodb_sink::form::Ttl;
 use millpond_dynamodb_sink::form::extra::{Extra, Source};
+use millpond_dynamodb_sink::form::zone::Edge;
+use millpond_dynamodb_sink::mapping::pointer::Pointer;
 use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::{Row, names};
 use millpond_sink::conformance::events;
@@ -208,6 +210,94 @@ async fn attributes_of_items_may_change_though_a_plan_is_open() {
         }
     }
     assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}");
+}
+
+/// Bounds are of the settings that a plan was begun with; a replay writes the same ones.
+#[tokio::test(start_paused = true)]
+async fn bounds_of_fields_may_change_though_a_plan_is_open() {
+    let bound = |name: &str| Extra {
+        name: name.into(),
+        source: Source::Bound {
+            field: Pointer::parse("/id").expect("a pointer"),
+            edge: Edge::Maximum,
+        },
+    };
+    let mut setting = Setting::new();
+    let mut first = config(None);
+    first.form.extras = vec![bound("highest")];
+    setting.dies_with_an_open_plan(first).await;
+    let begun = setting.table.scan();
+    let mut second = config(None);
+    second.form.extras = vec![bound("top")];
+    setting.goes_on(second).await;
+    let after = setting.table.scan();
+    let has = |name: &str| {
+        after
+            .iter()
+            .filter(|row| row.attributes.contains_key(name))
+            .count()
+    };
+    assert!(has("highest") > 0 && has("top") > 0);
+    for row in begun.iter().filter(|row| row.key.pk.starts_with("p/")) {
+        assert!(after.contains(row), "{:?}", row.key);
+    }
+}
+
+/// Readers go by what the registration says, so it stays.
+#[tokio::test(start_paused = true)]
+async fn names_and_prefix_of_items_stay_for_as_long_as_the_pipeline_has_its_name() {
+    let mut setting = Setting::new();
+    let mut named = config(None);
+    named.form.names = [(names::HEADER, "head".to_owned())].into_iter().collect();
+    named.form.key_prefix = "events#".into();
+    setting.workload.send(&setting.topic);
+    setting
+        .run(named.clone(), draining())
+        .await
+        .expect("writes");
+    let rows = setting.table.scan();
+    let items: Vec<_> = rows
+        .iter()
+        .filter(|row| !row.key.pk.starts_with("millpond:"))
+        .collect();
+    assert!(!items.is_empty());
+    for item in &items {
+        assert!(item.key.pk.starts_with("events#p/"), "{:?}", item.key);
+        assert!(item.binary("head").is_some() && item.binary(names::HEADER).is_none());
+    }
+    let registration = rows
+        .iter()
+        .find(|row| row.key.pk == "millpond:pipelines")
+        .expect("registered");
+    assert_eq!(registration.integer(names::VERSION), Some(2));
+    assert_eq!(registration.string(names::NAMES), Some(r#"{"h":"head"}"#));
+    assert_eq!(registration.string(names::PREFIX), Some("events#"));
+    let mut other_names = named.clone();
+    other_names.form.names = Default::default();
+    let mut other_prefix = named.clone();
+    other_prefix.form.key_prefix = String::new();
+    for changed in [other_names, other_prefix, config(None)] {
+        let error = setting.run(changed, draining()).await.expect_err("refused");
+        assert!(
+            error.contains("`attribute-names` and `key-prefix` as they were"),
+            "{error}"
+        );
+    }
+    // The chains go on where they were: the state is read back from renamed headers.
+    setting.workload.send(&setting.topic);
+    setting.run(named, draining()).await.expect("goes on");
+    let mut plain = setting.table.scan();
+    for row in &mut plain {
+        if let Some(pk) = row.key.pk.strip_prefix("events#") {
+            row.key.pk = pk.to_owned();
+        }
+        if let Some(header) = row.attributes.remove("head") {
+            row.attributes.insert(names::HEADER.to_owned(), header);
+        }
+    }
+    plain.sort_by(|one, other| one.key.cmp(&other.key));
+    let letters = read_letters(&setting.folder.path().join("dead-letters.jsonl"));
+    check(&setting.workload, &plain, &letters, MAX_ITEM_BYTES);
 }
 
 #[tokio::test(start_paused = true)]

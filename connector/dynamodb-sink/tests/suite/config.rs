@@ -35,6 +35,9 @@ dead-letters: {table: dead-events}
 ledger-table: events-ledger
 share-partitions: true
 lease-duration: 10s
+key-prefix: 'events#'
+attribute-names: {header: head, frames: data, events: count, first-time: from, last-time: to, event: value, origin: origin}
+attributes: {lowest: {minimum: /price}, highest: {maximum: /price}}
 ";
     let (problems, valid) = validate_section(kind(), section);
     assert!(
@@ -213,6 +216,52 @@ group-separator: ''
         let problems = problems_of(&transforms, &long);
         assert_eq!(problems.errors(), errors, "{}", problems.plain());
     }
+}
+
+#[test]
+fn names_a_prefix_and_bounds_are_checked_at_their_places() {
+    let section = "\
+table: events
+ttl: 1d
+key-prefix: events/
+attribute-names: {header: late, frames: one, events: ttl, first-time: t0, last-time: same, origin: same, event: ''}
+attributes:
+  one: {minimum: price}
+  two: {maximum: ''}
+";
+    let (problems, valid) = validate_section(kind(), section);
+    assert!(valid.is_none());
+    let text = problems.plain();
+    for part in [
+        "dynamodb.key-prefix",
+        "dynamodb.attribute-names.header",
+        "dynamodb.attribute-names.frames",
+        "dynamodb.attribute-names.events",
+        "dynamodb.attribute-names.origin",
+        "dynamodb.attribute-names.event",
+        "dynamodb.attributes.one",
+        "it starts with `/`",
+        "dynamodb.attributes.two",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(
+        !text.contains("attribute-names.first-time") && !text.contains("attribute-names.last-time"),
+        "{text}"
+    );
+    for prefix in ["p", "millpond:", "", "a-", "a/#"] {
+        let section = format!("table: events\nkey-prefix: '{prefix}'\n");
+        let (problems, _) = validate_section(kind(), &section);
+        assert!(problems.plain().contains("dynamodb.key-prefix"), "{prefix}");
+    }
+    let section = "table: events\nplain: {partition-key: a, sort-key: '{position}', attributes: {a: {}}}\n\
+        key-prefix: 'a#'\nattribute-names: {header: x}\n";
+    let (problems, _) = validate_section(kind(), section);
+    let text = problems.plain();
+    assert!(
+        text.contains("dynamodb.key-prefix") && text.contains("dynamodb.attribute-names"),
+        "{text}"
+    );
 }
 
 /// Problems of a document with these transforms and this section.

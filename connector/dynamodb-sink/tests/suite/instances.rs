@@ -187,11 +187,12 @@ impl TableApi for FarTable {
         pk: &str,
         before: Option<&str>,
         limit: usize,
+        attribute: &str,
     ) -> Result<TailPage, ApiFailure> {
         let (table, pk) = (self.0.clone(), pk.to_owned());
-        let before = before.map(str::to_owned);
+        let (before, attribute) = (before.map(str::to_owned), attribute.to_owned());
         self.1
-            .send(async move { table.tail(&pk, before.as_deref(), limit).await })
+            .send(async move { table.tail(&pk, before.as_deref(), limit, &attribute).await })
             .await
     }
 }

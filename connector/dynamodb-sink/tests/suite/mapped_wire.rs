@@ -76,7 +76,7 @@ impl Bench {
                     after: std::time::Duration::from_secs(60),
                     attribute: "ends".into(),
                 }),
-                extras: Vec::new(),
+                ..ItemForm::default()
             },
             max_item_bytes: 409_600,
             ..store(table(&self.client, "items"), metrics.clone())

@@ -8,10 +8,14 @@ use dynoxide::types::AttributeValue;
 use millpond_connector::topic::ConsumedRecord;
 use millpond_dynamodb_sink::chain::ChainState;
 use millpond_dynamodb_sink::form::extra::{Extra, Source};
+use millpond_dynamodb_sink::form::names::ItemNames;
+use millpond_dynamodb_sink::form::zone::Edge;
 use millpond_dynamodb_sink::form::{ItemForm, Ttl, room};
+use millpond_dynamodb_sink::mapping::pointer::Pointer;
 use millpond_dynamodb_sink::plan::{Listing, Plan, PlanConfig, PlanError, groups, plan};
 use millpond_dynamodb_sink::row::{KeyNames, Row, Value, names};
 use millpond_dynamodb_sink::spread::WriteShards;
+use millpond_dynamodb_sink::typed::Typed;
 use millpond_format::keys;
 use millpond_format::limits::ITEM_RESERVE_BYTES;
 use millpond_format::record::BatchBuilder;
@@ -198,17 +202,39 @@ fn any_names() -> impl Strategy<Value = Names> {
                 index,
                 separator: "/".into()
             }),
+            ("/[ab]", any::<bool>()).prop_map(|(field, is_min)| Source::Bound {
+                field: Pointer::parse(&field).expect("a pointer"),
+                edge: if is_min { Edge::Minimum } else { Edge::Maximum },
+            }),
         ],
         0..4,
     );
+    let names = (
+        prop::option::of("h[a-z]{1,200}"),
+        prop::option::of("d[a-z]{1,200}"),
+        prop::option::of("n[a-z]{1,200}"),
+        prop::option::of("l[a-z]{1,200}"),
+    )
+        .prop_map(|(header, frames, events, last)| {
+            let names = [
+                (names::HEADER, header),
+                (names::FRAMES, frames),
+                (names::EVENTS, events),
+                (names::LAST_TIME, last),
+            ];
+            let given = names.into_iter().filter_map(|(name, is)| Some((name, is?)));
+            given.collect::<ItemNames>()
+        });
+    let key_prefix = prop_oneof![Just(String::new()), "[a-z]{0,200}#"];
     let ttl = prop::option::of(("t[a-z]{0,200}", 1u64..1 << 31));
     (
         ("p[a-z]{0,200}", "s[a-z]{0,200}"),
         "[a-z]{1,64}",
         extra,
         ttl,
+        (names, key_prefix),
     )
-        .prop_map(|(keys, pipeline, extras, ttl)| {
+        .prop_map(|(keys, pipeline, extras, ttl, (names, key_prefix))| {
             let extras = extras
                 .into_iter()
                 .map(|(name, source)| Extra { name, source });
@@ -224,7 +250,9 @@ fn any_names() -> impl Strategy<Value = Names> {
                         after: Duration::from_secs(after),
                         attribute,
                     }),
-                    ..ItemForm::default()
+                    names,
+                    key_prefix,
+                    mapping: None,
                 },
             }
         })
@@ -237,6 +265,7 @@ proptest! {
     fn no_item_is_above_the_limit_whatever_its_names(
         names in any_names(), group in "[a-z/]{1,1000}", large in prop::collection::vec(1usize..60_000, 1..6),
         sizes in prop::collection::vec(1usize..2_000, 1..40), limit in 20_000usize..60_000, time in 0i64..1 << 40,
+        is_json in any::<bool>(), field in "[0-9]{1,38}|-0\\.[0-9]{1,30}|\"[a-zü]{0,400}\"",
         write_shards in 1u32..=64,
     ) {
         let mut noise = 1u64;
@@ -245,7 +274,15 @@ proptest! {
                 noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 (noise >> 33) as u8
             });
-            (group.clone(), value.collect(), time)
+            let value: Vec<u8> = match is_json {
+                // Not compressible either.
+                true => {
+                    let pad: String = value.map(|byte| char::from(b'0' + byte % 64)).map(|c| if c == '\\' { 'z' } else { c }).collect();
+                    format!("{{\"a\": {field}, \"pad\": \"{pad}\", \"b\": {size}.5}}").into_bytes()
+                }
+                false => value.collect(),
+            };
+            (group.clone(), value, time)
         }).collect();
         let spread = WriteShards::Fixed(write_shards);
         let besides = room::besides(&names.pipeline, &names.keys, &names.form, spread);
@@ -272,14 +309,119 @@ proptest! {
                     Value::S(text) => AttributeValue::S(text.clone()),
                     Value::N(number) => AttributeValue::N(number.to_string()),
                     Value::B(pieces) => AttributeValue::B(pieces.concat()),
+                    Value::Typed(Typed::S(text)) => AttributeValue::S(text.clone()),
+                    Value::Typed(Typed::N(number)) => AttributeValue::N(number.to_string()),
                     Value::Typed(_) => unreachable!("no mapping"),
                 };
                 theirs.insert(name.clone(), value);
             }
             prop_assert_eq!(item.bytes, dynoxide::types::item_size(&theirs));
             prop_assert_eq!(item.units, (item.bytes as u64).div_ceil(1_024));
+            prop_assert!(key.pk.starts_with(&config.form.key_prefix));
         }
     }
+}
+
+/// Whatever is cut, joined and trimmed: what lies in an item lies within its bounds, and a replay says the same.
+#[test]
+fn items_have_the_bounds_of_their_events() {
+    let field = |text: &str| Pointer::parse(text).expect("a pointer");
+    let bound = |name: &str, text: &str, edge| Extra {
+        name: name.into(),
+        source: Source::Bound {
+            field: field(text),
+            edge,
+        },
+    };
+    let form = ItemForm {
+        extras: vec![
+            bound("low", "/price", Edge::Minimum),
+            bound("high", "/price", Edge::Maximum),
+            bound("last", "/name", Edge::Maximum),
+        ],
+        ..ItemForm::default()
+    };
+    let mut noise = 1u64;
+    let mut next = || {
+        noise = noise
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        noise >> 33
+    };
+    let events: Events = (0..6_000)
+        .map(|index| {
+            let group = ["numbers", "mixed", "none"][index % 3];
+            let price = match (group, index % 7) {
+                ("none", _) => String::new(),
+                (_, 0) => ", \"price\": null".to_owned(),
+                ("mixed", 5) => ", \"price\": \"cheap\"".to_owned(),
+                _ => format!(", \"price\": {}.{}", next() % 1_000, 1 + next() % 9),
+            };
+            let pad = format!("{:x}{:x}{:x}", next(), next(), next());
+            let value = format!(
+                "{{\"name\": \"n{:05}\", \"pad\": \"{pad}\"{price}}}",
+                next() % 10_000
+            );
+            (group.to_owned(), value.into_bytes(), index as i64)
+        })
+        .collect();
+    let entries = entries(&events, 200, 409_600);
+    let config = PlanConfig {
+        form,
+        ..config(9_000)
+    };
+    let plan = planned_as(&entries, events.len(), &BTreeMap::new(), &config).expect("a plan");
+    let again = planned_as(&entries, events.len(), &BTreeMap::new(), &config).expect("a plan");
+    assert_eq!(plan, again);
+    let mut decoder = millpond_format::frame::FrameDecoder::new().expect("zstd");
+    let mut seen = BTreeMap::new();
+    for item in &plan.items {
+        let (section, frames) = (
+            item.row.binary(names::HEADER),
+            item.row.binary(names::FRAMES),
+        );
+        let (section, frames) = (section.expect("h").concat(), frames.expect("d").concat());
+        let (header, _) = millpond_format::header::Header::decode(&section).expect("header");
+        let mut prices: Vec<f64> = Vec::new();
+        let mut last = String::new();
+        let mut is_mixed = false;
+        for (info, range) in header.frame_ranges() {
+            let frame = decoder
+                .decode(header.codec, info, &frames[range])
+                .expect("frame");
+            for event in &frame.events {
+                let event: serde_json::Value =
+                    serde_json::from_slice(frame.value(event)).expect("json");
+                prices.extend(event["price"].as_f64());
+                is_mixed |= event["price"].is_string();
+                last = last.max(event["name"].as_str().expect("a name").to_owned());
+            }
+        }
+        assert_eq!(
+            item.row.attributes.get("last"),
+            Some(&Value::Typed(Typed::S(last)))
+        );
+        let number = |name: &str| match item.row.attributes.get(name) {
+            Some(Value::Typed(Typed::N(number))) => number.as_str().parse::<f64>().ok(),
+            other => {
+                assert_eq!(other, None);
+                None
+            }
+        };
+        let found = number("low").zip(number("high"));
+        let expected = prices
+            .iter()
+            .copied()
+            .reduce(f64::min)
+            .zip(prices.iter().copied().reduce(f64::max));
+        assert_eq!(found, expected.filter(|_| !is_mixed), "{}", header.group);
+        *seen.entry((header.group, found.is_some())).or_insert(0) += 1;
+    }
+    assert!(seen[&("numbers".to_owned(), true)] > 2, "{seen:?}");
+    assert!(
+        seen[&("mixed".to_owned(), false)] > 2 && seen[&("none".to_owned(), false)] > 2,
+        "{seen:?}"
+    );
 }
 
 #[test]

@@ -184,7 +184,10 @@ async fn tails(table: &dyn TableApi) {
             .map(|row| row.key.sk.clone())
             .collect::<Vec<_>>()
     };
-    let page = table.tail("tail", None, 2).await.expect("page");
+    let page = table
+        .tail("tail", None, 2, names::HEADER)
+        .await
+        .expect("page");
     assert_eq!(
         (keys(&page.rows), page.more),
         (vec!["d".to_owned(), "c".into()], true)
@@ -194,12 +197,18 @@ async fn tails(table: &dyn TableApi) {
         page.rows[0].binary(names::FRAMES).is_none(),
         "frames stay where they are"
     );
-    let page = table.tail("tail", Some("c"), 10).await.expect("page");
+    let page = table
+        .tail("tail", Some("c"), 10, names::HEADER)
+        .await
+        .expect("page");
     assert_eq!(
         (keys(&page.rows), page.more),
         (vec!["b".to_owned(), "a".into()], false)
     );
-    let page = table.tail("nobody", None, 10).await.expect("page");
+    let page = table
+        .tail("nobody", None, 10, names::HEADER)
+        .await
+        .expect("page");
     assert_eq!((page.rows.len(), page.more), (0, false));
 }
 

@@ -30,7 +30,7 @@ impl Subject for Spreads {
         let mut store = store(Arc::new(self.0.clone()), metrics);
         store.spreading = Spreading::new(self.1);
         for row in self.0.scan() {
-            store.spreading.is_hot("p", &row.key.pk);
+            store.spreading.is_hot("", "p", &row.key.pk);
         }
         Arc::new(store)
     }

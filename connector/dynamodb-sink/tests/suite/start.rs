@@ -121,7 +121,7 @@ async fn a_pipeline_of_another_topic_or_layout_is_refused() {
             Value::N(4),
             "is fed from 4 topic partitions",
         ),
-        (names::VERSION, Value::N(2), "newer than 1"),
+        (names::VERSION, Value::N(3), "newer than 2"),
     ] {
         table.plant(registry.clone().with(name, value));
         let error = run(config(None), &table, &topic, folder.path())

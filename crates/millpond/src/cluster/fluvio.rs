@@ -57,19 +57,26 @@ pub fn environment(args: &ClusterArgs, dir: &Path) -> Vec<(String, String)> {
 /// # Errors
 /// When no profile says where it is, or it does not answer, or speaks another version.
 pub async fn connect(args: &ClusterArgs) -> Result<Box<dyn ClusterApi>> {
+    Ok(Box::new(FluvioCluster(connect_cluster(args).await?)))
+}
+
+/// The same, for its topics.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_cluster(args: &ClusterArgs) -> Result<Cluster> {
     let settings = ClusterSettings {
         profile: args.profile.clone(),
         endpoint: args.cluster.clone(),
     };
-    let cluster = Cluster::connect(&settings).await.with_context(|| {
+    Cluster::connect(&settings).await.with_context(|| {
         let place = match (&args.cluster, &args.profile) {
             (Some(endpoint), _) => format!("at `{endpoint}`"),
             (None, Some(profile)) => format!("of profile `{profile}`"),
             (None, None) => "of Fluvio's current profile".to_owned(),
         };
         format!("cannot use the cluster {place}; start it, or name another with `--cluster HOST:PORT` or `--profile`")
-    })?;
-    Ok(Box::new(FluvioCluster(cluster)))
+    })
 }
 
 struct FluvioCluster(Cluster);

@@ -2,34 +2,45 @@
 
 use std::io::{self, BufWriter, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clap::{Args, Subcommand};
+use millpond_connector::data_dir::DataDir;
+use millpond_connector::topic::Topic;
+use millpond_embedded_topic::EmbeddedTopic;
+use millpond_fluvio_topic::TopicOptions;
 use serde_json::json;
 
-use crate::cli::AwsArgs;
+use crate::cli::{AwsArgs, ClusterArgs};
+use crate::cluster::fluvio::connect_cluster;
 use crate::commands::{print, say};
 use crate::dlq::file::FileLetters;
 use crate::dlq::replay::{Outcome, Summary, replay};
 use crate::dlq::table::TableLetters;
+use crate::dlq::topic::TopicLetters;
 use crate::dlq::{Entry, Letters, State};
 use crate::exit::Exit;
+use crate::runtime::letter_topic_config;
 use crate::time::text_ms;
 
 /// Arguments of `dlq`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Dead letters are where the sink was told to put them: in a file (by default dead-letters.jsonl in its
-folder of the data directory), or in a table.
+folder of the data directory), in a table, or in a topic: one of the data directory, which only one
+process at a time can use, or one of a Fluvio cluster.
 
 Examples:
   millpond dlq list --file .millpond/events-sink/dead-letters.jsonl
   millpond dlq list --table dead-events --pipeline events-sink --reason not-json --json | jq .detail
   millpond dlq show events-sink/events/0/4711/0 --table dead-events --pipeline events-sink
   millpond dlq replay --file dead-letters.jsonl --reason field-missing --dry-run
-  millpond dlq replay --file dead-letters.jsonl --all")]
+  millpond dlq replay --file dead-letters.jsonl --all
+  millpond dlq list --topic dead-events --data-dir .millpond
+  millpond dlq replay --topic dead-events --cluster 127.0.0.1:9003 --reason not-json")]
 pub struct DlqArgs {
     /// What to do.
     #[command(subcommand)]
@@ -51,14 +62,31 @@ pub enum DlqCommand {
 #[derive(Debug, Args)]
 pub struct PlaceArgs {
     /// A dead-letter file
-    #[arg(long, value_name = "FILE", required_unless_present = "table", conflicts_with_all = ["table", "pipeline"])]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["table", "topic"], conflicts_with_all = ["table", "pipeline", "topic"])]
     pub file: Option<PathBuf>,
     /// The table of the dead letters
-    #[arg(long, requires = "pipeline")]
+    #[arg(long, requires = "pipeline", conflicts_with = "topic")]
     pub table: Option<String>,
     /// The pipeline whose dead letters they are
     #[arg(long, requires = "table")]
     pub pipeline: Option<String>,
+    /// A topic of dead letters, with one of the next three
+    #[arg(long, group = "letter_topic")]
+    pub topic: Option<String>,
+    /// Of `millpond run` with this data directory
+    #[arg(long, value_name = "DIR", requires = "topic", conflicts_with_all = ["cluster", "cluster_profile"])]
+    pub data_dir: Option<PathBuf>,
+    /// Of the Fluvio cluster with this controller (SC), without TLS
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        requires = "topic",
+        conflicts_with = "cluster_profile"
+    )]
+    pub cluster: Option<String>,
+    /// Of the Fluvio cluster of this profile of Fluvio's own configuration
+    #[arg(long, value_name = "PROFILE", requires = "topic")]
+    pub cluster_profile: Option<String>,
     /// Which AWS to speak to.
     #[command(flatten)]
     pub aws: AwsArgs,
@@ -121,8 +149,8 @@ pub struct ShowArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Each event goes into the stream that its origin names, under the partition key that it had, as a new
-record: a sink treats it as any other event. What was put back is noted (in FILE.replayed, or in rows
-of the table) and never put back again. An entry whose note says `begun` may be in the stream, because
+record: a sink treats it as any other event. What was put back is noted (in FILE.replayed, in rows
+of the table, or in records of the topic) and never put back again. An entry whose note says `begun` may be in the stream, because
 the answer was lost or the process died: it is left alone without --again.
 
 Exit code 0: all that were chosen are in the stream. 1: some are not, or may not be.")]
@@ -180,8 +208,41 @@ impl PlaceArgs {
                 let letters = TableLetters::open(client, table, pipeline).await?;
                 Ok(Letters::Table(letters))
             }
-            _ => bail!("give `--file`, or `--table` and `--pipeline`"),
+            _ => match &self.topic {
+                Some(name) => {
+                    let topic = self.topic(name).await?;
+                    Ok(Letters::Topic(TopicLetters::open(topic).await?))
+                }
+                None => bail!("give `--file`, `--topic`, or `--table` and `--pipeline`"),
+            },
         }
+    }
+
+    /// Opens the topic where the arguments say it is.
+    async fn topic(&self, name: &str) -> Result<Arc<dyn Topic>> {
+        if let Some(path) = &self.data_dir {
+            // Opening a topic makes it, so it is looked for first.
+            let dir = DataDir::topic_in(path, name);
+            if !dir.is_dir() {
+                bail!(
+                    "there is no topic `{name}` in the data directory `{}`",
+                    path.display()
+                );
+            }
+            let config = letter_topic_config(dir, name);
+            let topic = tokio::task::spawn_blocking(move || EmbeddedTopic::open(config)).await??;
+            return Ok(Arc::new(topic));
+        }
+        if self.cluster.is_none() && self.cluster_profile.is_none() {
+            bail!("say where topic `{name}` is: `--data-dir`, `--cluster` or `--cluster-profile`");
+        }
+        let cluster = connect_cluster(&ClusterArgs {
+            profile: self.cluster_profile.clone(),
+            cluster: self.cluster.clone(),
+        })
+        .await?;
+        let topic = cluster.open_topic(name, TopicOptions::default()).await;
+        Ok(Arc::new(topic.with_context(|| format!("topic `{name}`"))?))
     }
 }
 

@@ -79,22 +79,13 @@ impl FileLetters {
             if text.pop() != Some(b'\n') {
                 return Ok(None);
             }
-            let line: Line = serde_json::from_slice(&text)
-                .with_context(|| format!("{} is no dead letter", named()))?;
-            if !self.seen.insert(line.id.clone()) {
+            let mut entry =
+                entry_of_line(&text).with_context(|| format!("{} is no dead letter", named()))?;
+            if !self.seen.insert(entry.id.clone()) {
                 continue;
             }
-            let value = STANDARD.decode(&line.value_base64).with_context(named)?;
-            return Ok(Some(Entry {
-                state: self.states.get(&line.id).copied().unwrap_or_default(),
-                id: line.id,
-                time_ms: line.time_ms,
-                reason: line.reason,
-                detail: line.detail,
-                origin: line.origin,
-                group: line.group,
-                value,
-            }));
+            entry.state = self.states.get(&entry.id).copied().unwrap_or_default();
+            return Ok(Some(entry));
         }
     }
 
@@ -139,6 +130,21 @@ impl FileLetters {
         self.states.insert(id.to_owned(), state);
         Ok(())
     }
+}
+
+/// The dead letter of a line, nothing noted on it.
+pub(super) fn entry_of_line(text: &[u8]) -> Result<Entry> {
+    let line: Line = serde_json::from_slice(text)?;
+    Ok(Entry {
+        id: line.id,
+        time_ms: line.time_ms,
+        reason: line.reason,
+        detail: line.detail,
+        origin: line.origin,
+        group: line.group,
+        value: STANDARD.decode(&line.value_base64)?,
+        state: State::New,
+    })
 }
 
 fn notes_path(path: &Path) -> PathBuf {

@@ -1,4 +1,4 @@
-//! Dead letters as a sink left them: in a file of JSON lines or in rows of a table.
+//! Dead letters as a sink left them: in a file of JSON lines, in rows of a table, or in records of a topic.
 //!
 //! What was put back into a stream is noted beside them, in two steps: *begun* before the event is sent,
 //! *replayed* once the stream has it. So an entry is put back once, whatever dies; one that is begun and no
@@ -7,6 +7,7 @@
 pub mod file;
 pub mod replay;
 pub mod table;
+pub mod topic;
 
 use anyhow::Result;
 use millpond_format::origin::Origin;
@@ -121,6 +122,8 @@ pub enum Letters {
     File(file::FileLetters),
     /// A table.
     Table(table::TableLetters),
+    /// A topic.
+    Topic(topic::TopicLetters),
 }
 
 impl Letters {
@@ -132,6 +135,7 @@ impl Letters {
         match self {
             Self::File(file) => file.read(),
             Self::Table(table) => table.next().await,
+            Self::Topic(topic) => topic.next().await,
         }
     }
 
@@ -144,6 +148,7 @@ impl Letters {
         match self {
             Self::File(file) => file.note(&entry.id, State::Begun).map(|()| true),
             Self::Table(table) => table.begin(&entry.id, entry.state).await,
+            Self::Topic(topic) => topic.begin(&entry.id).await,
         }
     }
 
@@ -155,6 +160,7 @@ impl Letters {
         match self {
             Self::File(file) => file.note(&entry.id, state),
             Self::Table(table) => table.end(&entry.id, state).await,
+            Self::Topic(topic) => topic.end(&entry.id, state).await,
         }
     }
 }
