@@ -605,7 +605,8 @@ impl SinkConfig {
             pace: self.pace,
             form: self.form,
             training: self.training,
-            spreading: Spreading::new(self.write_shards),
+            // Without a limit no key is ever hot.
+            spreading: Spreading::new(self.write_shards, self.pace.key_units.unwrap_or(0)),
         };
         StoreSink::new(shared, Box::new(table)).sharing(sharing)
     }

@@ -36,6 +36,9 @@ pub fn encode(ledger: &LedgerRow, key: Key) -> Result<Row, LedgerRowError> {
         .with(names::MARKS, Value::B(ledger.marks.encode()?.into()));
     if let Some(intent) = &ledger.intent {
         row = row.with(names::INTENT, Value::S(intent.text()));
+        if let Some(moved) = &intent.moved {
+            row = row.with(names::MOVED, Value::B(moved.encode()?.into()));
+        }
     }
     if ledger.log != Log::default() {
         row = row.with(names::LOG, Value::S(ledger.log.text()));
@@ -59,11 +62,18 @@ pub fn decode(row: &Row) -> Result<LedgerRow, LedgerRowError> {
         value.ok_or(Malformed(what))
     };
     let marks = row.binary(names::MARKS).ok_or(Malformed("no `marks`"))?;
-    let intent = match row.attributes.get(names::INTENT) {
+    let mut intent = match row.attributes.get(names::INTENT) {
         None => None,
         Some(Value::S(text)) => Some(Intent::parse(text).ok_or(Malformed("malformed `intent`"))?),
         Some(_) => return Err(Malformed("malformed `intent`")),
     };
+    match (&mut intent, row.attributes.get(names::MOVED)) {
+        (_, None) => {}
+        (Some(intent), Some(Value::B(moved))) => {
+            intent.moved = Some(Marks::decode(&moved.concat())?);
+        }
+        _ => return Err(Malformed("malformed `moved`")),
+    }
     let log = match row.attributes.get(names::LOG) {
         None => Log::default(),
         Some(Value::S(text)) => Log::parse(text).ok_or(Malformed("malformed `log`"))?,
@@ -114,7 +124,8 @@ mod tests {
     #[test]
     fn rows_survive_the_table() {
         let claimed = LedgerRow::claim(None, "a", 10, None).row;
-        let open = claimed.begin(None, 20, "f", vec![]).row;
+        let open = claimed.begin(None, 20, "f", vec![]);
+        let open = open.moving(&Marks::default()).row;
         let bounds = OffsetBounds {
             earliest: 2,
             end: 3,

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use futures_util::stream::FuturesUnordered;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::mutation::{self, Mutation};
-use millpond_connector::topic::Offset;
+use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::header::ChainTotals;
 use millpond_format::keys::{self, SortKey};
 use millpond_sink::dead_letters::DeadLetter;
@@ -29,32 +29,75 @@ use crate::row::{Key, Row, Value, names};
 use crate::spread::{Spread, WriteShards, note, parse_note};
 use crate::writer::TableWriter;
 
+/// What DynamoDB gives a partition key.
+const DEFAULT_KEY_UNITS: u64 = 1_000;
+
 /// Over how many partition keys chains are spread, in all topic partitions of a sink.
 #[derive(Debug, Clone)]
 pub struct Spreading {
     /// The setting.
     pub write_shards: WriteShards,
     /// Chains that need more of them.
-    pub hot: Arc<Mutex<Spread>>,
+    hot: Arc<Mutex<Spread>>,
     /// Since when time is counted.
-    pub made: Instant,
+    made: Instant,
 }
 
 impl Default for Spreading {
     fn default() -> Self {
-        Self::new(WriteShards::default())
+        Self::new(WriteShards::default(), DEFAULT_KEY_UNITS)
     }
 }
 
 impl Spreading {
-    /// No chain is hot.
+    /// No chain is hot. `key_units` is what a partition key takes in a second.
     #[must_use]
-    pub fn new(write_shards: WriteShards) -> Self {
+    pub fn new(write_shards: WriteShards, key_units: u64) -> Self {
         Self {
             write_shards,
-            hot: Arc::default(),
+            hot: Arc::new(Mutex::new(Spread::new(key_units))),
             made: Instant::now(),
         }
+    }
+
+    /// The same with another setting.
+    #[must_use]
+    pub fn with_setting(self, write_shards: WriteShards) -> Self {
+        Self {
+            write_shards,
+            ..self
+        }
+    }
+
+    /// Write shards for the next plan of a chain that has `present` now.
+    #[must_use]
+    pub fn number(&self, partition: PartitionId, group: &str, present: u32) -> u32 {
+        let now = self.made.elapsed();
+        match self.write_shards {
+            WriteShards::Fixed(number) => number,
+            WriteShards::Auto => self.with(|hot| hot.number(partition, group, present, now)),
+        }
+    }
+
+    /// A chain has as many as [`Spreading::number`] said: that is in an intent.
+    pub fn grown(&self, partition: PartitionId, group: &str) {
+        let now = self.made.elapsed();
+        self.with(|hot| hot.grown(partition, group, now));
+    }
+
+    /// Items were written; their partition keys begin with `prefix`.
+    pub fn written(&self, prefix: &str, items: &[PlannedItem]) {
+        self.with(|hot| {
+            if hot.is_calm() {
+                return;
+            }
+            for item in items {
+                let pk = item.row.key.pk.strip_prefix(prefix);
+                if let Some(chain) = pk.and_then(keys::parse_chain_pk) {
+                    hot.written(chain.partition, chain.group, item.units);
+                }
+            }
+        });
     }
 
     /// A partition key of the table is at its limit; `prefix` is what those of items begin with.
@@ -103,6 +146,8 @@ impl PlanWriter for TablePlans {
         self.list(&plan.directory).await?;
         let mut letters = plan.dead_letters;
         letters.extend(self.write_items(&plan.items).await?);
+        self.spreading
+            .written(&self.config.form.key_prefix, &plan.items);
         for (group, state) in plan.chains {
             self.chains.set(group, state);
         }
@@ -201,10 +246,8 @@ impl TablePlans {
             let state = states.get(group);
             state.map_or(1, |state| state.write_shards.max(state.listed).max(1))
         };
-        let mut numbers: Vec<u32> = self.spreading.with(|hot| {
-            let number = |group: &String| hot.number(partition, group, present(group));
-            groups.iter().map(number).collect()
-        });
+        let number = |group: &String| self.spreading.number(partition, group, present(group));
+        let mut numbers: Vec<u32> = groups.iter().map(number).collect();
         self.note = note(&mut numbers);
         let grown = groups.iter().zip(&numbers);
         let grown = grown.filter(|(group, number)| **number > present(group));
@@ -214,14 +257,14 @@ impl TablePlans {
 
     /// The plan is in an intent: what it gives more write shards has them.
     fn grown(&mut self) {
-        let (partition, now) = (self.config.partition, self.spreading.made.elapsed());
+        let partition = self.config.partition;
         for (group, write_shards) in std::mem::take(&mut self.grown) {
             info!(
                 partition,
                 group, write_shards, "a group at the limit of its keys is spread over more"
             );
             self.metrics.chains_spread.add(1);
-            self.spreading.with(|hot| hot.grown(partition, &group, now));
+            self.spreading.grown(partition, &group);
         }
     }
 

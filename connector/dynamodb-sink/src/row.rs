@@ -207,6 +207,8 @@ pub mod names {
     pub const START: &str = "start";
     /// Open intent (S).
     pub const INTENT: &str = "intent";
+    /// The marks that an open intent moves (B).
+    pub const MOVED: &str = "moved";
     /// Per-shard marks (B).
     pub const MARKS: &str = "marks";
     /// Snapshot that holds the other marks (S).
@@ -234,7 +236,7 @@ pub mod names {
     pub const CRC: &str = "crc";
 
     /// All of them.
-    pub const ALL: [&str; 32] = [
+    pub const ALL: [&str; 33] = [
         HEADER,
         FRAMES,
         EVENTS,
@@ -255,6 +257,7 @@ pub mod names {
         COMMITTED,
         START,
         INTENT,
+        MOVED,
         MARKS,
         RESTING,
         REASON,

@@ -227,10 +227,7 @@ impl TableStore {
         let (table, metrics) = (self.table.clone(), self.place.metrics.clone());
         match mapping {
             None => {
-                let spreading = Spreading {
-                    write_shards,
-                    ..self.spreading.clone()
-                };
+                let spreading = self.spreading.clone().with_setting(write_shards);
                 Box::new(TablePlans::new(
                     table,
                     config,

@@ -269,6 +269,7 @@ impl Core {
             let done = self.done.as_ref();
             let gaps = decided.gaps.clone();
             let step = self.ledger.begin(done, to, fingerprint, gaps);
+            let step = step.moving(&decided.marks);
             let step = match mutation::is(Mutation::WriteShardsNotRecorded) {
                 true => step,
                 false => step.noted(self.writer.note()),
@@ -322,14 +323,28 @@ impl Core {
 
     /// Goes past an open plan that was given up; its gap is in the ledger already.
     async fn given_up(&mut self) -> Result<(), SinkError> {
-        let Some(Intent { from, to, gaps, .. }) = self.ledger.intent.clone() else {
+        let Some(intent) = &self.ledger.intent else {
             return Ok(());
+        };
+        let (from, to) = (intent.from, intent.to);
+        // Where SmartModules remove records, which of the plan's ordinals went with it cannot be told: see `decide`.
+        let is_filtered = may_remove(&self.shared.transforms, &[]);
+        let gaps = match is_filtered {
+            true => intent.gaps.clone(),
+            false => self.ledger.given_up_gaps(),
         };
         self.keep_gaps(from, &gaps).await?;
         let mut marks = self.ledger.marks.clone();
-        if may_remove(&self.shared.transforms, &[]) {
-            // Ordinals of the plan that are missing were removed, or went with it: see `decide`.
-            marks.remove(to - from);
+        match &intent.moved {
+            // What of it comes again is dropped: nobody knows whether it is in the store (I2).
+            Some(moved) => {
+                marks = marks.with(moved);
+                if is_filtered {
+                    marks.removed_ever += to - from;
+                }
+            }
+            None if is_filtered => marks.remove(to - from),
+            None => {}
         }
         self.done = Some(Done { to, marks });
         Ok(())

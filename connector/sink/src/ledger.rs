@@ -7,10 +7,11 @@
 
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds};
-use millpond_format::gap::{Gap, list_text, parse_list};
+use millpond_format::gap::{ChainGap, Gap, list_text, parse_list};
 
 use crate::gaps::OnGap;
-use crate::marks::Marks;
+use crate::limits::MAX_MOVED_MARKS;
+use crate::marks::{Mark, Marks};
 
 /// A plan that was begun: everything in these offsets is being written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +26,9 @@ pub struct Intent {
     pub note: String,
     /// What is lost and was passed over: a replay passes over the same.
     pub gaps: Vec<Gap>,
+    /// The marks that the plan moves, as they are after it: what is given up with it is known by them, and
+    /// nobody writes it any more. `None` above [`MAX_MOVED_MARKS`].
+    pub moved: Option<Marks>,
 }
 
 /// The log that a ledger counts in.
@@ -269,11 +273,13 @@ impl LedgerRow {
                 row.committed = self.end();
                 row.intent = None;
             }
-            Some(intent) => {
+            Some(intent) if !intent.is_given_up() => {
                 let Intent { from, to, .. } = *intent;
                 intent.gaps = vec![Gap::Plan { from, to }];
+                // The source sends again what the lost topic had: it is not to be dropped.
+                intent.moved = None;
             }
-            None => {}
+            _ => {}
         }
         Step {
             row,
@@ -361,6 +367,44 @@ impl LedgerRow {
         }
     }
 
+    /// What is lost with a plan that was given up: the plan, and the ordinals that it moved. Some of them may be in
+    /// the store.
+    #[must_use]
+    pub fn given_up_gaps(&self) -> Vec<Gap> {
+        let Some(intent) = &self.intent else {
+            return Vec::new();
+        };
+        let chain = |mark: &Mark| {
+            let known = self.marks.get(&mark.stream, &mark.shard);
+            let before = known.filter(|known| known.epoch == mark.epoch);
+            let first = match before {
+                Some(before) => before.ordinal + 1,
+                None if known.is_some() || self.start == 0 => 0,
+                // Where this numbering began is not known here; the plan has no more than its records of it.
+                None => (mark.ordinal + 1).saturating_sub(intent.to - intent.from),
+            };
+            let gap = ChainGap {
+                stream: mark.stream.to_string(),
+                shard: mark.shard.to_string(),
+                epoch: mark.epoch,
+                first,
+                last: mark.ordinal,
+                missing: (mark.ordinal + 1).saturating_sub(first),
+                before: before.map(|before| before.last.clone()),
+                after: mark.last.clone(),
+                offset: intent.from,
+            };
+            (gap.missing > 0).then(|| Gap::Chain(Box::new(gap)))
+        };
+        let moved = intent.moved.iter().flat_map(Marks::iter);
+        intent
+            .gaps
+            .iter()
+            .cloned()
+            .chain(moved.filter_map(chain))
+            .collect()
+    }
+
     /// Commits `done`, if there is a finished plan, and records the plan up to `to`.
     #[must_use]
     pub fn begin(
@@ -378,6 +422,7 @@ impl LedgerRow {
             fingerprint: fingerprint.to_owned(),
             note: String::new(),
             gaps,
+            moved: None,
         });
         step
     }
@@ -440,6 +485,16 @@ impl Log {
 }
 
 impl Step {
+    /// The same, with the marks as they are after the plan that is begun.
+    #[must_use]
+    pub fn moving(mut self, marks: &Marks) -> Self {
+        if let Some(intent) = &mut self.row.intent {
+            let moved = marks.changed_since(&self.row.marks);
+            intent.moved = (moved.len() <= MAX_MOVED_MARKS).then_some(moved);
+        }
+        self
+    }
+
     /// The same, with what the store's writer said of the plan that is begun.
     #[must_use]
     pub fn noted(mut self, note: String) -> Self {
@@ -526,6 +581,7 @@ impl Intent {
             fingerprint: fingerprint.to_owned(),
             note: note.to_owned(),
             gaps,
+            moved: None,
         })
     }
 }

@@ -23,6 +23,9 @@ pub fn plan_bytes(partitions: usize) -> usize {
 /// which are small but not free.
 pub const PLAN_RECORDS: usize = 100_000;
 
+/// Marks of one plan that an intent holds at most, so that a ledger row stays below the limits of its store.
+pub const MAX_MOVED_MARKS: usize = 4_000;
+
 /// Longest wait of data for the first plan of a process that has just taken a topic partition, if
 /// `max-age` is not shorter. What it reads first has waited in stream and topic while nobody wrote, for longer
 /// than it can know; one plan that is smaller than it could be is the price of a start.

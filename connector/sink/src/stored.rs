@@ -41,6 +41,9 @@ struct StoredLedger {
     start: u64,
     /// `from/to/fingerprint`.
     intent: Option<String>,
+    /// The marks that the intent moves, in base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moved: Option<String>,
     /// In base64.
     marks: String,
     /// `shift/identity`, where either is known.
@@ -88,6 +91,8 @@ fn check_version(bytes: &[u8]) -> Result<(), StoredError> {
 /// # Errors
 /// [`StoredError::Marks`] when there are too many.
 pub fn encode_ledger(row: &LedgerRow) -> Result<Bytes, StoredError> {
+    let moved = row.intent.as_ref().and_then(|intent| intent.moved.as_ref());
+    let moved = moved.map(Marks::encode).transpose()?;
     let stored = StoredLedger {
         version: VERSION,
         epoch: row.epoch,
@@ -96,6 +101,7 @@ pub fn encode_ledger(row: &LedgerRow) -> Result<Bytes, StoredError> {
         committed: row.committed,
         start: row.start,
         intent: row.intent.as_ref().map(Intent::text),
+        moved: moved.map(|moved| STANDARD.encode(moved)),
         marks: STANDARD.encode(row.marks.encode()?),
         log: (row.log != Log::default()).then(|| row.log.text()),
     };
@@ -110,10 +116,18 @@ pub fn decode_ledger(bytes: &[u8]) -> Result<LedgerRow, StoredError> {
     use StoredError::Malformed;
     check_version(bytes)?;
     let stored: StoredLedger = serde_json::from_slice(bytes)?;
-    let intent = match stored.intent {
+    let mut intent = match stored.intent {
         None => None,
         Some(text) => Some(Intent::parse(&text).ok_or(Malformed("`intent`"))?),
     };
+    match (&mut intent, stored.moved) {
+        (_, None) => {}
+        (Some(intent), Some(text)) => {
+            let bytes = STANDARD.decode(&text).map_err(|_| Malformed("`moved`"))?;
+            intent.moved = Some(Marks::decode(&bytes)?);
+        }
+        (None, Some(_)) => return Err(Malformed("`moved` without `intent`")),
+    }
     let log = match stored.log {
         None => Log::default(),
         Some(text) => Log::parse(&text).ok_or(Malformed("`log`"))?,

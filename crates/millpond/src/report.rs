@@ -489,7 +489,7 @@ mod tests {
             "1,000 emitted",
             "0 lost",
             "10.0 times",
-            "2 write units, 1.82% of all, and 0.25% of the time",
+            "2 write units, 1.82% of all; 0.03% of the time, 0.25% of that of the plans",
             "0.625 USD",
             "2024-11-01",
             "198 ms p99",

@@ -28,13 +28,6 @@ impl Gaps {
         })
     }
 
-    /// True for an offset of a plan that was given up.
-    #[must_use]
-    pub fn has_in_plan(&self, partition: PartitionId, offset: Offset) -> bool {
-        let mut gaps = self.of(partition).iter();
-        gaps.any(|gap| matches!(gap, Gap::Plan { from, to } if (*from..*to).contains(&offset)))
-    }
-
     /// True where a plan was given up.
     #[must_use]
     pub fn has_plan(&self, partition: PartitionId) -> bool {

@@ -51,9 +51,6 @@ pub struct Items {
     /// Intents that say that a chain goes round more than one.
     noted: usize,
     gaps: Gaps,
-    /// Events that were in a plan that was given up, and were sent and written again: nobody knows what of
-    /// such a plan is there.
-    again: BTreeSet<usize>,
 }
 
 impl Items {
@@ -91,14 +88,6 @@ impl Items {
     #[must_use]
     pub fn noted(&self) -> usize {
         self.noted
-    }
-
-    fn is_of_a_given_up_plan(&self, key: &Key) -> bool {
-        let partition = keys::parse_chain_pk(&key.pk).map(|key| key.partition);
-        let sort = SortKey::parse(&key.sk);
-        partition
-            .zip(sort)
-            .is_some_and(|(partition, sort)| self.gaps.has_in_plan(partition, sort.base_offset))
     }
 
     /// True where a plan was given up: parts of events may be there alone.
@@ -339,10 +328,6 @@ impl Items {
                 continue;
             }
             if let Some(other) = self.place.insert(held.index, row.key.clone()) {
-                if self.is_of_a_given_up_plan(&other) {
-                    self.again.insert(held.index);
-                    continue;
-                }
                 return broken(
                     "I2",
                     format!("event {} is in {other:?} and in {:?}", held.index, row.key),
@@ -493,7 +478,7 @@ impl Items {
         for (index, event) in oracle.events.iter().enumerate() {
             let places = u32::from(self.place.contains_key(&index))
                 + u32::from(self.dead.contains_key(&index));
-            if places > 1 && !self.again.contains(&index) {
+            if places > 1 {
                 return broken("I2", format!("event {index} is an item and a dead letter"));
             }
             if places == 1 || event.fates.contains(&Fate::Removed) {
@@ -556,9 +541,6 @@ impl Items {
                             format!("the parts of event {} are not that event", held.index),
                         );
                     }
-                }
-                if self.again.contains(&held.index) {
-                    continue;
                 }
                 let before = last.insert((chain, &event.key), held.index);
                 if before.is_some_and(|before| before > held.index) {

@@ -38,7 +38,8 @@ impl Usage {
         Self {
             writes: Mutex::default(),
             batches: AtomicUsize::new(0),
-            spreading: Spreading::new(write_shards),
+            // A key takes nothing: every chain is busy, and called hot by the dice alone.
+            spreading: Spreading::new(write_shards, 0),
         }
     }
 }

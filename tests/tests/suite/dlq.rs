@@ -1,5 +1,6 @@
 //! Dead letters from end to end: one bad event costs one entry at every stage, and is put back once.
 
+use std::process::Output;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -25,6 +26,11 @@ fn lines(output: &[u8]) -> Result<Vec<Value>> {
     text.lines()
         .map(|line| Ok(serde_json::from_str(line)?))
         .collect()
+}
+
+/// Runs `millpond dlq` on the letters of a place.
+fn dlq(pipeline: &Pipeline, arguments: &[&str], place: &[&str]) -> Result<Output> {
+    pipeline.millpond(&[&["dlq"], arguments, place].concat())
 }
 
 /// A record that begins as an aggregated one, and whose digest is another.
@@ -95,12 +101,7 @@ async fn one_bad_event_among_ten_thousand_is_one_entry_at_the_sink_and_is_put_ba
     pipeline.catch_up()?;
 
     let place = ["--table", "dead", "--pipeline", "events-sink"];
-    let dlq = |arguments: &[&str]| {
-        let mut all = vec!["dlq"];
-        all.extend(arguments);
-        all.extend(place);
-        pipeline.millpond(&all)
-    };
+    let dlq = |arguments: &[&str]| dlq(&pipeline, arguments, &place);
     let listed = lines(&dlq(&["list", "--json"])?.stdout)?;
     assert_eq!(listed.len(), 2, "{listed:?}");
     let sizes: Vec<_> = listed
@@ -195,12 +196,7 @@ async fn dead_letters_can_go_to_a_topic() -> Result<()> {
 
 /// What `dlq` does with the one letter of a topic, wherever that is.
 pub async fn topic_letters(pipeline: &Pipeline, place: &[&str], id: &str) -> Result<()> {
-    let dlq = |arguments: &[&str]| {
-        let mut all = vec!["dlq"];
-        all.extend(arguments);
-        all.extend(place);
-        pipeline.millpond(&all)
-    };
+    let dlq = |arguments: &[&str]| dlq(pipeline, arguments, place);
     let listed = lines(&dlq(&["list", "--json"])?.stdout)?;
     assert_eq!(listed.len(), 1, "{listed:?}");
     assert_eq!(

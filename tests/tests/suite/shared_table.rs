@@ -48,14 +48,7 @@ async fn rows_of_others_are_neither_read_nor_touched() -> Result<()> {
     expected.extend(pipeline.expected(1_000, 2)?);
     expected.sort_unstable();
     assert_eq!(pipeline.read_all()?, expected);
-    let said = pipeline.succeed(&["verify", "--table", EVENTS, "--deep", "--json"])?;
-    let last = std::str::from_utf8(&said)?
-        .lines()
-        .last()
-        .context("a summary")?;
-    let summary: Value = serde_json::from_str(last)?;
-    assert_eq!(summary["events"], 2_000, "{last}");
-    assert_eq!(summary["complete"], true, "{last}");
+    verify(&pipeline, 2_000)?;
     let items = pipeline.aws.scan(EVENTS).await?;
     for pk in FOREIGN {
         let found = items
@@ -63,6 +56,19 @@ async fn rows_of_others_are_neither_read_nor_touched() -> Result<()> {
             .filter(|item| item["pk"].as_s().is_ok_and(|found| found == pk));
         assert_eq!(found.collect::<Vec<_>>(), [&row(pk)]);
     }
+    Ok(())
+}
+
+/// `millpond verify` finds so many events, and nothing wrong.
+fn verify(pipeline: &Pipeline, events: u64) -> Result<()> {
+    let said = pipeline.succeed(&["verify", "--table", EVENTS, "--deep", "--json"])?;
+    let last = std::str::from_utf8(&said)?
+        .lines()
+        .last()
+        .context("a summary")?;
+    let summary: Value = serde_json::from_str(last)?;
+    assert_eq!(summary["events"], events, "{last}");
+    assert_eq!(summary["complete"], true, "{last}");
     Ok(())
 }
 
@@ -130,17 +136,7 @@ async fn names_and_keys_of_the_users_choosing_are_known_to_every_reader() -> Res
     // `groups` and `read`.
     assert_eq!(pipeline.read_all()?, expected);
     // `verify`.
-    let said = pipeline.succeed(&["verify", "--table", EVENTS, "--deep", "--json"])?;
-    let last = std::str::from_utf8(&said)?
-        .lines()
-        .last()
-        .context("a summary")?;
-    let summary: Value = serde_json::from_str(last)?;
-    assert_eq!(
-        (&summary["events"], &summary["complete"]),
-        (&Value::from(4_000), &Value::from(true)),
-        "{last}"
-    );
+    verify(&pipeline, 4_000)?;
     // `export`.
     pipeline.succeed(&[
         "export",

@@ -16,9 +16,11 @@ use millpond_dynamodb_sink::client::{
 };
 use millpond_dynamodb_sink::pacing::WriteCapacity;
 use millpond_dynamodb_sink::plan::PlannedItem;
+use millpond_dynamodb_sink::plan_writer::Spreading;
 use millpond_dynamodb_sink::row::{Key, KeyNames, Row, Value, names};
 use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_fault_proxy::capacity::model::{Mode, Model, Reason};
+use millpond_format::keys;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::runs::{Known, Run};
@@ -74,6 +76,12 @@ impl Course {
         let seconds = range.len() as f64;
         let of_key = self.keys[key].range(range);
         of_key.map(|(_, units)| units).sum::<f64>() / seconds
+    }
+
+    /// Partition keys of items.
+    pub fn keys(&self) -> usize {
+        let keys = self.keys.keys();
+        keys.filter(|pk| keys::parse_chain_pk(pk).is_some()).count()
     }
 
     pub fn requests(&self) -> u64 {
@@ -252,14 +260,52 @@ impl TableApi for CappedTable {
     }
 }
 
+/// Partition keys of a group's items, as the planner gives them.
+struct Placed {
+    pk: String,
+    items: u64,
+    write_shards: u32,
+}
+
+impl Placed {
+    fn new(pk: &str) -> Self {
+        Self {
+            pk: pk.to_owned(),
+            items: 0,
+            write_shards: 1,
+        }
+    }
+
+    /// Begins a plan.
+    fn begin(&mut self, spreading: &Spreading) {
+        let Some(chain) = keys::parse_chain_pk(&self.pk) else {
+            return;
+        };
+        let before = self.write_shards;
+        self.write_shards = spreading.number(chain.partition, chain.group, before);
+        if self.write_shards > before {
+            spreading.grown(chain.partition, chain.group);
+        }
+    }
+
+    fn next(&mut self) -> String {
+        let shard = (self.items % u64::from(self.write_shards)) as u32;
+        self.items += 1;
+        match keys::parse_chain_pk(&self.pk) {
+            Some(chain) => keys::shard_pk(chain.pipeline, chain.group, chain.partition, shard),
+            None => self.pk.clone(),
+        }
+    }
+}
+
 /// Rows of one group.
-fn items(pk: &str, mut units: u64, payload: &Bytes) -> Vec<PlannedItem> {
+fn items(placed: &mut Placed, mut units: u64, payload: &Bytes) -> Vec<PlannedItem> {
     let mut items = Vec::new();
     while units > 0 {
         let of_item = units.min(ITEM_UNITS);
         units -= of_item;
         let key = Key {
-            pk: pk.to_owned(),
+            pk: placed.next(),
             sk: format!("{:050}", items.len()),
         };
         let frames = payload.slice(..(of_item as usize) * 1_024 - 200);
@@ -278,7 +324,7 @@ fn items(pk: &str, mut units: u64, payload: &Bytes) -> Vec<PlannedItem> {
 }
 
 /// One topic partition: what has come since the last plan becomes the next one.
-async fn partition(run: Run, number: usize, writer: TableWriter) {
+async fn partition(run: Run, number: usize, writer: TableWriter, spreading: Spreading) {
     let begun = Instant::now();
     let end = begun + Duration::from_secs(run.seconds as u64);
     let payload = Bytes::from(vec![0; ITEM_UNITS as usize * 1_024]);
@@ -287,6 +333,8 @@ async fn partition(run: Run, number: usize, writer: TableWriter) {
         sk: number.to_string(),
     });
     let mut waiting: Vec<f64> = vec![0.0; run.load[number].len()];
+    let groups = run.load[number].iter();
+    let mut placed: Vec<Placed> = groups.map(|(pk, _)| Placed::new(pk)).collect();
     let mut counted = 0;
     while Instant::now() < end {
         // What comes within a second is there at its end.
@@ -301,10 +349,11 @@ async fn partition(run: Run, number: usize, writer: TableWriter) {
         // A plan has of each group what its part of the topic has.
         let total: f64 = waiting.iter().sum();
         let part = (PLAN_UNITS as f64 / total.max(1.0)).min(1.0);
-        for ((pk, _), waiting) in run.load[number].iter().zip(&mut waiting) {
+        for (placed, waiting) in placed.iter_mut().zip(&mut waiting) {
             let units = (*waiting * part) as u64;
             *waiting -= units as f64;
-            plan.extend(items(pk, units, &payload));
+            placed.begin(&spreading);
+            plan.extend(items(placed, units, &payload));
         }
         if plan.is_empty() {
             sleep_until(begun + MAX_AGE * (counted as u32 + 1)).await;
@@ -313,6 +362,7 @@ async fn partition(run: Run, number: usize, writer: TableWriter) {
         let intent = writer.put(&ledger, &Condition::Absent).await;
         assert_eq!(intent, Ok(true));
         assert_eq!(writer.write_items(&plan).await, Ok(Vec::new()));
+        spreading.written("", &plan);
     }
 }
 
@@ -341,8 +391,10 @@ pub fn drive(run: &Run) -> Course {
         });
         let metrics = Arc::new(Metrics::default());
         let budget = Arc::new(Budget::new(run.settings, metrics.clone()));
-        let hot = course.clone();
+        let spreading = Spreading::new(run.write_shards, 1_000);
+        let (hot, chains) = (course.clone(), spreading.clone());
         budget.on_hot_key(Box::new(move |key| {
+            chains.is_hot("", "p", &key.pk);
             let mut course = lock(&hot);
             if !course.hot.contains(&key.pk) {
                 course.hot.push(key.pk.clone());
@@ -352,7 +404,8 @@ pub fn drive(run: &Run) -> Course {
         let writer = TableWriter::new(table.clone(), keys, Some(budget), metrics).watching();
         let mut partitions = tokio::task::JoinSet::new();
         for number in 0..run.load.len() {
-            partitions.spawn(partition(run.clone(), number, writer.clone()));
+            let (writer, spreading) = (writer.clone(), spreading.clone());
+            partitions.spawn(partition(run.clone(), number, writer, spreading));
         }
         let changes = tokio::spawn(changes(run.clone(), table));
         // A backlog may outlast the run.

@@ -3,12 +3,16 @@
 use std::ops::Range;
 
 use millpond_dynamodb_sink::pacing::PaceSettings;
+use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_fault_proxy::capacity::model::{Limits, Mode};
 
 use crate::drive::Course;
 
 /// Partition key of the hot group.
 pub const HOT_KEY: &str = "hot/0";
+
+/// Partition key of the only group of [`alone`].
+pub const ALONE_KEY: &str = "p/alone#0";
 
 /// Seconds of the burst.
 pub const BURST: Range<usize> = 120..180;
@@ -43,6 +47,8 @@ pub struct Run {
     /// From these seconds on, so many.
     pub changes: Vec<(usize, u64)>,
     pub settings: PaceSettings,
+    /// Over how many partition keys groups are spread whose key is one of items.
+    pub write_shards: WriteShards,
 }
 
 impl Run {
@@ -56,6 +62,7 @@ impl Run {
             limit: limit as f64,
             changes: Vec::new(),
             settings: PaceSettings::default(),
+            write_shards: WriteShards::Fixed(1),
         }
     }
 
@@ -81,6 +88,10 @@ impl Run {
     /// Seconds in which there is more to write than the table takes.
     pub fn sustained(&self, course: &Course) -> Range<usize> {
         match self.name {
+            // Five seconds until a key is called hot, and 30 between two times. Who knows nothing of the capacity
+            // spends what the table has saved meanwhile.
+            "one-group" if self.known == Known::Hidden => 300..self.seconds,
+            "one-group" => 120..self.seconds,
             "burst" => BURST.start + 10..course.drained_by(BURST.end) - 2,
             _ => 60..self.seconds,
         }
@@ -120,6 +131,14 @@ pub fn hot(known: Known) -> Run {
     run.with(3, 11, |_| 100.0)
 }
 
+/// One group alone, of 10% more than the table takes, seven times what a partition key does.
+pub fn alone(known: Known, write_shards: WriteShards) -> Run {
+    let mut run = Run::new("one-group", known, 7_000);
+    run.load.push(vec![(ALONE_KEY.to_owned(), |_| 7_700.0)]);
+    run.write_shards = write_shards;
+    run
+}
+
 /// More than the limit, which is raised after 200 seconds and lowered after 400.
 pub fn changing(known: Known) -> Run {
     let mut run = Run::new("changing-limit", known, 1_000).with(3, 10, |_| 100.0);
@@ -129,6 +148,15 @@ pub fn changing(known: Known) -> Run {
 
 /// Those of which there are plots.
 pub fn plotted() -> Vec<Run> {
-    let of = |known| [steady(known), burst(known), hot(known), changing(known)];
+    let of = |known| {
+        let alone = alone(known, WriteShards::Auto);
+        [
+            steady(known),
+            burst(known),
+            hot(known),
+            alone,
+            changing(known),
+        ]
+    };
     Known::ALL.into_iter().flat_map(of).collect()
 }

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use drive::{Course, drive};
 use millpond_dynamodb_sink::pacing::PaceSettings;
-use runs::{Known, Run, burst, changing, hot, steady};
+use millpond_dynamodb_sink::spread::WriteShards;
+use runs::{Known, Run, alone, burst, changing, hot, steady};
 
 /// Sustained use is at least this part of the limit.
 const USED: f64 = 0.95;
@@ -95,6 +96,28 @@ fn one_hot_group_has_its_limit_and_the_others_have_the_rest() {
             [runs::HOT_KEY],
             "its group should be spread, no other"
         );
+    }
+}
+
+#[test]
+fn one_group_alone_comes_to_the_limit_of_the_table_over_as_many_keys_as_it_needs() {
+    for known in Known::ALL {
+        let run = alone(known, WriteShards::Fixed(1));
+        let under_one_key = drive(&run).used(run.sustained(&Course::default()));
+        assert!(
+            (0.13..0.15).contains(&under_one_key),
+            "a seventh: {under_one_key}"
+        );
+        let run = alone(known, WriteShards::Auto);
+        let course = drive(&run);
+        assert_paced(&run, &course);
+        // Who learns takes the table's credit, too, and needs more keys while it lasts.
+        let most = match known {
+            Known::Provisioned => 16,
+            Known::Hidden => 32,
+        };
+        let keys = course.keys();
+        assert!((8..=most).contains(&keys), "{keys} keys, 8 are needed");
     }
 }
 

@@ -48,7 +48,7 @@ async fn drain_over(
     let folder = tempfile::tempdir().expect("tempdir");
     let metrics = Arc::new(Metrics::default());
     let mut store = store(Arc::new(table.clone()), metrics.clone());
-    store.spreading = Spreading::new(WriteShards::Fixed(write_shards));
+    store.spreading = Spreading::new(WriteShards::Fixed(write_shards), 1_000);
     let store = Arc::new(store);
     let shared = storm::shared(owner, store, metrics, topic, pack(), folder.path());
     let ended = partition::run(Arc::new(shared), 0, draining()).await;

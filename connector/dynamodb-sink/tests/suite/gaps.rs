@@ -228,6 +228,17 @@ async fn a_replay_passes_over_the_same_gap_though_the_data_is_back() {
 
 #[tokio::test(start_paused = true)]
 async fn an_open_plan_whose_data_went_is_given_up_and_recorded() {
+    given_up(true, 8..10).await;
+}
+
+/// Its items are written, and its source sends it again.
+#[tokio::test(start_paused = true)]
+async fn what_comes_again_of_a_plan_that_was_given_up_is_dropped() {
+    given_up(false, 0..10).await;
+}
+
+/// A plan of ordinals 0 to 7 is given up, once it is begun or (`early` is false) written; then `next` are sent.
+async fn given_up(early: bool, next: std::ops::Range<u64>) {
     let folder = tempfile::tempdir().expect("tempdir");
     let table = MemoryTable::new("t");
     let topic = MemoryTopic::new(1);
@@ -241,7 +252,7 @@ async fn an_open_plan_whose_data_went_is_given_up_and_recorded() {
         intent.map(str::to_owned)
     };
     let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while intent().is_none() {
+    while intent().is_none() || (!early && ordinals(&table).len() < 8) {
         assert!(tokio::time::Instant::now() < deadline, "no intent");
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -249,7 +260,7 @@ async fn an_open_plan_whose_data_went_is_given_up_and_recorded() {
     assert!(running.await.is_err_and(|end| end.is_cancelled()));
     let there = ordinals(&table);
     topic.cut(4);
-    push(&topic, 8..10);
+    push(&topic, next);
     let halting = Shared {
         on_gap: OnGap::Halt,
         ..process(&table, &topic, &folder)

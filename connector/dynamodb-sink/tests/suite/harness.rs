@@ -90,7 +90,7 @@ pub fn store_training(
         resting: Default::default(),
         max_item_bytes: MAX_ITEM_BYTES,
         form: ItemForm::default(),
-        spreading: Spreading::new(WriteShards::default()),
+        spreading: Spreading::default(),
         place: Place {
             pipeline: PIPELINE.into(),
             topic: topic::NAME.into(),

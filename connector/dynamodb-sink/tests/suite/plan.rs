@@ -294,7 +294,7 @@ proptest! {
             form: names.form,
             ..config(limit)
         };
-        let spread = BTreeMap::from([(group.clone(), write_shards)]);
+        let spread = BTreeMap::from([(group, write_shards)]);
         let plan = spread_plan(&entries, events.len(), &BTreeMap::new(), &spread, &config).expect("a plan");
         prop_assert!(!plan.items.is_empty());
         for item in &plan.items {

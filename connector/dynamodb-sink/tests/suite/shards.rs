@@ -21,14 +21,14 @@ use crate::crash::faults;
 use crate::harness::{MAX_ITEM_BYTES, config, store};
 
 /// A table in memory whose writers spread chains. With `auto` each process finds every chain hot, once, that is
-/// in the table when it begins.
+/// in the table when it begins, and a key takes nothing, so that each of them is busy.
 struct Spreads(MemoryTable, WriteShards);
 
 #[async_trait]
 impl Subject for Spreads {
     async fn open(&self, metrics: Arc<Metrics>) -> Arc<dyn Store> {
         let mut store = store(Arc::new(self.0.clone()), metrics);
-        store.spreading = Spreading::new(self.1);
+        store.spreading = Spreading::new(self.1, 0);
         for row in self.0.scan() {
             store.spreading.is_hot("", "p", &row.key.pk);
         }
