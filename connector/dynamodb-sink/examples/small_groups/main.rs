@@ -2,6 +2,7 @@
 //!
 //! `cargo run --release -p millpond-dynamodb-sink --example small_groups`. The events are those of `millpond demo`, 200
 //! to 1,000 bytes of JSON; nothing is written anywhere. Sizes are exact and do not depend on how it is built, CPU time does.
+#![expect(clippy::print_stdout, reason = "it prints its figures")]
 
 mod cuts;
 mod events;
