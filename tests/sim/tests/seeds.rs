@@ -54,6 +54,7 @@ fn no_seed_breaks_a_rule() {
         *seen.entry("events").or_default() += outcome.events as u64;
         *seen.entry("items").or_default() += outcome.items as u64;
         *seen.entry("dead letters").or_default() += outcome.dead as u64;
+        *seen.entry("late events").or_default() += outcome.late as u64;
         *seen.entry("gaps").or_default() += outcome.gaps as u64;
         *seen.entry("seeds with chains that grew").or_default() += u64::from(outcome.spread > 0);
         for fault in Fault::ALL {
