@@ -10,7 +10,6 @@ use millpond_connector::topic::{Offset, OffsetBounds};
 use millpond_format::gap::{ChainGap, Gap, list_text, parse_list};
 
 use crate::gaps::OnGap;
-use crate::limits::MAX_MOVED_MARKS;
 use crate::marks::{Mark, Marks};
 
 /// A plan that was begun: everything in these offsets is being written.
@@ -27,7 +26,7 @@ pub struct Intent {
     /// What is lost and was passed over: a replay passes over the same.
     pub gaps: Vec<Gap>,
     /// The marks that the plan moves, as they are after it: what is given up with it is known by them, and
-    /// nobody writes it any more. `None` above [`MAX_MOVED_MARKS`].
+    /// nobody writes it any more. `None` where the source sends it again, since the topic was lost with it.
     pub moved: Option<Marks>,
 }
 
@@ -489,8 +488,7 @@ impl Step {
     #[must_use]
     pub fn moving(mut self, marks: &Marks) -> Self {
         if let Some(intent) = &mut self.row.intent {
-            let moved = marks.changed_since(&self.row.marks);
-            intent.moved = (moved.len() <= MAX_MOVED_MARKS).then_some(moved);
+            intent.moved = Some(marks.changed_since(&self.row.marks));
         }
         self
     }

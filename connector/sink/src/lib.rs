@@ -5,6 +5,7 @@
 //! [`sharing`] those that other sinks of the pipeline do not run; [`holdings`] decides there. What a
 //! place to write to must be able to do is in [`store`]; a new sink is an implementation of it.
 
+mod buffer;
 pub mod configuration;
 #[cfg(feature = "conformance")]
 pub mod conformance;

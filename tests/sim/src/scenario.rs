@@ -97,6 +97,8 @@ faults! {
     Lost "lost",
     /// A partition key of the table is found to be at its limit.
     HotKey "hot-key",
+    /// A source starts with a checkpoint from before the last: what it has sent since it sends again.
+    Rewound "rewound",
 }
 
 /// What groups events.
@@ -312,7 +314,9 @@ impl Scenario {
         match fault {
             // What has an occasion at every call comes often enough.
             Fault::Rival | Fault::Restart | Fault::Reshard | Fault::HotKey => rate * 5,
-            Fault::Reconfigured | Fault::Renamed => rate * 8,
+            Fault::Reconfigured | Fault::Renamed | Fault::Rewound => rate * 8,
+            // Only where something waits to be released, and in few seeds.
+            Fault::Lost => rate * 4,
             _ => rate,
         }
     }

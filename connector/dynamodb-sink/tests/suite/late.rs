@@ -2,14 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::row::{Row, names};
+use millpond_format::marks::Marks;
 use millpond_sink::conformance::storm::LETTERS;
 use millpond_sink::flush::Shared;
 use millpond_sink::letter_queue::DeadLetters;
+use millpond_sink::partition;
+use tokio_util::sync::CancellationToken;
 
 use crate::gaps::{dies_after, drain, ordinals, process, push, record};
 use crate::harness::{pack, store};
@@ -209,4 +213,52 @@ async fn whoever_finishes_a_plan_puts_the_same_away() {
         }
         assert!(deaths >= 5, "{deaths}");
     }
+}
+
+/// More shards than the ledger can say of one plan: each plan ends before that.
+#[tokio::test(start_paused = true)]
+async fn a_plan_of_many_shards_that_is_given_up_is_not_written_again() {
+    let of_shard = |shard: u64| -> KeyValue {
+        let key = format!("mp1/s/shardId-{shard:012}/{}/0/1/1.0/k", 100 + shard);
+        let value = format!("{{\"job\":\"j{}\",\"n\":{shard}}}", shard % 2);
+        (key, value.into_bytes())
+    };
+    let batch = |first: u64| (first..first + 3_000).map(of_shard).collect::<Vec<_>>();
+    let folder = tempfile::tempdir().expect("tempdir");
+    let table = MemoryTable::new("t");
+    let topic = MemoryTopic::new(1);
+    let process = || to_table(&table, &topic, &folder, pack());
+    topic.push(&batch(0));
+    topic.push(&batch(3_000));
+    let first = Arc::new(process());
+    let running = tokio::spawn(partition::run(first, 0, CancellationToken::new()));
+    let ledger = || {
+        let rows = table.scan().into_iter();
+        rows.filter_map(|row| {
+            let intent = row.string(names::INTENT)?.to_owned();
+            let moved = row.binary(names::MOVED)?.concat();
+            Some((intent, Marks::decode(&moved).expect("marks").len()))
+        })
+        .next()
+    };
+    // The first plan is committed by the second.
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while ordinals(&table).len() < 6_000 {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", ledger());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    running.abort();
+    assert!(running.await.is_err_and(|end| end.is_cancelled()));
+    let (intent, moved) = ledger().expect("a plan is open");
+    assert!(intent.starts_with("3000/6000/"), "{intent}");
+    assert_eq!(moved, 3_000);
+    topic.cut(6_000);
+    topic.push(&batch(0));
+    topic.push(&batch(3_000));
+    topic.push(&[of_shard(6_000)]);
+    drain(process()).await.expect("goes on");
+    assert_eq!(ordinals(&table), (0..=6_000).collect::<Vec<_>>());
+    let rows = letter_rows(&table);
+    assert_eq!(rows.len(), 3_000, "of the plan that was given up");
+    assert!(rows.iter().all(|row| row.string(names::REASON) == Some(IN_DOUBT)));
 }
