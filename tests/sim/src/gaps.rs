@@ -50,6 +50,15 @@ impl Gaps {
         self.of(partition).iter().any(is_offsets)
     }
 
+    /// True for an offset of a plan that was given up.
+    #[must_use]
+    pub fn has_planned(&self, partition: PartitionId, offset: Offset) -> bool {
+        self.of(partition).iter().any(|gap| match gap {
+            Gap::Plan { from, to } => (*from..*to).contains(&offset),
+            Gap::Offsets { .. } | Gap::Chain(_) => false,
+        })
+    }
+
     /// True where a plan was given up.
     #[must_use]
     pub fn has_plan(&self, partition: PartitionId) -> bool {

@@ -12,7 +12,7 @@ use millpond_format::header::{ChainTotals, Header, Kind, Part, Place};
 use millpond_format::keys::{self, SortKey};
 use millpond_format::origin::Origin;
 use millpond_sink::gaps::OnGap;
-use millpond_sink::ledger::LedgerRow;
+use millpond_sink::ledger::{Intent, LedgerRow};
 use millpond_sink::letters::{AFTER_GAP, AFTER_GAP_IN_DOUBT};
 
 use crate::dictionaries;
@@ -319,7 +319,10 @@ impl Items {
             .ledgers
             .get(&partition)
             .and_then(|row| row.intent.as_ref());
-        if intent.is_none_or(|open| !(open.from..open.to).contains(&sort.base_offset)) {
+        // Whoever was writing a plan that was given up may still do so: nobody else writes what is in it.
+        let is_given_up = self.gaps.has_planned(partition, sort.base_offset);
+        let is_open = |open: &Intent| (open.from..open.to).contains(&sort.base_offset);
+        if !is_given_up && !intent.is_some_and(is_open) {
             return broken(
                 "I11",
                 format!("item {:?} was written without an intent", row.key),
