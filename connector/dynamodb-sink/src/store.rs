@@ -414,7 +414,12 @@ impl Store for TableStore {
                     gaps.reverse();
                     return Ok(gaps);
                 }
-                let from = row.key.sk.split('/').nth(1).and_then(|from| from.parse().ok());
+                let from = row
+                    .key
+                    .sk
+                    .split('/')
+                    .nth(1)
+                    .and_then(|from| from.parse().ok());
                 let gap = row.string(names::GAP).and_then(Gap::parse);
                 let (Some(from), Some(gap)) = (from, gap) else {
                     return Err(row_error(row.key, &"is no gap of this version").into());

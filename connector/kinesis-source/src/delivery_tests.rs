@@ -476,7 +476,9 @@ fn a_batch_has_events_of_so_many_shards_at_most() {
         let id = format!("shardId-{number:012}").as_str().into();
         let shard = delivery.add_shard(id, None, chain(), None, None);
         let records = [record(2 * number, "k", 1), record(2 * number + 1, "k", 1)];
-        delivery.accept(shard, &records, on(1), now).expect("accepted");
+        delivery
+            .accept(shard, &records, on(1), now)
+            .expect("accepted");
     }
     delivery.seal_due(now + Duration::from_millis(250));
     let (_, first) = delivery.next_append().expect("a batch");

@@ -95,7 +95,10 @@ impl Names {
     #[must_use]
     pub fn gaps(&self, topic: &str, partition: PartitionId) -> String {
         let topic = segment(topic);
-        format!("{}/{OWN_FOLDER}/gaps/{topic}/{partition:05}.json", self.root)
+        format!(
+            "{}/{OWN_FOLDER}/gaps/{topic}/{partition:05}.json",
+            self.root
+        )
     }
 
     /// A dead letter, by its id without the pipeline.

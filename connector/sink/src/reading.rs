@@ -9,7 +9,8 @@ use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
 use millpond_connector::topic::{
-    Chunk, ConsumedRecord, Offset, OffsetBounds, PartitionId, PartitionReader, TopicError, Transform,
+    Chunk, ConsumedRecord, Offset, OffsetBounds, PartitionId, PartitionReader, TopicError,
+    Transform,
 };
 use tokio::time::sleep;
 use tracing::warn;

@@ -241,7 +241,10 @@ mod tests {
         };
         for ordinal in 0..30 {
             assert_eq!(late(&gaps, 100 + ordinal, 1, ordinal), expected(ordinal));
-            assert_eq!(late(&gaps, 100 + ordinal, 2, ordinal + 7), expected(ordinal));
+            assert_eq!(
+                late(&gaps, 100 + ordinal, 2, ordinal + 7),
+                expected(ordinal)
+            );
         }
         assert!(gaps.has_offsets() && !gaps.is_empty());
         let other = b"mp1/s/b/103/0/1/1.3/k";

@@ -53,7 +53,8 @@ impl CheckpointStore for FakeCheckpoints {
             for _ in 0..world.dice.between("saves back", 1, MOST_SAVES) {
                 let mut last = lock(&world.checkpoint);
                 let fits = |earlier: &StreamCheckpoint| {
-                    last.as_ref().is_some_and(|last| has_numberings(earlier, last))
+                    last.as_ref()
+                        .is_some_and(|last| has_numberings(earlier, last))
                 };
                 if earlier.back().is_some_and(fits) {
                     *last = earlier.pop_back();

@@ -54,7 +54,10 @@ fn letters(table: &MemoryTable) -> BTreeMap<u64, String> {
     for row in letter_rows(table) {
         let value = row.binary(names::VALUE).expect("a value").concat();
         let (origin, event) = record(number(&value));
-        assert_eq!((row.string(names::ORIGIN), &value[..]), (Some(&*origin), &event[..]));
+        assert_eq!(
+            (row.string(names::ORIGIN), &value[..]),
+            (Some(&*origin), &event[..])
+        );
         let reason = row.string(names::REASON).expect("a reason").to_owned();
         let other = found.insert(number(&value), reason);
         assert_eq!(other, None, "two entries of {}", number(&value));
@@ -171,7 +174,9 @@ async fn whoever_finishes_a_plan_puts_the_same_away() {
         let table = MemoryTable::new("t");
         let topic = MemoryTopic::new(1);
         broken(&topic);
-        drain(process(&table, &topic, &folder)).await.expect("goes on");
+        drain(process(&table, &topic, &folder))
+            .await
+            .expect("goes on");
         // A gap of its own, and one event of each.
         push(&topic, 10..12);
         topic.push(&[record(2), record(3)]);
@@ -260,5 +265,8 @@ async fn a_plan_of_many_shards_that_is_given_up_is_not_written_again() {
     assert_eq!(ordinals(&table), (0..=6_000).collect::<Vec<_>>());
     let rows = letter_rows(&table);
     assert_eq!(rows.len(), 3_000, "of the plan that was given up");
-    assert!(rows.iter().all(|row| row.string(names::REASON) == Some(IN_DOUBT)));
+    assert!(
+        rows.iter()
+            .all(|row| row.string(names::REASON) == Some(IN_DOUBT))
+    );
 }

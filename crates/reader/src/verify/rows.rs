@@ -382,7 +382,12 @@ mod tests {
             letters.line(&line, Some("t"), &Thresholds::default());
         }
         assert_eq!((letters.count, letters.findings.len()), (3, 0));
-        let accounted: u64 = letters.census.shards.values().map(|tally| tally.dead_letters).sum();
+        let accounted: u64 = letters
+            .census
+            .shards
+            .values()
+            .map(|tally| tally.dead_letters)
+            .sum();
         assert_eq!(accounted, 1);
     }
 }
