@@ -61,7 +61,7 @@ pub enum Mutation {
     GapNotRecorded,
     /// An event that comes after its place was recorded as a gap is dropped as one that was written.
     LateDropped,
-    /// A sink knows no gaps but those that it recorded itself.
+    /// What was recorded as a gap is not known to later plans.
     GapsForgotten,
     /// What is missing at the first look counts as gone.
     GapAtFirstSight,

@@ -351,7 +351,9 @@ impl Core {
         });
         kept.await
             .map_err(|error| SinkError::of_store(partition, error))?;
-        self.recorded.add(gaps);
+        if !mutation::is(Mutation::GapsForgotten) {
+            self.recorded.add(gaps);
+        }
         Ok(())
     }
 

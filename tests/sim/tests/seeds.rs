@@ -88,6 +88,7 @@ fn no_seed_breaks_a_rule() {
         ("items", seeds),
         ("dead letters", seeds / 10),
         ("gaps", seeds / 400),
+        ("late events", seeds / 400),
         ("seeds with chains that grew", seeds / 50),
     ] {
         assert!(seen[what] > least, "{} {what}", seen[what]);
