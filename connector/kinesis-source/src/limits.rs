@@ -139,6 +139,10 @@ pub const READ_THROUGH_GRANULARITY_MS: i64 = 60_000;
 /// within which `millpond run` promises to end.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 
+/// An open batch that has so many bytes will be filled, and is given room for all of it at once: grown by doubling, each
+/// event would be copied once more. Below, a batch takes what its few events need.
+pub const GROWN_BYTES: usize = 64 << 10;
+
 /// Most records in one stored batch, whatever their size.
 pub const MAX_RECORDS_PER_BATCH: u32 = 100_000;
 
