@@ -1,6 +1,7 @@
 //! Whole processes against the local stand-ins, and the cluster path against a scripted cluster:
 //! everything that needs no Fluvio. One program, because each links all of Millpond.
 
+mod access;
 mod bad_input;
 mod composition;
 mod deploy;
