@@ -4,23 +4,18 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use millpond_connector::connector::Source;
 use millpond_format::origin::Origin;
-use millpond_kinesis_local::model::{ModelConfig, NewRecord};
-use millpond_kinesis_source::KinesisSource;
+use millpond_kinesis_local::model::NewRecord;
 use millpond_kinesis_source::aggregate::AggregateBuilder;
-use millpond_kinesis_source::checkpoint::{Aggregated, CheckpointStore};
-use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
+use millpond_kinesis_source::checkpoint::Aggregated;
 use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::numbering::Decompress;
 use support::fan_out::fan_out;
-use support::stream::ModelStream;
-use support::topic::MemoryTopic;
 use support::world::World;
 use support::{Running, context, spawn, until};
 
