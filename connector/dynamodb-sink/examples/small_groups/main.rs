@@ -68,6 +68,14 @@ fn config() -> PlanConfig {
 
 /// The plan of these envelopes, and the CPU time that it took.
 fn planned(envelopes: &[Envelope], packing: Packing<'_>) -> (Plan, Duration) {
+    planned_as(envelopes, packing, &config())
+}
+
+fn planned_as(
+    envelopes: &[Envelope],
+    packing: Packing<'_>,
+    config: &PlanConfig,
+) -> (Plan, Duration) {
     let entries: Vec<_> = envelopes
         .iter()
         .map(|envelope| Admitted::Envelope(Cow::Borrowed(envelope)))
@@ -85,7 +93,7 @@ fn planned(envelopes: &[Envelope], packing: Packing<'_>) -> (Plan, Duration) {
         &entries,
         &BTreeMap::new(),
         &BTreeMap::new(),
-        &config(),
+        config,
         &mut tools,
         repack,
     );

@@ -1,6 +1,10 @@
 //! The plan: which envelopes make which item, with keys, totals and bytes. Pure: the same entries,
 //! chain states and configuration give the same bytes, so a plan may be written any number of times.
 
+mod chain_build;
+mod closing;
+mod cuts;
+mod joined;
 mod planner;
 pub mod repack;
 

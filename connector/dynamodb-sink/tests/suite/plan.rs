@@ -29,9 +29,9 @@ use proptest::prelude::*;
 use crate::checker::read_table;
 
 /// Events of a plan: partition key, value, milliseconds after the first.
-type Events = Vec<(String, Vec<u8>, i64)>;
+pub(crate) type Events = Vec<(String, Vec<u8>, i64)>;
 
-fn config(max_item_bytes: usize) -> PlanConfig {
+pub(crate) fn config(max_item_bytes: usize) -> PlanConfig {
     PlanConfig {
         pipeline: "p".into(),
         topic: "events".into(),
@@ -42,7 +42,7 @@ fn config(max_item_bytes: usize) -> PlanConfig {
     }
 }
 
-fn entries(events: &Events, per_batch: usize, packer_limit: usize) -> Vec<Entry> {
+pub(crate) fn entries(events: &Events, per_batch: usize, packer_limit: usize) -> Vec<Entry> {
     let params = Params {
         max_item_bytes: packer_limit,
         ..Params::default()
