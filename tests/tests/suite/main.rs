@@ -13,6 +13,7 @@ mod lost_topic;
 mod main_job;
 mod packed_forms;
 mod profiles;
+mod reader_memory;
 mod readers;
 mod reading;
 mod s3_server;

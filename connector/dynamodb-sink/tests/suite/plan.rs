@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dynoxide::types::AttributeValue;
+use millpond_connector::metrics::KeySpread;
 use millpond_connector::topic::ConsumedRecord;
 use millpond_dynamodb_sink::chain::ChainState;
 use millpond_dynamodb_sink::form::extra::{Extra, Source};
@@ -506,6 +507,10 @@ fn a_chain_goes_round_its_write_shards_and_stays_one() {
     let states = BTreeMap::from([("g".to_owned(), state)]);
     let third = planned(7..10, &states, 2);
     assert_eq!(third.directory, []);
+    let spread = |groups, keys, most| KeySpread { groups, keys, most };
+    assert_eq!(first.spread(), spread(1, 1, 1));
+    assert_eq!(third.spread(), spread(1, 3, 3));
+    assert_eq!(Plan::default().spread(), spread(0, 0, 0));
     let mut all: Vec<Row> = [&first, &second, &third]
         .into_iter()
         .flat_map(rows)
