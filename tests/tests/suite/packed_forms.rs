@@ -1,8 +1,10 @@
 //! Tables in the forms that need more of a reader than items one after the other: chains over several write shards,
 //! which grew while they were written, and items packed anew with dictionaries. Every reader gives what was emitted.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use millpond_format::header::Header;
@@ -54,8 +56,8 @@ fn text<'a>(item: &'a Item, name: &str) -> Result<&'a str> {
     value.map(String::as_str).context("a string")
 }
 
-/// Events that make one chain hot: 1,500 write units and more, each of 20 and every third in two parts.
-const HOT_EVENTS: u64 = 60;
+/// Events that make one chain hot: 700 write units and more, each of 20 and every third in two parts.
+const HOT_EVENTS: u64 = 30;
 
 /// An event that hardly becomes smaller, of a tenant of its own.
 fn hot_event(number: u64) -> String {
@@ -97,22 +99,31 @@ fn small_items(more: &str) -> String {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_reader_gives_what_was_emitted_though_write_shards_grew() -> Result<()> {
     // One chain has more than a partition key takes in several seconds, and the sink finds that it needs another.
-    let auto = small_items("  write-shards: auto\n  max-write-units-per-key: 100\n");
+    let auto = small_items("  write-shards: auto\n  max-write-units-per-key: 40\n");
     let pipeline = Pipeline::new(MILLPOND, 2, &auto).await?;
     let mut run = begun(&pipeline).await?;
     let mut expected = pipeline.expected(FIRST_EVENTS, FIRST_SEED)?;
     pipeline.emit(2_000, 1)?;
     expected.extend(pipeline.expected(2_000, 1)?);
     put_hot(&pipeline, 0..HOT_EVENTS, &mut expected).await?;
+    // One more a second, so that there is always something for a next plan.
+    let (start, hot) = (Instant::now(), Cell::new(HOT_EVENTS));
     eventually("second write shard", async || {
+        let number = hot.get();
+        if start.elapsed().as_secs() > number - HOT_EVENTS {
+            put_hot(&pipeline, number..number + 1, &mut Vec::new()).await?;
+            hot.set(number + 1);
+        }
         let chains = write_shards(&pipeline).await?;
         Ok(chains.values().any(|chain| chain.len() > 1).then_some(()))
     })
     .await?;
+    let hot = hot.get();
+    expected.extend((HOT_EVENTS..hot).map(hot_event));
     // It dies as it is: the plan that is open is finished under the next settings.
     run.signal(Signal::KILL)?;
     run.wait()?;
-    for (seed, write_shards, hot) in [(2, 3, 60..72), (3, 5, 72..84)] {
+    for (seed, write_shards, hot) in [(2, 3, hot..hot + 12), (3, 5, hot + 12..hot + 24)] {
         pipeline.set_config(&small_items(&format!("  write-shards: {write_shards}\n")))?;
         pipeline.emit(2_000, seed)?;
         expected.extend(pipeline.expected(2_000, seed)?);

@@ -55,7 +55,7 @@ pub fn print() {
     let whole = plans.map(|(jobs, megabytes)| (400, jobs, megabytes));
     let small = [(64, 100, 40), (16, 100, 40), (16, 400, 40), (8, 400, 40)];
     for (kib, jobs, megabytes) in whole.into_iter().chain(small) {
-        let envelopes = Stream::demo(jobs, megabytes << 20);
+        let envelopes = Stream::demo(jobs, megabytes << 20, kib << 10);
         let config = PlanConfig {
             max_item_bytes: kib << 10,
             ..config()
