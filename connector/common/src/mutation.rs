@@ -59,6 +59,10 @@ pub enum Mutation {
     BudgetIgnored,
     /// A gap is in its intent only, and forgotten with it.
     GapNotRecorded,
+    /// An event that comes after its place was recorded as a gap is dropped as one that was written.
+    LateDropped,
+    /// What was recorded as a gap is not known to later plans.
+    GapsForgotten,
     /// What is missing at the first look counts as gone.
     GapAtFirstSight,
     /// How many records SmartModules removed is not counted.
@@ -77,7 +81,7 @@ pub enum Mutation {
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::CheckpointBeforeProduce,
         Self::AppendErrorIgnored,
         Self::ChildBeforeParent,
@@ -104,6 +108,8 @@ impl Mutation {
         Self::ReleasedTooFar,
         Self::BudgetIgnored,
         Self::GapNotRecorded,
+        Self::LateDropped,
+        Self::GapsForgotten,
         Self::GapAtFirstSight,
         Self::RemovedNotCounted,
         Self::OldConfigurationIgnored,

@@ -126,7 +126,11 @@ impl Resting {
         let resting = recent.len().saturating_sub(moved);
         let in_vain = self.in_vain + resting;
         let is_due = resting >= MIN_RESTING && in_vain >= row.marks.len();
-        if !is_due && recent.len() <= MAX_RECENT {
+        // A batch of another source than Millpond's may have more shards than a plan should.
+        let intent = row.intent.as_ref().and_then(|intent| intent.moved.as_ref());
+        let moving = intent.map_or(0, Marks::len);
+        let fits = recent.len() <= MAX_RECENT && recent.len() + moving <= 2 * MAX_RECENT;
+        if !is_due && fits {
             return Split {
                 recent,
                 after: Self {

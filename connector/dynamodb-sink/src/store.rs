@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use millpond_connector::topic::{Offset, PartitionId};
+use millpond_format::gap::Gap;
 use millpond_format::keys;
 use millpond_format::marks::Marks;
 use millpond_leases::LeaseStore;
@@ -37,6 +38,10 @@ pub type LeasesOf = Box<dyn FnOnce(&Place) -> Arc<dyn LeaseStore> + Send>;
 
 /// Reads of a ledger row whose snapshot is being replaced.
 const SNAPSHOT_TRIES: u32 = 5;
+
+/// Gaps asked for at once.
+const GAPS_PAGE: usize = 500;
+
 /// The tables of a sink.
 pub struct Tables {
     /// For the items.
@@ -383,16 +388,50 @@ impl Store for TableStore {
     }
 
     async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {
-        let row = |(index, gap): (usize, &millpond_format::gap::Gap)| {
+        let row = |(index, gap): (usize, &Gap)| {
             Row::new(Key {
                 pk: keys::gaps_pk(of.pipeline, of.topic),
                 sk: keys::gap_sk(of.partition, of.from, index),
             })
             .with(names::GAP, Value::S(gap.text()))
         };
-        let rows = of.gaps.iter().enumerate().map(row).collect();
+        let rows = (of.first_index..).zip(of.gaps).map(row).collect();
         let written = self.table.write_rows(rows).await;
         Ok(written.map_err(DynamoError::from)?)
+    }
+
+    async fn gaps(&self, partition: PartitionId) -> Result<Vec<(Offset, Gap)>, StoreError> {
+        let pk = keys::gaps_pk(&self.place.pipeline, &self.place.topic);
+        let mut gaps = Vec::new();
+        // Behind all of this partition, before any of the next.
+        let mut before = format!("{partition:05}0");
+        loop {
+            let page = self.table.tail(&pk, Some(&before), GAPS_PAGE, names::GAP);
+            let page = page.await.map_err(DynamoError::from)?;
+            let is_empty = page.rows.is_empty();
+            for row in page.rows {
+                if keys::parse_gap_sk(&row.key.sk) != Some(partition) {
+                    gaps.reverse();
+                    return Ok(gaps);
+                }
+                let from = row
+                    .key
+                    .sk
+                    .split('/')
+                    .nth(1)
+                    .and_then(|from| from.parse().ok());
+                let gap = row.string(names::GAP).and_then(Gap::parse);
+                let (Some(from), Some(gap)) = (from, gap) else {
+                    return Err(row_error(row.key, &"is no gap of this version").into());
+                };
+                gaps.push((from, gap));
+                before = row.key.sk;
+            }
+            if !page.more || is_empty {
+                gaps.reverse();
+                return Ok(gaps);
+            }
+        }
     }
 
     async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {

@@ -28,7 +28,7 @@ use millpond_format::sequence::{Position, SequenceNumber};
 use crate::aggregate::{Aggregate, is_aggregated};
 use crate::checkpoint::{Aggregated, ChainState};
 use crate::client::StreamRecord;
-use crate::limits::{GROWN_BYTES, MAX_RECORDS_PER_BATCH};
+use crate::limits::{GROWN_BYTES, MAX_RECORDS_PER_BATCH, MAX_SHARDS_PER_BATCH};
 use crate::numbering::{Decompress, Numbering};
 use crate::opening::{Allowance, Opener};
 use crate::shard::{HashKeyRange, ShardId};
@@ -406,7 +406,8 @@ impl Delivery {
         let partition = &mut self.partitions[partition_id];
         let before = partition.open.raw_len();
         let full = before + self.key.len() + value.len() > room
-            || partition.open.record_count() >= MAX_RECORDS_PER_BATCH;
+            || partition.open.record_count() >= MAX_RECORDS_PER_BATCH
+            || partition.runs.len() >= MAX_SHARDS_PER_BATCH;
         if full {
             self.seal(partition_id);
         }

@@ -531,3 +531,26 @@ fn open_batches_of_many_partitions_take_no_more_than_may_be_buffered() {
     }
     assert!(taken <= 2 * used, "{taken} for {used}");
 }
+
+#[test]
+fn a_batch_has_events_of_so_many_shards_at_most() {
+    use crate::limits::MAX_SHARDS_PER_BATCH;
+    let mut delivery = Delivery::new("events", 1, batching(8 << 20), Aggregated::Off);
+    let now = Instant::now();
+    let count = MAX_SHARDS_PER_BATCH as u64 + 10;
+    for number in 0..count {
+        let id = format!("shardId-{number:012}").as_str().into();
+        let shard = delivery.add_shard(id, None, chain(), None, None);
+        let records = [record(2 * number, "k", 1), record(2 * number + 1, "k", 1)];
+        delivery
+            .accept(shard, &records, on(1), now)
+            .expect("accepted");
+    }
+    delivery.seal_due(now + Duration::from_millis(250));
+    let (_, first) = delivery.next_append().expect("a batch");
+    let shards: std::collections::BTreeSet<String> = unpack(&first)
+        .iter()
+        .map(|(origin, _)| origin.split('/').nth(2).expect("a shard").to_owned())
+        .collect();
+    assert_eq!(shards.len(), MAX_SHARDS_PER_BATCH);
+}

@@ -143,6 +143,10 @@ pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 /// event would be copied once more. Below, a batch takes what its few events need.
 pub const GROWN_BYTES: usize = 64 << 10;
 
+/// Most shards of one stored batch, counted by turns: a sink keeps in its ledger how far each of them is in a plan that
+/// is being written, at most 4,000, and a batch is never divided over plans.
+pub const MAX_SHARDS_PER_BATCH: usize = 4_000;
+
 /// Most records in one stored batch, whatever their size.
 pub const MAX_RECORDS_PER_BATCH: u32 = 100_000;
 

@@ -91,6 +91,16 @@ impl Names {
         )
     }
 
+    /// The gaps of a topic partition.
+    #[must_use]
+    pub fn gaps(&self, topic: &str, partition: PartitionId) -> String {
+        let topic = segment(topic);
+        format!(
+            "{}/{OWN_FOLDER}/gaps/{topic}/{partition:05}.json",
+            self.root
+        )
+    }
+
     /// A dead letter, by its id without the pipeline.
     #[must_use]
     pub fn dead_letter(&self, id: &str) -> String {

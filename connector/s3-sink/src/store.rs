@@ -7,14 +7,16 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use millpond_connector::topic::PartitionId;
+use millpond_connector::topic::{Offset, PartitionId};
+use millpond_format::gap::Gap;
 use millpond_sink::dead_letters::DeadLetter;
+use millpond_sink::gaps::PlanGaps;
 use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
-use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
+use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError, gap_letters};
 use millpond_sink::stored::{
-    StoredError, decode_ledger, decode_pipelines, decode_registration, encode_ledger,
-    encode_pipelines, encode_registration,
+    StoredError, decode_gaps, decode_ledger, decode_pipelines, decode_registration, encode_gaps,
+    encode_ledger, encode_pipelines, encode_registration,
 };
 
 use crate::client::{ObjectApi, Version};
@@ -153,6 +155,50 @@ impl ObjectSink {
         Err(self.state_error(&name, &busy))
     }
 
+    /// The gaps of a topic partition, and the version of their list.
+    async fn gap_list(&self, name: &str) -> Result<Option<(Vec<(Offset, Gap)>, Version)>, S3Error> {
+        let Some(found) = self.objects.get(name).await? else {
+            return Ok(None);
+        };
+        let list = decode_gaps(&found.bytes);
+        let list = list.map_err(|error| self.state_error(name, &error))?;
+        Ok(Some((list, found.version)))
+    }
+
+    /// Puts gaps into the list of their topic partition, if they are not there.
+    async fn list_gaps(&self, of: PlanGaps<'_>) -> Result<(), S3Error> {
+        let name = self.names.gaps(&self.place.topic, of.partition);
+        for _ in 0..ENLIST_ATTEMPTS {
+            let (mut list, version) = match self.gap_list(&name).await? {
+                Some((list, version)) => (list, Some(version)),
+                None => (Vec::new(), None),
+            };
+            let known = list.len();
+            for gap in of.gaps {
+                let gap = (of.from, gap.clone());
+                if !list.contains(&gap) {
+                    list.push(gap);
+                }
+            }
+            if list.len() == known {
+                return Ok(());
+            }
+            list.sort_by_key(|(from, _)| *from);
+            let bytes = encode_gaps(&list);
+            let bytes = bytes.map_err(|error| self.state_error(&name, &error))?;
+            let put = match version {
+                None => self.objects.create(&name, bytes).await?,
+                Some(version) => self.objects.replace(&name, bytes, &version).await?,
+            };
+            // Else an owner of before was first, or it was put and the answer lost: reading tells.
+            if put.is_some() {
+                return Ok(());
+            }
+        }
+        let busy = StoredError::Malformed("it is written faster than it can be read");
+        Err(self.state_error(&name, &busy))
+    }
+
     async fn put_letter(&self, letter: &DeadLetter) -> Result<(), S3Error> {
         let name = self.names.dead_letter(&letter.id);
         let line = letter
@@ -252,6 +298,18 @@ impl Store for ObjectSink {
                 max_object_bytes: self.max_object_bytes,
             },
         ))
+    }
+
+    /// Each is a dead letter, for whoever looks there, and one of a list, which a sink reads in one request.
+    async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {
+        self.put_dead_letters(&gap_letters(of)).await?;
+        Ok(self.list_gaps(of).await?)
+    }
+
+    async fn gaps(&self, partition: PartitionId) -> Result<Vec<(Offset, Gap)>, StoreError> {
+        let name = self.names.gaps(&self.place.topic, partition);
+        let list = self.gap_list(&name).await?;
+        Ok(list.map_or_else(Vec::new, |(list, _)| list))
     }
 
     async fn put_dead_letters(&self, letters: &[DeadLetter]) -> Result<(), StoreError> {

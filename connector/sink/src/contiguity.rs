@@ -115,6 +115,17 @@ pub enum Unit<'a> {
     Plain(&'a PlainRecord),
 }
 
+impl Unit<'_> {
+    /// First topic offset that it stands for.
+    #[must_use]
+    pub fn offset(&self) -> Offset {
+        match self {
+            Self::Batch(batch) => batch.first().map_or(0, |first| first.header.base_offset),
+            Self::Plain(record) => record.offset,
+        }
+    }
+}
+
 /// A hole in what was read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ContiguityError {

@@ -26,10 +26,12 @@ use millpond_format::sequence::Position;
 
 use crate::contiguity::{Envelope, PlainRecord, Unit};
 use crate::gaps::OnGap;
+use crate::late::{LateBatch, note_batch, note_record};
 use crate::marks::Marks;
 use crate::origins::{Cutoffs, OriginQuestion};
 use crate::pieces::{Decision, Piece, Rules, counted, judge, pieces};
 use crate::placement::is_topic_origin;
+use crate::recorded::RecordedGaps;
 
 /// Zstd level of envelopes that had to be taken apart.
 pub const TRIM_LEVEL: i32 = 3;
@@ -86,6 +88,29 @@ impl Workbench {
         Ok(())
     }
 
+    /// Shows the ordinal of every event in the frames of an envelope, with the source that it counts in.
+    ///
+    /// # Errors
+    /// [`TrimError`] when the frames are damaged; some may have been shown.
+    pub fn ordinals(
+        &mut self,
+        envelope: &Envelope,
+        mut show: impl FnMut(&SourceRange, u64),
+    ) -> Result<(), TrimError> {
+        let (decoder, _) = self.tools()?;
+        let header = &envelope.header;
+        for (info, range) in header.frame_ranges() {
+            let packed = envelope.frames.get(range).unwrap_or_default();
+            let frame = decoder.decode(header.codec, info, packed)?;
+            for event in &frame.events {
+                if let Some(source) = header.sources.get(event.source as usize) {
+                    show(source, event.ordinal);
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn tools(&mut self) -> Result<&mut (FrameDecoder, FrameEncoder), TrimError> {
         Ok(match &mut self.0 {
             Some(tools) => tools,
@@ -116,6 +141,8 @@ pub struct Admission<'a> {
     pub duplicates: u64,
     /// Missing ordinals that were passed over.
     pub gaps: Vec<Gap>,
+    /// Where events were dropped whose place may have been recorded as a gap.
+    pub late: Vec<LateBatch>,
 }
 
 /// What came of looking through a plan.
@@ -214,12 +241,26 @@ pub fn admit<'a>(
     cutoffs: &Cutoffs,
     tools: &mut Workbench,
 ) -> Result<Outcome<'a>, DedupError> {
-    admit_past(OnGap::Halt, units, removed, marks, whole, cutoffs, tools)
+    let past = Past {
+        on_gap: OnGap::Halt,
+        recorded: &RecordedGaps::default(),
+        doubts_all: false,
+    };
+    admit_past(past, units, removed, marks, whole, cutoffs, tools)
+}
+
+/// What is missing, or was.
+#[derive(Debug, Clone, Copy)]
+pub struct Past<'a> {
+    /// With [`OnGap::Record`] missing ordinals are answered as gaps.
+    pub on_gap: OnGap,
+    /// Gaps of earlier plans: what of them comes now is dropped like all that lies below the marks, and answered.
+    pub recorded: &'a RecordedGaps,
+    /// Nothing tells which events an earlier gap took: all that is dropped is answered.
+    pub doubts_all: bool,
 }
 
 /// Goes through `units` in order and answers what is new.
-///
-/// With [`OnGap::Record`] missing ordinals are answered as gaps.
 ///
 /// `removed` records were taken out of these units by other SmartModules.
 ///
@@ -229,7 +270,7 @@ pub fn admit<'a>(
 /// # Errors
 /// [`DedupError`] names the shard, ordinals and offset of the first break.
 pub fn admit_past<'a>(
-    on_gap: OnGap,
+    past: Past<'_>,
     units: &[Unit<'a>],
     removed: u64,
     marks: &Marks,
@@ -242,14 +283,17 @@ pub fn admit_past<'a>(
         marks: marks.clone(),
         duplicates: 0,
         gaps: Vec::new(),
+        late: Vec::new(),
     };
     if !mutation::is(Mutation::RemovedNotCounted) {
         admission.marks.remove(removed);
     }
     let rules = Rules {
-        on_gap,
+        on_gap: past.on_gap,
         whole,
         cutoffs,
+        recorded: past.recorded,
+        doubts_all: past.doubts_all,
     };
     for unit in units {
         let question = match unit {
@@ -306,6 +350,8 @@ fn admit_plain<'a>(
         admission.entries.push(Admitted::Plain(record, origin));
     } else {
         admission.duplicates += 1;
+        let Admission { gaps, late, .. } = admission;
+        note_record(&piece, decision, record.offset, rules, gaps, late);
     }
     Ok(None)
 }
@@ -327,6 +373,12 @@ fn admit_batch<'a>(
             Ok(decision) => decisions.push(decision),
             Err(question) => return Ok(Some(question)),
         }
+    }
+    let has_gaps = !rules.recorded.is_empty() || rules.doubts_all || !admission.gaps.is_empty();
+    if has_gaps {
+        let decided = pieces.iter().copied().zip(decisions.iter().copied());
+        let Admission { gaps, late, .. } = admission;
+        note_batch(batch, at, decided, rules, gaps, tools, late)?;
     }
     let decision_of = |source: &SourceRange| {
         let found = pieces.iter().position(|piece| {

@@ -1,6 +1,7 @@
 //! One topic partition's place in the ledger, and the steps that move it: plan, intent, write.
 
 mod decide;
+mod late;
 
 use std::sync::Arc;
 
@@ -13,10 +14,11 @@ use tracing::{error, info, warn};
 
 use crate::configuration;
 use crate::error::SinkError;
-use crate::gaps::{OnGap, PlanGaps};
+use crate::gaps::{GIVEN_UP_INDEX, OnGap, PlanGaps};
 use crate::ledger::{Done, Intent, LedgerError, LedgerRow, Resume, Step};
 use crate::letter_queue::DeadLetters;
 use crate::reading::{Input, Reading};
+use crate::recorded::RecordedGaps;
 use crate::store::{PlanWriter, Store};
 use decide::may_remove;
 
@@ -53,6 +55,8 @@ pub struct Core {
     partition: PartitionId,
     ledger: LedgerRow,
     done: Option<Done>,
+    /// Gaps of all plans before the one that is open or comes next.
+    recorded: RecordedGaps,
     writer: Box<dyn PlanWriter>,
 }
 
@@ -74,6 +78,7 @@ impl Core {
             writer: shared.store.writer(partition),
             shared,
             done: None,
+            recorded: RecordedGaps::default(),
         };
         // The owner before may be writing still: then the row moves between our read and our
         // write, and the claim is made again. The last one to claim has the partition.
@@ -103,6 +108,7 @@ impl Core {
         if core.ledger.is_of_another_log(identity, bounds) {
             core.follow(identity, bounds).await?;
         }
+        core.recall_gaps().await?;
         let Shared {
             fingerprint,
             on_gap,
@@ -285,22 +291,47 @@ impl Core {
             self.done = Some(Done { to, marks });
             self.commit_done().await?;
         }
-        self.keep_gaps(from, &decided.gaps).await?;
+        self.keep_gaps(from, &decided.gaps, 0).await?;
         let written = self.writer.write().await;
         let letters = written.map_err(|error| SinkError::of_store(self.partition, error))?;
         let count = letters.len() as u64;
         let queue = &self.shared.dead_letters;
         queue.put_away(letters, replay).await?;
-        self.shared.metrics.dead_letters.add(count);
+        let late = self.put_late_away(&decided.late).await?;
         let metrics = &self.shared.metrics;
-        metrics.duplicates_dropped.add(decided.duplicates);
+        metrics.dead_letters.add(count + late);
+        let duplicates = decided.duplicates.saturating_sub(late);
+        metrics.duplicates_dropped.add(duplicates);
         let marks = decided.marks;
         self.done = Some(Done { to, marks });
         Ok(())
     }
 
+    /// Learns the gaps of the plans before the one that is open: those of that one come with it. So whoever finishes
+    /// a plan knows what was known when it was begun: each gap is kept before the ledger passes its plan.
+    async fn recall_gaps(&mut self) -> Result<(), SinkError> {
+        if self.ledger.plan == 0 || mutation::is(Mutation::GapsForgotten) {
+            return Ok(());
+        }
+        let partition = self.partition;
+        let kept = self.shared.store.gaps(partition).await;
+        let mut kept = kept.map_err(|error| SinkError::of_store(partition, error))?;
+        let open = self.ledger.intent.as_ref().map(|intent| intent.from);
+        kept.retain(|(from, _)| open.is_none_or(|open| *from < open));
+        for plan in kept.chunk_by(|(one, _), (other, _)| one == other) {
+            let gaps: Vec<Gap> = plan.iter().map(|(_, gap)| gap.clone()).collect();
+            self.recorded.add(&gaps);
+        }
+        Ok(())
+    }
+
     /// Counts and shows gaps, and makes them durable for good. They are in the intent already.
-    async fn keep_gaps(&self, from: Offset, gaps: &[Gap]) -> Result<(), SinkError> {
+    async fn keep_gaps(
+        &mut self,
+        from: Offset,
+        gaps: &[Gap],
+        first_index: usize,
+    ) -> Result<(), SinkError> {
         if gaps.is_empty() || mutation::is(Mutation::GapNotRecorded) {
             return Ok(());
         }
@@ -315,10 +346,15 @@ impl Core {
             topic: self.shared.topic.name(),
             partition,
             from,
+            first_index,
             gaps,
         });
         kept.await
-            .map_err(|error| SinkError::of_store(partition, error))
+            .map_err(|error| SinkError::of_store(partition, error))?;
+        if !mutation::is(Mutation::GapsForgotten) {
+            self.recorded.add(gaps);
+        }
+        Ok(())
     }
 
     /// Goes past an open plan that was given up; its gap is in the ledger already.
@@ -327,16 +363,21 @@ impl Core {
             return Ok(());
         };
         let (from, to) = (intent.from, intent.to);
-        // Where SmartModules remove records, which of the plan's ordinals went with it cannot be told: see `decide`.
+        let moved = intent.moved.clone();
+        // Where SmartModules remove records, how many of the plan's ordinals it had cannot be told: see `decide`.
         let is_filtered = may_remove(&self.shared.transforms, &[]);
-        let gaps = match is_filtered {
-            true => intent.gaps.clone(),
-            false => self.ledger.given_up_gaps(),
-        };
-        self.keep_gaps(from, &gaps).await?;
+        let mut gaps = self.ledger.given_up_gaps();
+        for gap in &mut gaps {
+            match gap {
+                Gap::Chain(chain) if is_filtered => chain.missing = 0,
+                _ => {}
+            }
+        }
+        self.keep_gaps(from, &gaps, GIVEN_UP_INDEX).await?;
         let mut marks = self.ledger.marks.clone();
-        match &intent.moved {
-            // What of it comes again is dropped: nobody knows whether it is in the store (I2).
+        match &moved {
+            // What of it comes again is not written: nobody knows whether it is in the store (I2). It becomes a
+            // dead letter (I1).
             Some(moved) => {
                 marks = marks.with(moved);
                 if is_filtered {

@@ -34,6 +34,12 @@ pub struct PlanGaps<'a> {
     pub partition: PartitionId,
     /// First offset of the plan.
     pub from: Offset,
+    /// Number of the first gap among those of the plan: those of a plan that was given up do not take the place of
+    /// what it was begun with.
+    pub first_index: usize,
     /// The gaps, in order.
     pub gaps: &'a [Gap],
 }
+
+/// [`PlanGaps::first_index`] where the plan was given up: more than the gaps that an intent can hold.
+pub const GIVEN_UP_INDEX: usize = 50_000;

@@ -5,43 +5,21 @@
 //! its partition can change nothing
 //! (I11). Recording the intent of plan n commits plan n-1 in the same write.
 
+mod error;
+mod given_up;
+mod intent;
+mod log;
+
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds};
-use millpond_format::gap::{ChainGap, Gap, list_text, parse_list};
+use millpond_format::gap::Gap;
 
 use crate::gaps::OnGap;
-use crate::limits::MAX_MOVED_MARKS;
-use crate::marks::{Mark, Marks};
+use crate::marks::Marks;
 
-/// A plan that was begun: everything in these offsets is being written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Intent {
-    /// First offset.
-    pub from: Offset,
-    /// End, exclusive.
-    pub to: Offset,
-    /// Fingerprint of the configuration that decides the bytes; without `/`.
-    pub fingerprint: String,
-    /// What the store's writer said of the plan, to make it again; without `/`.
-    pub note: String,
-    /// What is lost and was passed over: a replay passes over the same.
-    pub gaps: Vec<Gap>,
-    /// The marks that the plan moves, as they are after it: what is given up with it is known by them, and
-    /// nobody writes it any more. `None` above [`MAX_MOVED_MARKS`].
-    pub moved: Option<Marks>,
-}
-
-/// The log that a ledger counts in.
-///
-/// Offsets of a ledger, and all that follows from them (sort keys, ids of dead letters), only rise. Those of a topic
-/// that was made anew begin at 0 again, so they are shifted, and nothing is ever named twice.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Log {
-    /// [`Topic::identity`](millpond_connector::topic::Topic::identity) of the topic; empty where nothing was known.
-    pub identity: String,
-    /// An offset of the ledger minus the same one of the topic.
-    pub shift: u64,
-}
+pub use error::LedgerError;
+pub use intent::Intent;
+pub use log::Log;
 
 /// The ledger row.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,94 +40,6 @@ pub struct LedgerRow {
     pub marks: Marks,
     /// What the offsets count in.
     pub log: Log,
-}
-
-/// Why the ledger does not allow to go on.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LedgerError {
-    /// Another process took the partition.
-    #[error(
-        "fenced: `{owner}` took this partition with epoch {theirs}, ours is {ours}; \
-         it goes on there, and this process has stopped writing it"
-    )]
-    Fenced {
-        /// Our epoch.
-        ours: u64,
-        /// The epoch found.
-        theirs: u64,
-        /// Who holds it now.
-        owner: String,
-    },
-    /// The row was changed by something that is no sink.
-    #[error("the ledger row was changed or removed while this process held it")]
-    Changed,
-    /// The configuration changed while a plan was open.
-    #[error(
-        "offsets {from} to {to} were being written with configuration `{recorded}` when the sink \
-         stopped; it is `{ours}` now, and the old one cannot be used to finish them: {why}. \
-         Start once with the SmartModule, its parameters, and the sink's `pipeline`, names, sizes and \
-         format as they were, let it drain, then change them"
-    )]
-    Fingerprint {
-        /// First offset of the open plan.
-        from: Offset,
-        /// Its end.
-        to: Offset,
-        /// Fingerprint in the ledger.
-        recorded: String,
-        /// Fingerprint now.
-        ours: String,
-        /// Why the recorded configuration is of no use here.
-        why: &'static str,
-    },
-    /// The topic lost records that were not committed.
-    #[error(
-        "the ledger stands at offset {committed}, but the topic begins at {earliest}: \
-         offsets {committed} to {earliest} are gone. Restore the topic's data, or set \
-         `on-gap: record` to record the loss and go on with what is left"
-    )]
-    Gone {
-        /// First offset that is not committed.
-        committed: Offset,
-        /// First offset that is stored.
-        earliest: Offset,
-    },
-    /// A plan made anew misses other data than when it was begun.
-    #[error(
-        "offsets {from} to {to} were being written when the sink stopped, and the topic gives \
-         something else for them now ({found}; then: {recorded}): restore the topic's data"
-    )]
-    OtherGaps {
-        /// First offset of the open plan.
-        from: Offset,
-        /// Its end.
-        to: Offset,
-        /// What is missing now.
-        found: String,
-        /// What was missing when the plan was begun.
-        recorded: String,
-    },
-    /// More is missing than a ledger row can record.
-    #[error("offsets {from} to {to}: {gaps} gaps are more than one plan can record")]
-    TooManyGaps {
-        /// First offset of the plan.
-        from: Offset,
-        /// Its end.
-        to: Offset,
-        /// Gaps found.
-        gaps: usize,
-    },
-    /// The topic ends before the ledger, though it was just looked at.
-    #[error(
-        "the ledger stands at offset {committed}, but the topic ends at {end}: it became shorter while the \
-         partition was taken; start again"
-    )]
-    Ahead {
-        /// First offset that is not committed, or the end of the open plan.
-        committed: Offset,
-        /// One past the last stored offset.
-        end: Offset,
-    },
 }
 
 /// A change of the row.
@@ -352,59 +242,6 @@ impl LedgerRow {
         }
     }
 
-    /// Gives the open plan up: it becomes a gap.
-    #[must_use]
-    pub fn give_up(&self) -> Step {
-        let mut row = self.clone();
-        if let Some(intent) = &mut row.intent {
-            let Intent { from, to, .. } = *intent;
-            intent.gaps = vec![Gap::Plan { from, to }];
-            row.plan += 1;
-        }
-        Step {
-            row,
-            seen: Some(self.clone()),
-        }
-    }
-
-    /// What is lost with a plan that was given up: the plan, and the ordinals that it moved. Some of them may be in
-    /// the store.
-    #[must_use]
-    pub fn given_up_gaps(&self) -> Vec<Gap> {
-        let Some(intent) = &self.intent else {
-            return Vec::new();
-        };
-        let chain = |mark: &Mark| {
-            let known = self.marks.get(&mark.stream, &mark.shard);
-            let before = known.filter(|known| known.epoch == mark.epoch);
-            let first = match before {
-                Some(before) => before.ordinal + 1,
-                None if known.is_some() || self.start == 0 => 0,
-                // Where this numbering began is not known here; the plan has no more than its records of it.
-                None => (mark.ordinal + 1).saturating_sub(intent.to - intent.from),
-            };
-            let gap = ChainGap {
-                stream: mark.stream.to_string(),
-                shard: mark.shard.to_string(),
-                epoch: mark.epoch,
-                first,
-                last: mark.ordinal,
-                missing: (mark.ordinal + 1).saturating_sub(first),
-                before: before.map(|before| before.last.clone()),
-                after: mark.last.clone(),
-                offset: intent.from,
-            };
-            (gap.missing > 0).then(|| Gap::Chain(Box::new(gap)))
-        };
-        let moved = intent.moved.iter().flat_map(Marks::iter);
-        intent
-            .gaps
-            .iter()
-            .cloned()
-            .chain(moved.filter_map(chain))
-            .collect()
-    }
-
     /// Commits `done`, if there is a finished plan, and records the plan up to `to`.
     #[must_use]
     pub fn begin(
@@ -457,40 +294,12 @@ impl LedgerRow {
     }
 }
 
-impl Log {
-    /// Bounds of the topic as offsets of the ledger.
-    #[must_use]
-    pub fn shifted(&self, bounds: OffsetBounds) -> OffsetBounds {
-        OffsetBounds {
-            earliest: bounds.earliest.saturating_add(self.shift),
-            end: bounds.end.saturating_add(self.shift),
-        }
-    }
-
-    /// `<shift>/<identity>`.
-    #[must_use]
-    pub fn text(&self) -> String {
-        format!("{}/{}", self.shift, self.identity)
-    }
-
-    /// Reads what [`Self::text`] wrote.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (shift, identity) = text.split_once('/')?;
-        Some(Self {
-            identity: identity.to_owned(),
-            shift: shift.parse().ok()?,
-        })
-    }
-}
-
 impl Step {
     /// The same, with the marks as they are after the plan that is begun.
     #[must_use]
     pub fn moving(mut self, marks: &Marks) -> Self {
         if let Some(intent) = &mut self.row.intent {
-            let moved = marks.changed_since(&self.row.marks);
-            intent.moved = (moved.len() <= MAX_MOVED_MARKS).then_some(moved);
+            intent.moved = Some(marks.changed_since(&self.row.marks));
         }
         self
     }
@@ -522,67 +331,6 @@ impl Step {
             }),
             _ => Err(LedgerError::Changed),
         }
-    }
-}
-
-impl Intent {
-    /// True when nothing of the plan is written any more.
-    #[must_use]
-    pub fn is_given_up(&self) -> bool {
-        matches!(self.gaps.as_slice(), [Gap::Plan { .. }])
-    }
-
-    /// First offset that a replay reads.
-    fn first_needed(&self) -> Offset {
-        match self.gaps.first() {
-            Some(Gap::Offsets { from, to }) if *from == self.from => *to,
-            _ => self.from,
-        }
-    }
-
-    /// Offsets that the plan passes over.
-    #[must_use]
-    pub fn holes(&self) -> Vec<std::ops::Range<Offset>> {
-        let hole = |gap: &Gap| match gap {
-            Gap::Offsets { from, to } => Some(*from..*to),
-            Gap::Plan { .. } | Gap::Chain(_) => None,
-        };
-        self.gaps.iter().filter_map(hole).collect()
-    }
-
-    /// `<from>/<to>/<fingerprint>`, with a note `*` and its text, with gaps `/` and theirs.
-    #[must_use]
-    pub fn text(&self) -> String {
-        let mut text = format!("{}/{}/{}", self.from, self.to, self.fingerprint);
-        if !self.note.is_empty() {
-            text.push('*');
-            text.push_str(&self.note);
-        }
-        if !self.gaps.is_empty() {
-            text.push('/');
-            text.push_str(&list_text(&self.gaps));
-        }
-        text
-    }
-
-    /// Reads what [`Self::text`] wrote.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let (from, rest) = text.split_once('/')?;
-        let (to, rest) = rest.split_once('/')?;
-        let (fingerprint, gaps) = match rest.split_once('/') {
-            None => (rest, Vec::new()),
-            Some((fingerprint, gaps)) => (fingerprint, parse_list(gaps)?),
-        };
-        let (fingerprint, note) = fingerprint.split_once('*').unwrap_or((fingerprint, ""));
-        Some(Self {
-            from: from.parse().ok()?,
-            to: to.parse().ok()?,
-            fingerprint: fingerprint.to_owned(),
-            note: note.to_owned(),
-            gaps,
-            moved: None,
-        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Dead letters of records that no store can take, and the names of all dead letters.
 
 use bytes::Bytes;
-use millpond_connector::topic::{Offset, PartitionId};
+use millpond_connector::topic::{ConsumedRecord, Offset, PartitionId};
 use millpond_format::header::Reject;
 use millpond_format::limits::MAX_GROUP_BYTES;
 use millpond_format::origin::{ORIGIN_VERSION, Origin, OriginError};
@@ -9,6 +9,7 @@ use millpond_format::stream_gap::StreamGap;
 
 use crate::contiguity::{Envelope, PlainRecord};
 use crate::dead_letters::{DeadLetter, Payload};
+use crate::recorded::Late;
 
 /// Reason of a dead letter that no event stands behind: the source's word that the stream removed
 /// events before they were read.
@@ -16,6 +17,12 @@ pub const STREAM_GAP: &str = "stream-gap";
 
 /// Reason of a dead letter that the source could not take apart or open.
 pub const RECORD_BROKEN: &str = "record-broken";
+
+/// Reason of a dead letter that came after its ordinal was recorded as missing: it is not in the store.
+pub const AFTER_GAP: &str = "after-gap";
+
+/// The same where the gap does not say whether it was written.
+pub const AFTER_GAP_IN_DOUBT: &str = "after-gap-in-doubt";
 
 /// Reason and detail of a record by which a source says that the stream lost events, or that it could not
 /// take one apart or open it (`FORMAT.md`, keys that begin like an origin and are none).
@@ -119,6 +126,52 @@ impl Letters<'_> {
             reason: reason.to_owned(),
             detail,
             group: Some(origin.partition_key.to_owned()),
+            record_key: record.key.clone(),
+            payload: Payload::Raw(record.value.clone()),
+        }
+    }
+
+    /// An event that came after its place was recorded as a gap, as it is stored in the topic. Named by the event:
+    /// however often it comes, it is one entry.
+    #[must_use]
+    pub fn after_gap(
+        &self,
+        record: &ConsumedRecord,
+        origin: &Origin<'_>,
+        late: Late,
+    ) -> DeadLetter {
+        let Self {
+            pipeline,
+            topic,
+            partition,
+        } = self;
+        let (reason, detail) = match late {
+            Late::Missing => (
+                AFTER_GAP,
+                "came after its ordinal was recorded as missing: it is not in the store, unless an earlier \
+                 numbering of its shard delivered it",
+            ),
+            Late::InDoubt => (
+                AFTER_GAP_IN_DOUBT,
+                "came after its place was recorded as a gap: it may be in the store, or not",
+            ),
+        };
+        let Origin {
+            stream,
+            shard,
+            sequence,
+            sub_sequence,
+            ..
+        } = origin;
+        DeadLetter {
+            id: format!(
+                "{pipeline}/{topic}/{partition}/{stream}/{shard}/{sequence}/{sub_sequence}"
+            ),
+            offset: record.offset.unwrap_or_default(),
+            time_ms: origin.arrival_ms,
+            reason: reason.to_owned(),
+            detail: detail.to_owned(),
+            group: None,
             record_key: record.key.clone(),
             payload: Payload::Raw(record.value.clone()),
         }

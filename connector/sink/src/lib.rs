@@ -1,10 +1,11 @@
 //! Everything of a sink that does not depend on where it writes.
 //!
-//! Pure modules decide ([`contiguity`], [`dedup`], [`ledger`], [`marks`]); [`partition`] is the loop
+//! Pure modules decide ([`contiguity`], [`dedup`], [`recorded`], [`ledger`], [`marks`]); [`partition`] is the loop
 //! over one topic partition, [`reading`] what it reads, [`flush`] the steps of one plan, [`sink`] runs all partitions, or with
 //! [`sharing`] those that other sinks of the pipeline do not run; [`holdings`] decides there. What a
 //! place to write to must be able to do is in [`store`]; a new sink is an implementation of it.
 
+mod buffer;
 pub mod configuration;
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -16,6 +17,7 @@ pub mod fingerprint;
 pub mod flush;
 pub mod gaps;
 pub mod holdings;
+mod late;
 pub mod ledger;
 pub mod letter_queue;
 pub mod letter_topic;
@@ -27,6 +29,7 @@ pub mod partition;
 mod pieces;
 pub mod placement;
 pub mod reading;
+pub mod recorded;
 pub mod registration;
 pub mod retry;
 pub mod settings;

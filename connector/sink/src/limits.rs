@@ -23,8 +23,13 @@ pub fn plan_bytes(partitions: usize) -> usize {
 /// which are small but not free.
 pub const PLAN_RECORDS: usize = 100_000;
 
-/// Marks of one plan that an intent holds at most, so that a ledger row stays below the limits of its store.
+/// Marks that a plan moves at most, so that a ledger row stays below the limits of its store: a plan ends before it moves
+/// more. One stored batch is not divided; those of Millpond's source have no more shards.
 pub const MAX_MOVED_MARKS: usize = 4_000;
+
+/// Stretches of ordinals of one shard that were recorded as gaps and are known one by one; above that the oldest
+/// two become one. Some 200 bytes each, of shards with gaps only.
+pub const MAX_STRETCHES_OF_SHARD: usize = 16;
 
 /// Longest wait of data for the first plan of a process that has just taken a topic partition, if
 /// `max-age` is not shorter. What it reads first has waited in stream and topic while nobody wrote, for longer

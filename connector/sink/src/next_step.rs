@@ -24,6 +24,8 @@ pub(crate) struct Situation {
     pub oldest: Option<Instant>,
     pub bytes: usize,
     pub records: usize,
+    /// What was read since belongs to the next plan.
+    pub is_cut: bool,
     pub max_age: Duration,
     /// Nothing was planned since this process has the partition.
     pub is_first: bool,
@@ -50,7 +52,7 @@ pub(crate) fn next(at: Situation) -> Next {
             false => at.max_age,
         };
         let due = oldest + age;
-        let full = at.bytes >= at.plan_bytes || at.records >= PLAN_RECORDS;
+        let full = at.bytes >= at.plan_bytes || at.records >= PLAN_RECORDS || at.is_cut;
         return if at.at_end || full || due <= at.now {
             Next::Flush
         } else {
@@ -78,6 +80,7 @@ mod tests {
             oldest: None,
             bytes: 0,
             records: 0,
+            is_cut: false,
             max_age: Duration::from_secs(5),
             is_first: false,
             plan_bytes: 8 << 20,
@@ -146,6 +149,14 @@ mod tests {
                 Situation {
                     oldest: ago(0),
                     records: PLAN_RECORDS,
+                    ..base
+                },
+                Next::Flush,
+            ),
+            (
+                Situation {
+                    oldest: ago(0),
+                    is_cut: true,
                     ..base
                 },
                 Next::Flush,

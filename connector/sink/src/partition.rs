@@ -8,54 +8,13 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug_span, info, warn};
 
-use crate::contiguity::Entry;
+use crate::buffer::Buffer;
 use crate::error::SinkError;
 use crate::flush::{Core, Shared};
-use crate::limits::{PLAN_RECORDS, READ_WAIT};
+use crate::limits::READ_WAIT;
 use crate::next_step::{Next, Situation, next};
-use crate::reading::{Input, Read};
 use crate::standing::Standing;
 use crate::tenure::Tenure;
-
-/// What was read and not planned.
-#[derive(Debug)]
-struct Buffer {
-    input: Input,
-    bytes: usize,
-    oldest: Option<Instant>,
-    /// Time of the oldest event in it, milliseconds since the Unix epoch.
-    oldest_event_ms: Option<i64>,
-}
-
-impl Buffer {
-    fn new(from: Offset) -> Self {
-        Self {
-            input: Input {
-                from,
-                to: from,
-                ..Input::default()
-            },
-            bytes: 0,
-            oldest: None,
-            oldest_event_ms: None,
-        }
-    }
-
-    fn push(&mut self, read: Read, now: Instant) {
-        self.bytes += read.entries.iter().map(Entry::bytes).sum::<usize>();
-        let times = read.entries.iter().filter_map(Entry::first_time_ms);
-        self.oldest_event_ms = times.chain(self.oldest_event_ms).min();
-        self.input.entries.extend(read.entries);
-        self.input.holes.extend(read.hole);
-        self.input.to = read.to;
-        self.oldest.get_or_insert(now);
-    }
-
-    fn take(&mut self) -> Input {
-        let next = Self::new(self.input.to);
-        std::mem::replace(self, next).input
-    }
-}
 
 type Flight = std::pin::Pin<Box<dyn Future<Output = (Core, Result<(), SinkError>)> + Send>>;
 
@@ -131,6 +90,7 @@ async fn consume(
                 oldest: buffer.oldest,
                 bytes: buffer.bytes,
                 records: buffer.input.entries.len(),
+                is_cut: buffer.is_cut(),
                 max_age: shared.max_age,
                 is_first,
                 plan_bytes: shared.plan_bytes,
@@ -171,7 +131,7 @@ async fn consume(
                 }
             }
         }
-        let room = buffer.bytes < shared.plan_bytes && buffer.input.entries.len() < PLAN_RECORDS;
+        let room = buffer.has_room(shared.plan_bytes);
         tokio::select! {
             // In this order, so that a run can be repeated; the drain first, because a backlog
             // may always have something to read.

@@ -11,6 +11,7 @@ use crate::dedup::{Admission, DedupError};
 use crate::gaps::OnGap;
 use crate::marks::Mark;
 use crate::origins::{BatchChain, Cutoffs, OriginQuestion};
+use crate::recorded::RecordedGaps;
 
 /// One shard's events of a batch, over all its envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +52,10 @@ pub(crate) struct Rules<'a> {
     pub(crate) on_gap: OnGap,
     pub(crate) whole: bool,
     pub(crate) cutoffs: &'a Cutoffs,
+    /// What was recorded as lost before.
+    pub(crate) recorded: &'a RecordedGaps,
+    /// Whatever is dropped may be late.
+    pub(crate) doubts_all: bool,
 }
 
 /// Events of an envelope, each counted once.

@@ -9,7 +9,8 @@ use millpond_connector::backoff::{Backoff, BackoffPolicy};
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
 use millpond_connector::topic::{
-    Chunk, Offset, OffsetBounds, PartitionId, PartitionReader, TopicError, Transform,
+    Chunk, ConsumedRecord, Offset, OffsetBounds, PartitionId, PartitionReader, TopicError,
+    Transform,
 };
 use tokio::time::sleep;
 use tracing::warn;
@@ -159,21 +160,28 @@ impl Reading {
     /// [`SinkError`] when the topic does not give them.
     pub async fn stored_keys(mut self, to: Offset) -> Result<Vec<Option<Bytes>>, SinkError> {
         let mut keys = Vec::new();
+        while let Some(records) = self.stored(to).await? {
+            keys.extend(records.into_iter().map(|record| record.key));
+        }
+        Ok(keys)
+    }
+
+    /// Stored records from here to `to`, exclusive, without transforms, as many as the topic gives at once; `None`
+    /// when all were given.
+    ///
+    /// # Errors
+    /// [`SinkError`] when the topic does not give them.
+    pub async fn stored(&mut self, to: Offset) -> Result<Option<Vec<ConsumedRecord>>, SinkError> {
         while self.next < to {
             if let Some(Found::Chunk(chunk)) = self.chunk(READ_WAIT, &[]).await? {
                 let first = self.next;
                 self.next = self.next.max(chunk.offsets.end);
-                let here =
-                    |offset: Option<Offset>| offset.is_some_and(|o| (first..to).contains(&o));
-                let records = chunk.records.into_iter();
-                keys.extend(
-                    records
-                        .filter(|record| here(record.offset))
-                        .map(|record| record.key),
-                );
+                let mut records = chunk.records;
+                records.retain(|record| record.offset.is_some_and(|o| (first..to).contains(&o)));
+                return Ok(Some(records));
             }
         }
-        Ok(keys)
+        Ok(None)
     }
 
     /// The next chunk, decoded, with its end; waits up to `wait`. Cancel safe.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::{Offset, PartitionId};
+use millpond_format::gap::Gap;
 use millpond_leases::LeaseStore;
 
 use crate::dead_letters::{DeadLetter, Payload};
@@ -135,13 +136,20 @@ pub trait Store: Send + Sync {
     }
 
     /// Keeps gaps for good; those that are there already change nothing. Without a place of
-    /// their own they are put among the dead letters, each an entry without an event.
+    /// their own they are put among the dead letters, each an entry without an event ([`gap_letters`]).
     ///
     /// # Errors
     /// [`StoreError`].
     async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {
         self.put_dead_letters(&gap_letters(of)).await
     }
+
+    /// All gaps of a topic partition that were kept, strongly consistent, with the first offset of the plan that passed
+    /// over each, by that and in their order.
+    ///
+    /// # Errors
+    /// [`StoreError`], also for a gap that this version does not understand.
+    async fn gaps(&self, partition: PartitionId) -> Result<Vec<(Offset, Gap)>, StoreError>;
 
     /// Puts dead letters away durably; those with ids that are there already change nothing.
     ///
@@ -208,15 +216,17 @@ pub trait PlanWriter: Send + Sync {
 }
 
 /// Gaps as dead letters.
-fn gap_letters(of: PlanGaps<'_>) -> Vec<DeadLetter> {
+#[must_use]
+pub fn gap_letters(of: PlanGaps<'_>) -> Vec<DeadLetter> {
     let PlanGaps {
         pipeline,
         topic,
         partition,
         from,
+        first_index,
         gaps,
     } = of;
-    let letter = |(index, gap): (usize, &millpond_format::gap::Gap)| DeadLetter {
+    let letter = |(index, gap): (usize, &Gap)| DeadLetter {
         id: format!("{pipeline}/{topic}/{partition}/{from}/{index}/gap"),
         offset: from,
         time_ms: 0,
@@ -226,13 +236,12 @@ fn gap_letters(of: PlanGaps<'_>) -> Vec<DeadLetter> {
         record_key: None,
         payload: Payload::Raw(bytes::Bytes::new()),
     };
-    gaps.iter().enumerate().map(letter).collect()
+    (first_index..).zip(gaps).map(letter).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use millpond_format::gap::Gap;
 
     #[test]
     fn a_store_without_a_place_for_gaps_has_them_among_its_dead_letters() {
@@ -245,6 +254,7 @@ mod tests {
             topic: "t",
             partition: 2,
             from: 3,
+            first_index: 0,
             gaps: &gaps,
         });
         let said: Vec<_> = letters

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use millpond_connector::topic::Offset;
+use millpond_format::gap::Gap;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Intent, LedgerRow, Log};
@@ -49,6 +51,20 @@ struct StoredLedger {
     /// `shift/identity`, where either is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     log: Option<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredGaps {
+    version: u32,
+    gaps: Vec<StoredGap>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StoredGap {
+    /// First offset of the plan.
+    from: u64,
+    /// As `FORMAT.md` says.
+    gap: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -149,6 +165,36 @@ pub fn decode_ledger(bytes: &[u8]) -> Result<LedgerRow, StoredError> {
         None => Ok(row),
         Some(problem) => Err(Malformed(problem)),
     }
+}
+
+/// The bytes of the gaps of a topic partition, each with the first offset of its plan.
+///
+/// # Errors
+/// [`StoredError::Json`], which no gaps are known to cause.
+pub fn encode_gaps(gaps: &[(Offset, Gap)]) -> Result<Bytes, StoredError> {
+    let stored = |(from, gap): &(Offset, Gap)| StoredGap {
+        from: *from,
+        gap: gap.text(),
+    };
+    let stored = StoredGaps {
+        version: VERSION,
+        gaps: gaps.iter().map(stored).collect(),
+    };
+    Ok(serde_json::to_vec(&stored)?.into())
+}
+
+/// Reads gaps.
+///
+/// # Errors
+/// [`StoredError`] names what is missing or not as it should be.
+pub fn decode_gaps(bytes: &[u8]) -> Result<Vec<(Offset, Gap)>, StoredError> {
+    check_version(bytes)?;
+    let stored: StoredGaps = serde_json::from_slice(bytes)?;
+    let gap = |stored: StoredGap| {
+        let gap = Gap::parse(&stored.gap).ok_or(StoredError::Malformed("`gap`"))?;
+        Ok((stored.from, gap))
+    };
+    stored.gaps.into_iter().map(gap).collect()
 }
 
 /// The bytes of a registration.
@@ -253,6 +299,7 @@ mod tests {
             decode_ledger(text).map(drop).expect_err("newer"),
             decode_registration(text).map(drop).expect_err("newer"),
             decode_pipelines(text).map(drop).expect_err("newer"),
+            decode_gaps(text).map(drop).expect_err("newer"),
         ] {
             assert!(matches!(error, StoredError::NewerVersion(2)), "{error}");
         }
@@ -266,5 +313,12 @@ mod tests {
         let list = ["a", "b"].map(|name| (name.to_owned(), registration.clone()));
         let bytes = encode_pipelines("events", &list).expect("encodes");
         assert_eq!(decode_pipelines(&bytes).expect("decodes"), list);
+        let gaps = [
+            (3, Gap::Offsets { from: 3, to: 9 }),
+            (9, Gap::Plan { from: 9, to: 12 }),
+        ];
+        let bytes = encode_gaps(&gaps).expect("encodes");
+        assert_eq!(decode_gaps(&bytes).expect("decodes"), gaps);
+        assert!(decode_gaps(br#"{"version":1,"gaps":[{"from":3,"gap":"hole/3"}]}"#).is_err());
     }
 }

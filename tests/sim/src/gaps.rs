@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::gap::Gap;
 
+use crate::oracle::Link;
+
 /// By topic partition.
 #[derive(Debug, Default)]
 pub struct Gaps(BTreeMap<PartitionId, Vec<Gap>>);
@@ -25,6 +27,35 @@ impl Gaps {
         self.of(partition).iter().any(|gap| match gap {
             Gap::Offsets { from, to } | Gap::Plan { from, to } => (*from..*to).contains(&offset),
             Gap::Chain(_) => false,
+        })
+    }
+
+    /// True when a gap of a chain holds a link.
+    #[must_use]
+    pub fn has_link(&self, (partition, shard, epoch, ordinal): &Link) -> bool {
+        self.of(*partition).iter().any(|gap| match gap {
+            Gap::Offsets { .. } | Gap::Plan { .. } => false,
+            Gap::Chain(gap) => {
+                gap.shard == *shard
+                    && gap.epoch == *epoch
+                    && (gap.first..=gap.last).contains(ordinal)
+            }
+        })
+    }
+
+    /// True where offsets are lost.
+    #[must_use]
+    pub fn has_offsets(&self, partition: PartitionId) -> bool {
+        let is_offsets = |gap: &Gap| matches!(gap, Gap::Offsets { .. });
+        self.of(partition).iter().any(is_offsets)
+    }
+
+    /// True for an offset of a plan that was given up.
+    #[must_use]
+    pub fn has_planned(&self, partition: PartitionId, offset: Offset) -> bool {
+        self.of(partition).iter().any(|gap| match gap {
+            Gap::Plan { from, to } => (*from..*to).contains(&offset),
+            Gap::Offsets { .. } | Gap::Chain(_) => false,
         })
     }
 

@@ -12,7 +12,8 @@ use millpond_format::header::{ChainTotals, Header, Kind, Part, Place};
 use millpond_format::keys::{self, SortKey};
 use millpond_format::origin::Origin;
 use millpond_sink::gaps::OnGap;
-use millpond_sink::ledger::LedgerRow;
+use millpond_sink::ledger::{Intent, LedgerRow};
+use millpond_sink::letters::{AFTER_GAP, AFTER_GAP_IN_DOUBT};
 
 use crate::dictionaries;
 use crate::gaps::Gaps;
@@ -45,6 +46,8 @@ pub struct Items {
     place: HashMap<usize, Key>,
     /// The dead letter of an event.
     dead: HashMap<usize, String>,
+    /// The dead letter of an event that came after its place was recorded as a gap.
+    late: HashMap<usize, String>,
     ledgers: BTreeMap<PartitionId, LedgerRow>,
     /// Write shards of the directory.
     listed: BTreeSet<(String, PartitionId, u32)>,
@@ -105,7 +108,13 @@ impl Items {
     /// Number of dead letters.
     #[must_use]
     pub fn dead(&self) -> usize {
-        self.dead.len()
+        self.dead.len() + self.late.len()
+    }
+
+    /// Number of those that came too late.
+    #[must_use]
+    pub fn late(&self) -> usize {
+        self.late.len()
     }
 
     /// Takes a dictionary in: items may name it from now on.
@@ -224,8 +233,10 @@ impl Items {
         let may_be_removed = oracle.events[*index].fates.contains(&Fate::Removed);
         if self.place.contains_key(index)
             || self.dead.contains_key(index)
+            || self.late.contains_key(index)
             || may_be_removed
-            || self.is_in_a_gap(oracle, *index)
+            || self.gaps.has(partition, offset)
+            || self.is_untold(oracle, *index)
         {
             return Ok(());
         }
@@ -267,11 +278,20 @@ impl Items {
         Ok(())
     }
 
-    /// An event is said to be lost. A repetition of it that comes later does not bring it back: what
-    /// followed it is in the table already.
+    /// An event is said to be lost, as often as it came. (What is sent again later does not go into the table, what
+    /// followed it is there already; it is a dead letter.)
     fn is_in_a_gap(&self, oracle: &Oracle, index: usize) -> bool {
         let mut offsets = oracle.offsets_of(index);
-        offsets.any(|(partition, offset)| self.gaps.has(partition, offset))
+        offsets.all(|(partition, offset)| self.gaps.has(partition, offset))
+            || self.is_untold(oracle, index)
+    }
+
+    /// An event went with a gap while a SmartModule removed records, and came again when none did: nothing told that
+    /// it was not removed.
+    fn is_untold(&self, oracle: &Oracle, index: usize) -> bool {
+        let mut offsets = oracle.offsets_of(index);
+        oracle.filters_at_times
+            && offsets.any(|(partition, offset)| self.gaps.has(partition, offset))
     }
 
     fn item_put(&mut self, oracle: &Oracle, row: &Row) -> Result<(), Violation> {
@@ -299,7 +319,10 @@ impl Items {
             .ledgers
             .get(&partition)
             .and_then(|row| row.intent.as_ref());
-        if intent.is_none_or(|open| !(open.from..open.to).contains(&sort.base_offset)) {
+        // Whoever was writing a plan that was given up may still do so: nobody else writes what is in it.
+        let is_given_up = self.gaps.has_planned(partition, sort.base_offset);
+        let is_open = |open: &Intent| (open.from..open.to).contains(&sort.base_offset);
+        if !is_given_up && !intent.is_some_and(is_open) {
             return broken(
                 "I11",
                 format!("item {:?} was written without an intent", row.key),
@@ -444,6 +467,10 @@ impl Items {
             );
         }
         let reason = new.string(names::REASON).unwrap_or_default();
+        if [AFTER_GAP, AFTER_GAP_IN_DOUBT].contains(&reason) {
+            let sk = new.key.sk.clone();
+            return self.late_put(oracle, index, &origin, reason == AFTER_GAP, sk);
+        }
         let is_expected = |fate: &Fate| matches!(fate, Fate::Rejected(why) if *why == reason);
         if !event.fates.iter().any(is_expected) {
             return broken(
@@ -466,6 +493,34 @@ impl Items {
         }
     }
 
+    /// An event that came too late went with a gap; `is_missing` says that it is not in the table.
+    fn late_put(
+        &mut self,
+        oracle: &Oracle,
+        index: usize,
+        origin: &Origin<'_>,
+        is_missing: bool,
+        sk: String,
+    ) -> Result<(), Violation> {
+        let partition = oracle.partition_of(index);
+        let (epoch, ordinal) = (origin.chain.epoch, origin.chain.ordinal);
+        let link = (partition, origin.shard.to_owned(), epoch, ordinal);
+        let is_doubted = oracle.filters_ever && self.gaps.has_offsets(partition) && !is_missing;
+        if !self.gaps.has_link(&link) && !is_doubted {
+            return broken("I10", format!("event {index} is no late one, in no gap"));
+        }
+        if is_missing && (self.place.contains_key(&index) || self.dead.contains_key(&index)) {
+            return broken("I2", format!("event {index} is there, and said not to be"));
+        }
+        match self.late.insert(index, sk.clone()) {
+            Some(other) => broken(
+                "I10",
+                format!("late event {index} is two dead letters, {other} and {sk}"),
+            ),
+            None => Ok(()),
+        }
+    }
+
     pub(crate) fn is_committed(&self, oracle: &Oracle, partition: PartitionId) -> bool {
         let end = oracle.log[partition as usize].len() as u64;
         let ledger = self.ledgers.get(&partition);
@@ -481,7 +536,8 @@ impl Items {
             if places > 1 {
                 return broken("I2", format!("event {index} is an item and a dead letter"));
             }
-            if places == 1 || event.fates.contains(&Fate::Removed) {
+            let is_kept = places == 1 || self.late.contains_key(&index);
+            if is_kept || event.fates.contains(&Fate::Removed) {
                 continue;
             }
             // Said to be lost, or waiting for somebody who says so.

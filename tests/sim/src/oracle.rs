@@ -78,6 +78,10 @@ pub struct Oracle {
     partitions: u32,
     /// What the sink does about data that is gone.
     pub on_gap: OnGap,
+    /// A SmartModule removes records, with one configuration at least.
+    pub filters_ever: bool,
+    /// With one configuration only.
+    pub filters_at_times: bool,
     /// What the table shows.
     pub items: Items,
 }
@@ -106,6 +110,8 @@ impl Oracle {
             links: HashMap::new(),
             partitions: scenario.partitions,
             on_gap: scenario.on_gap,
+            filters_ever: scenario.configs.iter().any(|config| config.filter),
+            filters_at_times: scenario.configs[0].filter != scenario.configs[1].filter,
             items: Items::new(),
         }
     }
@@ -331,9 +337,15 @@ impl Oracle {
         ordinals.len() as u64
     }
 
+    /// The topic partition that an event belongs to.
+    #[must_use]
+    pub fn partition_of(&self, index: usize) -> PartitionId {
+        topic_partition(&self.events[index].key, self.partitions)
+    }
+
     /// Offsets at which an event stands.
     pub fn offsets_of(&self, index: usize) -> impl Iterator<Item = (PartitionId, Offset)> {
-        let partition = topic_partition(&self.events[index].key, self.partitions);
+        let partition = self.partition_of(index);
         let log = self.log[partition as usize].iter().enumerate();
         log.filter(move |(_, other)| **other == index)
             .map(move |(offset, _)| (partition, offset as Offset))

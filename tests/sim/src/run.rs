@@ -49,6 +49,8 @@ pub struct Outcome {
     pub items: usize,
     /// Dead letters.
     pub dead: usize,
+    /// Those of them that came after a gap.
+    pub late: usize,
     /// Gaps recorded.
     pub gaps: usize,
     /// Intents that chains went round more write shards with than they were told to.
@@ -85,6 +87,7 @@ fn failed(seed: u64, rule: &'static str, what: String) -> Outcome {
         events: 0,
         items: 0,
         dead: 0,
+        late: 0,
         gaps: 0,
         spread: 0,
     }
@@ -122,6 +125,7 @@ fn run_here(seed: u64, cuts: &Cuts) -> Outcome {
             events: oracle.events.len(),
             items: oracle.items.len(),
             dead: oracle.items.dead(),
+            late: oracle.items.late(),
             gaps: oracle.items.gaps(),
             spread: oracle.items.noted(),
         }

@@ -97,6 +97,8 @@ faults! {
     Lost "lost",
     /// A partition key of the table is found to be at its limit.
     HotKey "hot-key",
+    /// A source starts with a checkpoint from before the last: what it has sent since it sends again.
+    Rewound "rewound",
 }
 
 /// What groups events.
@@ -259,11 +261,11 @@ impl Scenario {
             ),
         ];
         // In most seeds the topic keeps what it must keep.
-        let loses = dice.chance("loses", 250);
+        let loses = dice.chance("loses", 400);
         if !loses {
             rates.remove(&Fault::Lost);
         }
-        let on_gap = match loses && dice.chance("records gaps", 600) {
+        let on_gap = match loses && dice.chance("records gaps", 700) {
             true => OnGap::Record,
             false => OnGap::Halt,
         };
@@ -313,6 +315,9 @@ impl Scenario {
             // What has an occasion at every call comes often enough.
             Fault::Rival | Fault::Restart | Fault::Reshard | Fault::HotKey => rate * 5,
             Fault::Reconfigured | Fault::Renamed => rate * 8,
+            Fault::Rewound => rate * 12,
+            // Only where something waits to be released, and in few seeds.
+            Fault::Lost => rate * 4,
             _ => rate,
         }
     }

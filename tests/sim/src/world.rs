@@ -1,6 +1,6 @@
 //! What all parts of one run share: virtual time, dice, the trace, and the first violation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -66,6 +66,8 @@ pub struct World {
     pub letters: MemoryTable,
     /// The source's checkpoint, as it is on disk.
     pub checkpoint: Mutex<Option<StreamCheckpoint>>,
+    /// Those that it took the place of, the last ones.
+    pub checkpoints_before: Mutex<VecDeque<StreamCheckpoint>>,
     /// Leases and checkpoints of sources that share the shards.
     pub shard_table: ShardRows,
     /// Leases of sinks that share the topic partitions.
@@ -134,6 +136,7 @@ impl World {
             table: MemoryTable::new(NAME),
             letters: MemoryTable::new("letters"),
             checkpoint: Mutex::default(),
+            checkpoints_before: Mutex::default(),
             shard_table: ShardRows::new(WorkerId::new("nobody")),
             partition_leases: MemoryStore::default(),
             stop: CancellationToken::new(),

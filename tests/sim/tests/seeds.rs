@@ -54,6 +54,7 @@ fn no_seed_breaks_a_rule() {
         *seen.entry("events").or_default() += outcome.events as u64;
         *seen.entry("items").or_default() += outcome.items as u64;
         *seen.entry("dead letters").or_default() += outcome.dead as u64;
+        *seen.entry("late events").or_default() += outcome.late as u64;
         *seen.entry("gaps").or_default() += outcome.gaps as u64;
         *seen.entry("seeds with chains that grew").or_default() += u64::from(outcome.spread > 0);
         for fault in Fault::ALL {
@@ -87,6 +88,7 @@ fn no_seed_breaks_a_rule() {
         ("items", seeds),
         ("dead letters", seeds / 10),
         ("gaps", seeds / 400),
+        ("late events", seeds / 400),
         ("seeds with chains that grew", seeds / 50),
     ] {
         assert!(seen[what] > least, "{} {what}", seen[what]);

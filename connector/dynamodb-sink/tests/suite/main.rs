@@ -15,6 +15,7 @@ mod gaps;
 mod harness;
 mod holes;
 mod instances;
+mod late;
 mod mapped;
 mod mapped_wire;
 mod plan;

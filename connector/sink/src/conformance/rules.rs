@@ -1,16 +1,18 @@
 //! What the sink relies on in a store: a registration that stays, a ledger that changes only by
-//! compare-and-set, dead letters that may be put again.
+//! compare-and-set, dead letters that may be put again, gaps that are given back.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::PartitionId;
+use millpond_format::gap::Gap;
 use millpond_format::sequence::{Position, SequenceNumber};
 use tokio::task::JoinSet;
 
-use super::Subject;
+use super::{PIPELINE, Subject, topic};
 use crate::dead_letters::{DeadLetter, Payload};
+use crate::gaps::{GIVEN_UP_INDEX, PlanGaps};
 use crate::ledger::{Done, LedgerError, LedgerRow};
 use crate::marks::{Mark, Marks};
 use crate::registration::Registration;
@@ -36,6 +38,7 @@ pub async fn assert_rules_in_turn(subject: &dyn Subject) {
     registration(subject).await;
     ledger(subject).await;
     dead_letters(subject).await;
+    gaps(subject).await;
 }
 
 async fn open(subject: &dyn Subject) -> Arc<dyn Store> {
@@ -80,6 +83,48 @@ fn done(to: u64) -> Done {
 async fn put(store: &dyn Store, partition: PartitionId, step: &crate::ledger::Step) -> bool {
     let put = store.put_ledger(partition, &step.row, step.seen.as_ref());
     put.await.expect("answers")
+}
+
+async fn gaps(subject: &dyn Subject) {
+    let of = |partition, from, first_index, gaps| PlanGaps {
+        pipeline: PIPELINE,
+        topic: topic::NAME,
+        partition,
+        from,
+        first_index,
+        gaps,
+    };
+    let begun = [Gap::Offsets { from: 9, to: 10 }];
+    let given_up = [
+        Gap::Plan { from: 9, to: 12 },
+        Gap::Plan { from: 10, to: 12 },
+    ];
+    let later = [Gap::Offsets { from: 100, to: 101 }];
+    let other = [Gap::Offsets { from: 5, to: 6 }];
+    let store = open(subject).await;
+    assert_eq!(store.gaps(3).await.expect("answers"), []);
+    // Not in the order of their offsets, and some again.
+    for plan in [
+        of(3, 100, 0, &later[..]),
+        of(3, 9, 0, &begun),
+        of(2, 5, 0, &other),
+        of(4, 5, 0, &other),
+        of(3, 9, GIVEN_UP_INDEX, &given_up),
+        of(3, 100, 0, &later),
+    ] {
+        store.put_gaps(plan).await.expect("keeps");
+    }
+    let [of_other] = other;
+    let [first] = begun;
+    let [second, third] = given_up;
+    let [last] = later;
+    let expected = [(9, first), (9, second), (9, third), (100, last)];
+    let reopened = open(subject).await;
+    assert_eq!(reopened.gaps(3).await.expect("answers"), expected);
+    for partition in [2, 4] {
+        let found = store.gaps(partition).await.expect("answers");
+        assert_eq!(found, [(5, of_other.clone())]);
+    }
 }
 
 async fn ledger(subject: &dyn Subject) {

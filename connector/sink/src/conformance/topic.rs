@@ -236,7 +236,9 @@ impl Topic for MemoryTopic {
         tokio::task::yield_now().await;
         let (seed, earliest, end, next) = {
             let state = self.state.lock().expect("lock");
-            let at = state.batches.partition_point(|batch| batch.base < from);
+            // The batch that the offset lies in comes whole.
+            let ends = |batch: &Batch| batch.base + batch.records.len() as u64;
+            let at = state.batches.partition_point(|batch| ends(batch) <= from);
             let early = state.batches.get(at.saturating_sub(state.early));
             let next = early.map_or(from, |batch| batch.base.min(from));
             (state.seed, state.earliest, state.end, next)

@@ -8,8 +8,9 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::Core;
-use crate::contiguity::{Coverage, Entry, Jumps, cover};
-use crate::dedup::{Admission, DedupError, Outcome, Workbench, admit_past};
+use super::late::LateEvents;
+use crate::contiguity::{Coverage, Entry, Jumps, Unit, cover};
+use crate::dedup::{Admission, DedupError, Outcome, Past, Workbench, admit_past};
 use crate::error::SinkError;
 use crate::gaps::OnGap;
 use crate::ledger::{Intent, LedgerError};
@@ -25,6 +26,7 @@ pub(super) struct Decided {
     pub(super) marks: Marks,
     pub(super) duplicates: u64,
     pub(super) gaps: Vec<Gap>,
+    pub(super) late: LateEvents,
 }
 
 impl Core {
@@ -121,8 +123,13 @@ impl Core {
             .as_ref()
             .map_or(&self.ledger.marks, |done| &done.marks);
         let whole = self.ledger.start == 0;
+        let past = Past {
+            on_gap,
+            recorded: &self.recorded,
+            doubts_all: jumps.filtered && (self.recorded.has_offsets() || !lost.is_empty()),
+        };
         let admission = loop {
-            let outcome = admit_past(on_gap, &units, removed, marks, whole, &cutoffs, &mut tools)
+            let outcome = admit_past(past, &units, removed, marks, whole, &cutoffs, &mut tools)
                 .map_err(|source| SinkError::Dedup { partition, source })?;
             let question = match outcome {
                 Outcome::Admitted(admission) => break admission,
@@ -146,7 +153,17 @@ impl Core {
             marks,
             duplicates,
             gaps: missing,
+            mut late,
         } = admission;
+        // Where records were removed, envelopes do not say how far their batch reaches.
+        for batch in late.iter_mut().filter(|batch| batch.is_filtered()) {
+            let next = units.partition_point(|unit| unit.offset() <= batch.offsets.start);
+            batch.offsets.end = units.get(next).map_or(to, Unit::offset);
+        }
+        let late = LateEvents {
+            batches: late,
+            doubts_all: past.doubts_all,
+        };
         let lost = lost.into_iter().map(|hole| Gap::Offsets {
             from: hole.start,
             to: hole.end,
@@ -171,6 +188,7 @@ impl Core {
             marks,
             duplicates,
             gaps,
+            late,
         })
     }
 }

@@ -246,6 +246,13 @@ impl PlaceArgs {
     }
 }
 
+impl ReplayArgs {
+    /// True when an entry was asked for by its id or its reason.
+    fn names(&self, entry: &Entry) -> bool {
+        self.id.contains(&entry.id) || self.choice.reason.as_ref() == Some(&entry.reason)
+    }
+}
+
 impl ChoiceArgs {
     fn takes(&self, entry: &Entry) -> bool {
         let is = |wanted: &Option<String>, found: Option<&str>| {
@@ -392,6 +399,11 @@ async fn one(
         (State::Begun, Ok(_)) if !args.again => {
             summary.uncertain += 1;
             let why = "an earlier replay did not end: look into the stream, then say `--again`";
+            ("uncertain", why.to_owned())
+        }
+        (_, Ok(_)) if entry.is_in_doubt() && !args.names(entry) => {
+            summary.uncertain += 1;
+            let why = "it may be in the table: look there, then name its id or its reason";
             ("uncertain", why.to_owned())
         }
         (_, Ok(to)) if args.dry_run => {

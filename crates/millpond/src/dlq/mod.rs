@@ -88,6 +88,12 @@ pub enum NoEvent {
 }
 
 impl Entry {
+    /// True when its event may be in the table as well: put back, it could be there twice.
+    #[must_use]
+    pub fn is_in_doubt(&self) -> bool {
+        self.reason == "after-gap-in-doubt"
+    }
+
     /// Where the event came from; what is given goes before that.
     ///
     /// # Errors

@@ -24,6 +24,9 @@ use crate::table::{Attributes, PageRequest, SortKeys, Table, integer, text};
 /// Reason of a dead letter that is a whole item which the table refused.
 const ITEM_REFUSED: &str = "item-refused";
 
+/// How the reasons of those begin whose place a recorded gap has: the gap accounts for them, and they may be in the table.
+const AFTER_GAP: &str = "after-gap";
+
 /// Readings of ledger rows whose snapshots are being replaced.
 const SNAPSHOT_TRIES: u32 = 5;
 
@@ -257,6 +260,9 @@ impl Letters {
             return;
         }
         self.count += 1;
+        if letter.reason.starts_with(AFTER_GAP) {
+            return;
+        }
         if letter.reason == ITEM_REFUSED && letter.origin.is_none() {
             match letter.value.map(Header::decode) {
                 Some(Ok((header, _))) => self.census.header(partition, &header, true),
@@ -355,5 +361,33 @@ async fn whole_value(table: &Table, pk: &str, first: &str) -> Result<(Vec<u8>, f
             Some(after) => request.after = Some(after),
             None => return Ok((bytes, units)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_came_after_its_gap_counts_as_a_letter_and_accounts_for_no_ordinal() {
+        let mut letters = Letters::default();
+        for (id, reason) in [
+            ("p/t/0/5/0", "not-json"),
+            ("p/t/0/s/a/105/0", "after-gap"),
+            ("p/t/0/s/a/106/0", "after-gap-in-doubt"),
+        ] {
+            let line = format!(
+                "{{\"id\":\"{id}\",\"reason\":\"{reason}\",\"origin\":\"mp1/s/a/105/0/1/1.5/k\",\"value_base64\":\"\"}}"
+            );
+            letters.line(&line, Some("t"), &Thresholds::default());
+        }
+        assert_eq!((letters.count, letters.findings.len()), (3, 0));
+        let accounted: u64 = letters
+            .census
+            .shards
+            .values()
+            .map(|tally| tally.dead_letters)
+            .sum();
+        assert_eq!(accounted, 1);
     }
 }
