@@ -266,8 +266,15 @@ impl Items {
             Gap::Offsets { to, .. } => *to <= oracle.lost_to(partition),
             Gap::Plan { from, .. } => *from < oracle.lost_to(partition),
             Gap::Chain(chain) => {
-                let is_lost =
-                    |offset| offset < oracle.lost_to(partition) || self.gaps.has(partition, offset);
+                // The rows of a plan that is given up may come in any order.
+                let ledger = self.ledgers.get(&partition);
+                let given_up =
+                    ledger.and_then(|row| row.intent.as_ref().filter(|i| i.is_given_up()));
+                let is_lost = |offset| {
+                    offset < oracle.lost_to(partition)
+                        || self.gaps.has(partition, offset)
+                        || given_up.is_some_and(|plan| (plan.from..plan.to).contains(&offset))
+                };
                 oracle.ordinals_at(partition, chain, is_lost) >= chain.missing
             }
         };

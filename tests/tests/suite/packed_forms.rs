@@ -61,7 +61,11 @@ const HOT_EVENTS: u64 = 30;
 
 /// An event that hardly becomes smaller, of a tenant of its own.
 fn hot_event(number: u64) -> String {
-    let words = if number % 3 == 0 { 4_000 } else { 2_500 };
+    let words = if number.is_multiple_of(3) {
+        4_000
+    } else {
+        2_500
+    };
     let data: String = (0..words)
         .map(|n| {
             format!(

@@ -72,6 +72,7 @@ fn peak(pipeline: &Pipeline, group: &str, bytes: u64) -> Result<u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stdout, reason = "figures are for whoever asks for them")]
 async fn memory_of_a_read_does_not_grow_with_the_group() -> Result<()> {
     let pipeline = Pipeline::new(MILLPOND, 4, &config::pipeline()).await?;
     let few = put(&pipeline, "few", FEW).await?;
