@@ -18,6 +18,7 @@ pub mod python;
 pub mod scripted_cluster;
 pub mod seed;
 pub mod stand_ins;
+pub mod sts;
 pub mod topic_rules;
 
 use std::io::Write as _;

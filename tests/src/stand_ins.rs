@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::ShardIteratorType;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use millpond::commands::local::{LAST_VARIABLE, parse_export};
 use millpond_connector::aws::AwsSettings;
 
@@ -98,6 +98,21 @@ impl StandIns {
             .data(Blob::new(event))
             .send()
             .await?;
+        Ok(())
+    }
+
+    /// Puts records with their partition keys in one call.
+    ///
+    /// # Errors
+    /// When the stand-in refuses any of them.
+    pub async fn put_all(&self, stream: &str, records: Vec<(String, Vec<u8>)>) -> Result<()> {
+        let mut put = self.kinesis.put_records().stream_name(stream);
+        for (partition_key, event) in records {
+            let entry = PutRecordsRequestEntry::builder().partition_key(partition_key);
+            put = put.records(entry.data(Blob::new(event)).build()?);
+        }
+        let failed = put.send().await?.failed_record_count.unwrap_or(0);
+        ensure!(failed == 0, "{failed} records were refused");
         Ok(())
     }
 

@@ -9,12 +9,14 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::provider::ProvideCredentials;
 use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
@@ -56,7 +58,7 @@ pub struct AwsSettings {
     pub region: Option<String>,
     /// URL to speak to in place of the region's own; wins over `AWS_ENDPOINT_URL*`.
     pub endpoint: Option<String>,
-    /// Profile of the shared AWS configuration files; wins over `AWS_PROFILE`.
+    /// Profile of the shared AWS configuration files; wins over `AWS_PROFILE`, and over keys in the environment.
     pub profile: Option<String>,
 }
 
@@ -183,7 +185,10 @@ impl AwsSettings {
                 profile: self.profile_name(),
             });
         }
-        Ok(config)
+        Ok(match &self.profile {
+            Some(profile) => with_credentials_of(profile, config),
+            None => config,
+        })
     }
 
     /// Resolves the credentials once, so that a lack of them is said at start.
@@ -214,6 +219,32 @@ impl AwsSettings {
             .or_else(|| std::env::var("AWS_PROFILE").ok())
             .unwrap_or_else(|| "default".to_owned())
     }
+}
+
+/// The SDK's own chain would ask the environment first, and every connector of a process would speak under the
+/// keys found there, whatever its section says.
+fn with_credentials_of(profile: &str, config: SdkConfig) -> SdkConfig {
+    let mut access = ProviderConfig::without_region()
+        .with_region(config.region().cloned())
+        .with_use_fips(config.use_fips())
+        .with_use_dual_stack(config.use_dual_stack());
+    if let Some(http) = config.http_client() {
+        access = access.with_http_client(http);
+    }
+    if let Some(retries) = config.retry_config() {
+        access = access.with_retry_config(retries.clone());
+    }
+    if let Some(timeouts) = config.timeout_config() {
+        access = access.with_timeout_config(timeouts.clone());
+    }
+    let provider = ProfileFileCredentialsProvider::builder()
+        .configure(&access)
+        .profile_name(profile)
+        .build();
+    let builder = config.into_builder();
+    builder
+        .credentials_provider(SharedCredentialsProvider::new(provider))
+        .build()
 }
 
 fn is_http_url(text: &str) -> bool {

@@ -292,6 +292,19 @@ pub struct PartitionStanding {
     pub oldest_waiting_ms: Option<i64>,
     /// Why it cannot go on.
     pub halted: Option<String>,
+    /// Over what the groups of the last plan are spread, where a store spreads them.
+    pub spread: Option<KeySpread>,
+}
+
+/// Groups of a plan, and the partition keys of the table that they have by now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct KeySpread {
+    /// Groups.
+    pub groups: u64,
+    /// Partition keys of all of them: a group has one for each of its write shards.
+    pub keys: u64,
+    /// Partition keys of the group that has most.
+    pub most: u64,
 }
 
 impl Metrics {

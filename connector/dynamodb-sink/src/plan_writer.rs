@@ -144,10 +144,13 @@ impl PlanWriter for TablePlans {
         let plan = std::mem::take(&mut self.plan);
         self.grown();
         self.list(&plan.directory).await?;
+        let spread = plan.spread();
         let mut letters = plan.dead_letters;
         letters.extend(self.write_items(&plan.items).await?);
         self.spreading
             .written(&self.config.form.key_prefix, &plan.items);
+        let partitions = &self.metrics.partitions;
+        partitions.update(self.config.partition, |at| at.spread = Some(spread));
         for (group, state) in plan.chains {
             self.chains.set(group, state);
         }

@@ -1,5 +1,5 @@
 //! What reading costs: the whole source, by polling and by fan-out, beside the same reads by a plain loop over
-//! the SDK that throws everything away (the floor), what the server can give at most (its ceiling), and what the SDK's
+//! the SDK that throws everything away (the floor; with aggregated records a second one takes them apart first), what the server can give at most (its ceiling), and what the SDK's
 //! decoding costs of it.
 //!
 //! The stream is a process of its own, so that the CPU counted is the reader's alone. Shards' limits
@@ -9,7 +9,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a bench prints")]
 
 use std::io::{BufRead as _, BufReader};
-use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,23 +16,20 @@ use std::time::{Duration, Instant};
 
 #[path = "reading/body.rs"]
 mod body;
+#[path = "reading/discard.rs"]
+mod discard;
+#[path = "reading/plain.rs"]
+mod plain;
 
-use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::{
-    ConsumerStatus, PutRecordsRequestEntry, ShardIteratorType, StartingPosition,
-    SubscribeToShardEventStream,
-};
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType};
 use bytes::Bytes;
 use millpond_connector::aws::AwsSettings;
 use millpond_connector::connector::{ConnectorContext, Source as _};
 use millpond_connector::metrics::Metrics;
-use millpond_connector::topic::{
-    Offset, OffsetBounds, PartitionId, PartitionReader, StoredBatch, Topic, TopicError, Transform,
-};
 use millpond_kinesis_local::{Server, ServerConfig};
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::aggregate::AggregateBuilder;
@@ -86,53 +82,6 @@ const LOADS: [Load; 3] = [
         is_aggregated: true,
     },
 ];
-
-#[derive(Default)]
-struct Discard([AtomicU64; 4]);
-
-#[async_trait]
-impl Topic for Discard {
-    fn name(&self) -> &str {
-        "events"
-    }
-
-    fn partition_count(&self) -> u32 {
-        4
-    }
-
-    async fn append(
-        &self,
-        partition: PartitionId,
-        batch: StoredBatch,
-    ) -> Result<Range<Offset>, TopicError> {
-        let count = u64::from(batch.record_count);
-        let base = self.0[partition as usize].fetch_add(count, Ordering::Relaxed);
-        Ok(base..base + count)
-    }
-
-    async fn reader(
-        &self,
-        partition: PartitionId,
-        _: Offset,
-        _: &[Transform],
-    ) -> Result<Box<dyn PartitionReader>, TopicError> {
-        Err(TopicError::UnknownPartition {
-            topic: "events".to_owned(),
-            partition,
-        })
-    }
-
-    async fn bounds(&self, _: PartitionId) -> Result<OffsetBounds, TopicError> {
-        Ok(OffsetBounds {
-            earliest: 0,
-            end: 0,
-        })
-    }
-
-    async fn release(&self, _: PartitionId, _: &str, _: Offset) -> Result<(), TopicError> {
-        Ok(())
-    }
-}
 
 async fn sdk_config(endpoint: &str) -> SdkConfig {
     let settings = AwsSettings {
@@ -248,7 +197,7 @@ async fn source(config: &SdkConfig, is_pushed: bool, events: u64) {
     };
     let context = ConnectorContext {
         name: "source".to_owned(),
-        topic: Arc::new(Discard::default()),
+        topic: Arc::new(discard::Discard::default()),
         data_dir: "/nonexistent".into(),
         drain: CancellationToken::new(),
         metrics: Arc::new(Metrics::default()),
@@ -263,108 +212,34 @@ async fn source(config: &SdkConfig, is_pushed: bool, events: u64) {
     running.await.expect("no panic").expect("drained");
 }
 
-fn shard(number: usize) -> String {
-    format!("shardId-{number:012}")
-}
-
-async fn plain_polling(client: &Client, limit: u32) {
-    let mut shards = tokio::task::JoinSet::new();
-    for number in 0..SHARDS {
-        let client = client.clone();
-        shards.spawn(async move {
-            let call = client.get_shard_iterator().stream_name("events");
-            let call = call.shard_id(shard(number));
-            let call = call.shard_iterator_type(ShardIteratorType::TrimHorizon);
-            let mut iterator = call.send().await.expect("an iterator").shard_iterator;
-            loop {
-                let call = client.get_records().set_shard_iterator(iterator);
-                let answer = call.limit(limit as i32).send().await.expect("records");
-                std::hint::black_box(&answer.records);
-                if answer.millis_behind_latest == Some(0) {
-                    return;
-                }
-                iterator = answer.next_shard_iterator;
-            }
-        });
-    }
-    while let Some(done) = shards.join_next().await {
-        done.expect("read");
-    }
-}
-
-async fn plain_fan_out(client: &Client) {
-    let summary = client.describe_stream_summary().stream_name("events");
-    let summary = summary.send().await.expect("described");
-    let arn = summary
-        .stream_description_summary
-        .expect("summary")
-        .stream_arn;
-    let register = client.register_stream_consumer().stream_arn(&arn);
-    let made = register
-        .consumer_name("plain")
-        .send()
-        .await
-        .expect("registered");
-    let consumer = made.consumer.expect("a consumer").consumer_arn;
-    loop {
-        let call = client.describe_stream_consumer().consumer_arn(&consumer);
-        let found = call.send().await.expect("described").consumer_description;
-        if found.expect("a consumer").consumer_status == ConsumerStatus::Active {
-            break;
-        }
-    }
-    let mut shards = tokio::task::JoinSet::new();
-    for number in 0..SHARDS {
-        let (client, consumer) = (client.clone(), consumer.clone());
-        shards.spawn(async move {
-            let position = StartingPosition::builder().r#type(ShardIteratorType::TrimHorizon);
-            let call = client.subscribe_to_shard().consumer_arn(consumer);
-            let call = call.shard_id(shard(number));
-            let call = call.starting_position(position.build().expect("a position"));
-            let mut events = call.send().await.expect("subscribed").event_stream;
-            loop {
-                match events.recv().await.expect("an event") {
-                    Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)) => {
-                        std::hint::black_box(&event.records);
-                        if event.millis_behind_latest == 0 {
-                            return;
-                        }
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-        });
-    }
-    while let Some(done) = shards.join_next().await {
-        done.expect("read");
-    }
-    let remove = client.deregister_stream_consumer().consumer_arn(&consumer);
-    remove.send().await.expect("removed");
-}
-
 static WORST: AtomicU64 = AtomicU64::new(0);
 
-/// A line of the table; answers CPU seconds per GB of events.
+/// A line of the table, with the ratio to each floor; answers CPU seconds per GB of events.
 fn report(
     load: Load,
     way: &str,
     events: u64,
     took: Duration,
     cpu: Duration,
-    floor: Option<f64>,
+    floors: &[f64],
 ) -> f64 {
     let bytes = events as f64 * load.event_bytes as f64;
     let per_gb = cpu.as_secs_f64() / (bytes / 1e9);
-    let ratio = floor.map(|floor| per_gb / floor);
-    if let Some(ratio) = ratio {
+    let ratios: Vec<f64> = floors.iter().map(|floor| per_gb / floor).collect();
+    // The last floor does what the source must do, too.
+    if let Some(ratio) = ratios.last() {
         WORST.fetch_max((ratio * 100.0) as u64, Ordering::Relaxed);
     }
+    let ratios: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:.2}")).collect();
+    let ratios = match ratios.is_empty() {
+        true => "1".to_owned(),
+        false => ratios.join(" and "),
+    };
     println!(
-        "| {} | {way} | {:.0} | {:.0} | {per_gb:.2} | {} |",
+        "| {} | {way} | {:.0} | {:.0} | {per_gb:.2} | {ratios} |",
         load.name,
         bytes / 1e6 / took.as_secs_f64(),
         events as f64 / took.as_secs_f64(),
-        ratio.map_or("1".to_owned(), |ratio| format!("{ratio:.2}")),
     );
     per_gb
 }
@@ -373,24 +248,31 @@ async fn measure(load: Load, endpoint: &str, events: u64) {
     let config = sdk_config(endpoint).await;
     let client = Client::new(&config);
     for is_pushed in [false, true] {
-        let (began, before) = (Instant::now(), cpu());
-        match is_pushed {
-            false => plain_polling(&client, load.limit()).await,
-            true => plain_fan_out(&client).await,
-        }
         let way = match is_pushed {
-            false => "SDK loop, polling",
-            true => "SDK loop, fan-out",
+            false => "polling",
+            true => "fan-out",
         };
-        let floor = report(load, way, events, began.elapsed(), cpu() - before, None);
+        let mut floors = Vec::new();
+        for takes_apart in [false, true] {
+            if takes_apart && !load.is_aggregated {
+                continue;
+            }
+            let (began, before) = (Instant::now(), cpu());
+            match is_pushed {
+                false => plain::polling(&client, load.limit(), takes_apart).await,
+                true => plain::fan_out(&client, takes_apart).await,
+            }
+            let (took, used) = (began.elapsed(), cpu() - before);
+            let name = match takes_apart {
+                false => format!("SDK loop, {way}"),
+                true => format!("SDK loop that takes them apart, {way}"),
+            };
+            floors.push(report(load, &name, events, took, used, &[]));
+        }
         let (began, before) = (Instant::now(), cpu());
         source(&config, is_pushed, events).await;
-        let way = match is_pushed {
-            false => "source, polling",
-            true => "source, fan-out",
-        };
         let (took, used) = (began.elapsed(), cpu() - before);
-        report(load, way, events, took, used, Some(floor));
+        report(load, &format!("source, {way}"), events, took, used, &floors);
     }
 }
 
@@ -441,7 +323,7 @@ fn main() {
     let given = arguments.iter().find_map(|argument| argument.parse().ok());
     let mebibytes = given.unwrap_or(if is_bench { DEFAULT_MEBIBYTES } else { 2 });
     println!("{mebibytes} MiB of events, {SHARDS} shards\n");
-    println!("| load | read by | MB/s | events/s | CPU s/GB | CPU against the SDK loop |");
+    println!("| load | read by | MB/s | events/s | CPU s/GB | CPU against the SDK loop(s) |");
     println!("|---|---|---|---|---|---|");
     let mut bodies = Vec::new();
     let mut ceilings = Vec::new();
@@ -453,7 +335,7 @@ fn main() {
             let mut iterators = Vec::new();
             for number in 0..SHARDS {
                 let call = client.get_shard_iterator().stream_name("events");
-                let call = call.shard_id(shard(number));
+                let call = call.shard_id(plain::shard(number));
                 let call = call.shard_iterator_type(ShardIteratorType::TrimHorizon);
                 let answer = call.send().await.expect("an iterator");
                 iterators.push(answer.shard_iterator.expect("an iterator"));

@@ -4,24 +4,22 @@
 //! source are two processes and speak over the loopback; time, CPU and memory are those of the source, from before it began.
 //! Nothing is in the stream, so what is counted is what a shard costs by itself: an iterator, its reads, a place in the checkpoint.
 
+#[path = "../benches/reading/discard.rs"]
+mod discard;
+
 use std::error::Error;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::ops::Range;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use aws_config::SdkConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use millpond_connector::aws::AwsSettings;
 use millpond_connector::connector::{ConnectorContext, Source};
 use millpond_connector::metrics::Metrics;
-use millpond_connector::topic::{
-    Offset, OffsetBounds, PartitionId, PartitionReader, StoredBatch, Topic, TopicError, Transform,
-};
 use millpond_kinesis_local::{Server, ServerConfig};
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
@@ -29,53 +27,6 @@ use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::sdk::SdkStream;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
-
-const PARTITIONS: u32 = 4;
-
-/// Takes everything and keeps nothing.
-#[derive(Default)]
-struct Sinkhole([AtomicU64; PARTITIONS as usize]);
-
-#[async_trait]
-impl Topic for Sinkhole {
-    fn name(&self) -> &str {
-        "events"
-    }
-
-    fn partition_count(&self) -> u32 {
-        PARTITIONS
-    }
-
-    async fn append(
-        &self,
-        partition: PartitionId,
-        batch: StoredBatch,
-    ) -> Result<Range<Offset>, TopicError> {
-        let count = u64::from(batch.record_count);
-        let base = self.0[partition as usize].fetch_add(count, Ordering::Relaxed);
-        Ok(base..base + count)
-    }
-
-    async fn reader(
-        &self,
-        _: PartitionId,
-        _: Offset,
-        _: &[Transform],
-    ) -> Result<Box<dyn PartitionReader>, TopicError> {
-        Err(TopicError::Closed("events".to_owned()))
-    }
-
-    async fn bounds(&self, _: PartitionId) -> Result<OffsetBounds, TopicError> {
-        Ok(OffsetBounds {
-            earliest: 0,
-            end: 0,
-        })
-    }
-
-    async fn release(&self, _: PartitionId, _: &str, _: Offset) -> Result<(), TopicError> {
-        Ok(())
-    }
-}
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
@@ -130,7 +81,7 @@ async fn read(endpoint: &str, shards: u32) -> Outcome<()> {
     let drain = CancellationToken::new();
     let context = ConnectorContext {
         name: "source".to_owned(),
-        topic: Arc::new(Sinkhole::default()),
+        topic: Arc::new(discard::Discard::default()),
         data_dir: dir.path().to_owned(),
         drain: drain.clone(),
         metrics: metrics.clone(),

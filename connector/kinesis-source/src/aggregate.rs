@@ -77,8 +77,19 @@ pub enum BrokenAggregate {
 /// An aggregated record whose every event was checked.
 #[derive(Debug)]
 pub struct Aggregate {
-    message: AggregatedRecord,
+    partition_keys: Vec<Box<str>>,
+    /// The explicit ones, and behind them those of partition keys, each computed once.
     hash_keys: Vec<u128>,
+    /// Where each event's keys are.
+    keys: Vec<KeysAt>,
+    /// What each event is.
+    data: Vec<Bytes>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct KeysAt {
+    partition_key: u32,
+    hash_key: u32,
 }
 
 /// One event of an aggregated record.
@@ -91,7 +102,7 @@ pub struct UserRecord<'a> {
     /// The hash key that decides its shard: the explicit one, else the MD5 of the partition key.
     pub hash_key: u128,
     /// The event.
-    pub data: Bytes,
+    pub data: &'a [u8],
 }
 
 /// True for a record that begins as an aggregated one does.
@@ -115,62 +126,98 @@ impl Aggregate {
             return Err(BrokenAggregate::Digest);
         }
         let message = AggregatedRecord::decode(Bytes::copy_from_slice(message))?;
-        for (index, key) in message.partition_keys.iter().enumerate() {
-            let chars = std::str::from_utf8(key).map_or(0, |key| key.chars().count());
-            if !(1..=MAX_PARTITION_KEY_CHARS).contains(&chars) {
-                return Err(BrokenAggregate::PartitionKey(index));
-            }
-        }
+        let texts = message.partition_keys.iter().enumerate();
+        let texts = texts.map(|(index, key)| {
+            let text = partition_key(key).ok_or(BrokenAggregate::PartitionKey(index));
+            text.map(Box::from)
+        });
         let hash_keys = message.explicit_hash_keys.iter().enumerate();
-        let hash_keys = hash_keys
-            .map(|(index, key)| key.parse().map_err(|_| BrokenAggregate::HashKey(index)))
-            .collect::<Result<Vec<u128>, _>>()?;
-        let aggregate = Self { message, hash_keys };
-        for index in 0..aggregate.len() {
-            aggregate.event(index)?;
+        let hash_keys =
+            hash_keys.map(|(index, key)| key.parse().map_err(|_| BrokenAggregate::HashKey(index)));
+        let mut aggregate = Self {
+            partition_keys: texts.collect::<Result<_, _>>()?,
+            hash_keys: hash_keys.collect::<Result<_, _>>()?,
+            keys: Vec::with_capacity(message.events.len()),
+            data: message.events,
+        };
+        let explicit = aggregate.hash_keys.len();
+        let mut computed = vec![None; aggregate.partition_keys.len()];
+        for index in 0..aggregate.data.len() {
+            aggregate.check(index, explicit, &mut computed)?;
         }
         Ok(aggregate)
+    }
+
+    /// Reads an event, whose keys are noted and whose encoded form is replaced by its data. `computed` has the
+    /// place of each partition key's hash key, if it has one by now.
+    fn check(
+        &mut self,
+        index: usize,
+        explicit: usize,
+        computed: &mut [Option<u32>],
+    ) -> Result<(), BrokenAggregate> {
+        let lacks = |what| BrokenAggregate::Event { event: index, what };
+        let too_many = |_| lacks("place: there are too many");
+        u32::try_from(index).map_err(too_many)?;
+        let event = AggregatedEvent::decode(std::mem::take(&mut self.data[index]))?;
+        let below = |at: Option<u64>, end: usize| {
+            let at = at.and_then(|at| usize::try_from(at).ok());
+            at.filter(|at| *at < end)
+        };
+        let key = below(event.partition_key_index, self.partition_keys.len());
+        let key = key.ok_or_else(|| lacks("partition key"))?;
+        let hash_key = match (event.explicit_hash_key_index, computed[key]) {
+            (None, Some(known)) => known,
+            (None, None) => {
+                let place = u32::try_from(self.hash_keys.len()).map_err(too_many)?;
+                self.hash_keys.push(hash_key(&self.partition_keys[key]));
+                computed[key] = Some(place);
+                place
+            }
+            (some, _) => {
+                let at = below(some, explicit);
+                let at = at.ok_or_else(|| lacks("explicit hash key of that index"))?;
+                u32::try_from(at).map_err(too_many)?
+            }
+        };
+        self.keys.push(KeysAt {
+            partition_key: u32::try_from(key).map_err(too_many)?,
+            hash_key,
+        });
+        self.data[index] = event.data.ok_or_else(|| lacks("data"))?;
+        Ok(())
     }
 
     /// Number of events.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.message.events.len()
+        self.data.len()
     }
 
     /// True without an event.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.message.events.is_empty()
+        self.data.is_empty()
     }
 
     /// The events in order.
     pub fn events(&self) -> impl Iterator<Item = UserRecord<'_>> {
-        // Each was read once when the record was checked.
-        (0..self.len()).filter_map(|index| self.event(index).ok())
-    }
-
-    fn event(&self, index: usize) -> Result<UserRecord<'_>, BrokenAggregate> {
-        let lacks = |what| BrokenAggregate::Event { event: index, what };
-        let encoded = self.message.events.get(index);
-        let event = AggregatedEvent::decode(encoded.cloned().unwrap_or_default())?;
-        let at = |index: Option<u64>| index.and_then(|index| usize::try_from(index).ok());
-        let key = at(event.partition_key_index).and_then(|at| self.message.partition_keys.get(at));
-        let key = key.and_then(|key| std::str::from_utf8(key).ok());
-        let partition_key = key.ok_or_else(|| lacks("partition key"))?;
-        let hash_key = match event.explicit_hash_key_index {
-            None => hash_key(partition_key),
-            some => *at(some)
-                .and_then(|at| self.hash_keys.get(at))
-                .ok_or_else(|| lacks("explicit hash key of that index"))?,
-        };
-        Ok(UserRecord {
-            sub_sequence: u32::try_from(index).map_err(|_| lacks("place: there are too many"))?,
-            partition_key,
-            hash_key,
-            data: event.data.ok_or_else(|| lacks("data"))?,
+        // As many as fit in 32 bits, which was checked with the record.
+        let events = (0..).zip(self.keys.iter().zip(&self.data));
+        events.map(|(sub_sequence, (keys, data))| UserRecord {
+            sub_sequence,
+            partition_key: &self.partition_keys[keys.partition_key as usize],
+            hash_key: self.hash_keys[keys.hash_key as usize],
+            data,
         })
     }
+}
+
+/// The text of a partition key; `None` for what cannot be one.
+fn partition_key(key: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(key).ok()?;
+    let is_short = text.chars().nth(MAX_PARTITION_KEY_CHARS).is_none();
+    (is_short && !text.is_empty()).then_some(text)
 }
 
 impl UserRecord<'_> {

@@ -28,7 +28,7 @@ use millpond_format::sequence::{Position, SequenceNumber};
 use crate::aggregate::{Aggregate, is_aggregated};
 use crate::checkpoint::{Aggregated, ChainState};
 use crate::client::StreamRecord;
-use crate::limits::{MAX_RECORDS_PER_BATCH, MAX_SHARDS_PER_BATCH};
+use crate::limits::{GROWN_BYTES, MAX_RECORDS_PER_BATCH, MAX_SHARDS_PER_BATCH};
 use crate::numbering::{Decompress, Numbering};
 use crate::opening::{Allowance, Opener};
 use crate::shard::{HashKeyRange, ShardId};
@@ -121,11 +121,14 @@ pub struct Delivery {
     stream: String,
     batching: Batching,
     aggregated: Aggregated,
-    opener: Opener,
+    /// None where no payload is opened.
+    opener: Option<Opener>,
     shards: Vec<Shard>,
     partitions: Vec<Partition>,
     sealed_bytes: usize,
     open_bytes: usize,
+    /// What an open batch is given room for once it has grown: all of them together no more than may be buffered.
+    reserved_bytes: usize,
     key: String,
     changed: Vec<ShardIndex>,
     /// What is appended counts as durable only once the topic's consumers have released it.
@@ -154,13 +157,16 @@ impl Delivery {
             stream: stream.to_owned(),
             batching,
             aggregated: numbering.aggregated,
-            opener: Opener::new(numbering.decompress),
+            opener: (numbering.decompress != Decompress::None)
+                .then(|| Opener::new(numbering.decompress)),
             shards: Vec::new(),
             partitions: (0..partition_count.max(1))
                 .map(|_| Partition::default())
                 .collect(),
             sealed_bytes: 0,
             open_bytes: 0,
+            reserved_bytes: (batching.max_buffered_bytes / partition_count.max(1) as usize)
+                .min(batching.batch_bytes),
             key: String::new(),
             changed: Vec::new(),
             awaits_release: false,
@@ -304,7 +310,7 @@ impl Delivery {
             }
             let event = Event {
                 partition_key: user.partition_key,
-                value: &user.data,
+                value: user.data,
                 ..event
             };
             self.take_event(index, event, now, &mut allowance, accepted);
@@ -321,26 +327,40 @@ impl Delivery {
         allowance: &mut Allowance,
         accepted: &mut Accepted,
     ) {
-        let position = Position::new(event.sequence, event.sub_sequence);
-        // What is left of its allowance depends on the events before it, skipped ones too.
-        let mut opener = std::mem::replace(&mut self.opener, Opener::new(Decompress::None));
-        let opened = opener.open(event.value, allowance);
         let skip = self.shards[index.0].skip.as_ref();
-        if skip.is_none_or(|skip| position > *skip) {
-            match opened {
-                Ok(value) => {
-                    accepted.events += 1;
-                    accepted.bytes += value.len() as u64;
-                    self.send(index, Event { value, ..event }, None, now);
-                }
-                Err(error) => {
-                    self.send(index, event, Some(error.name()), now);
-                    let sequence = event.sequence.as_str().to_owned();
-                    accepted.unopened.push((sequence, error));
-                }
+        let is_new = skip.is_none_or(|skip| {
+            let order = skip.cmp_to(event.sequence, event.sub_sequence);
+            order.is_lt()
+        });
+        let Some(mut opener) = self.opener.take() else {
+            if is_new {
+                self.take_opened(index, event, now, accepted);
+            }
+            return;
+        };
+        // What is left of its allowance depends on the events before it, skipped ones too.
+        match opener.open(event.value, allowance) {
+            _ if !is_new => {}
+            Ok(value) => self.take_opened(index, Event { value, ..event }, now, accepted),
+            Err(error) => {
+                self.send(index, event, Some(error.name()), now);
+                let sequence = event.sequence.as_str().to_owned();
+                accepted.unopened.push((sequence, error));
             }
         }
-        self.opener = opener;
+        self.opener = Some(opener);
+    }
+
+    fn take_opened(
+        &mut self,
+        index: ShardIndex,
+        event: Event<'_>,
+        now: Instant,
+        accepted: &mut Accepted,
+    ) {
+        accepted.events += 1;
+        accepted.bytes += event.value.len() as u64;
+        self.send(index, event, None, now);
     }
 
     /// Puts an event into the batch of its topic partition, or a dead letter with its reason.
@@ -393,6 +413,9 @@ impl Delivery {
         }
         let partition = &mut self.partitions[partition_id];
         let before = partition.open.raw_len();
+        if before >= GROWN_BYTES {
+            partition.open.reserve(self.reserved_bytes);
+        }
         partition
             .open
             .push(Some(self.key.as_bytes()), value, event.arrival_ms);

@@ -466,6 +466,72 @@ proptest! {
     }
 }
 
+/// Bytes that a batch takes, used or not.
+fn taken(batch: StoredBatch) -> usize {
+    Vec::<u8>::from(batch.raw).capacity()
+}
+
+#[test]
+fn a_batch_is_given_room_once_it_has_grown_and_gives_back_what_it_did_not_use() {
+    let (mut delivery, shard) = delivery(1, 1 << 20);
+    let now = Instant::now();
+    let mut sequence = 0;
+    let mut put = |delivery: &mut Delivery, bytes: usize| {
+        let records: Vec<StreamRecord> = (0..bytes / 200)
+            .map(|_| {
+                sequence += 1;
+                record(sequence, "k", 200)
+            })
+            .collect();
+        let taken_in = delivery.accept(shard, &records, on(1), now);
+        taken_in.expect("accepted");
+    };
+    let room = |delivery: &mut Delivery| {
+        let open = std::mem::take(&mut delivery.partitions[0].open);
+        open.finish().capacity()
+    };
+    put(&mut delivery, 1_000);
+    assert!(room(&mut delivery) < 8 << 10, "a handful of events");
+    put(&mut delivery, GROWN_BYTES);
+    put(&mut delivery, 1_000);
+    assert_eq!(room(&mut delivery), 1 << 20, "all of it at once");
+
+    // One that is sealed before it is full.
+    put(&mut delivery, GROWN_BYTES);
+    put(&mut delivery, 1_000);
+    delivery.seal_all();
+    let (_, batch) = delivery.next_append().expect("a batch");
+    let used = batch.raw.len();
+    delivery.appended(0, 1);
+    let taken = taken(batch);
+    assert!(taken <= 2 * used, "{taken} for {used}");
+}
+
+#[test]
+fn open_batches_of_many_partitions_take_no_more_than_may_be_buffered() {
+    let partitions = 64;
+    let (mut delivery, shard) = delivery(partitions, 1 << 20);
+    let now = Instant::now();
+    let mut sequence = 0;
+    while delivery
+        .partitions
+        .iter()
+        .any(|partition| partition.open.raw_len() < GROWN_BYTES + 1_000)
+    {
+        sequence += 1;
+        let event = record(sequence, &format!("key-{sequence}"), 1_000);
+        let taken_in = delivery.accept(shard, &[event], on(1), now);
+        taken_in.expect("accepted");
+    }
+    // 16 KiB each is the share of what may be buffered: these have grown beyond it by themselves, as they must.
+    let (mut taken, mut used) = (0, 0);
+    for partition in &mut delivery.partitions {
+        used += partition.open.raw_len();
+        taken += std::mem::take(&mut partition.open).finish().capacity();
+    }
+    assert!(taken <= 2 * used, "{taken} for {used}");
+}
+
 #[test]
 fn a_batch_has_events_of_so_many_shards_at_most() {
     use crate::limits::MAX_SHARDS_PER_BATCH;

@@ -74,7 +74,7 @@ impl ValidConnector for KinesisConfig {
         };
         // With connections of its own.
         let fan_out_sdk = match &self.fan_out {
-            Some(_) => Some(self.aws.load().await?),
+            Some(_) => Some(self.aws.load_with(self.switches).await?),
             None => None,
         };
         Ok(BuiltConnector::Source(Box::new(ConfiguredSource {

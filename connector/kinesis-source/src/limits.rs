@@ -139,6 +139,10 @@ pub const READ_THROUGH_GRANULARITY_MS: i64 = 60_000;
 /// within which `millpond run` promises to end.
 pub const DRAIN_LIMIT: Duration = Duration::from_secs(25);
 
+/// An open batch that has so many bytes will be filled, and is given room for all of it at once: grown by doubling, each
+/// event would be copied once more. Below, a batch takes what its few events need.
+pub const GROWN_BYTES: usize = 64 << 10;
+
 /// Most shards of one stored batch, counted by turns: a sink keeps in its ledger how far each of them is in a plan that
 /// is being written, at most 4,000, and a batch is never divided over plans.
 pub const MAX_SHARDS_PER_BATCH: usize = 4_000;

@@ -224,7 +224,9 @@ pub(crate) fn stream_record(record: Record) -> StreamRecord {
 /// The nearest millisecond: the wire has seconds as a decimal fraction, and what is read of it may lie
 /// a little below.
 fn millis(time: &DateTime) -> Option<i64> {
-    i64::try_from((time.as_nanos() + 500_000).div_euclid(1_000_000)).ok()
+    let rounded = (time.subsec_nanos() + 500_000) / 1_000_000;
+    let whole = time.secs().checked_mul(1_000)?;
+    whole.checked_add(rounded.into())
 }
 
 pub(crate) fn unreadable(what: &str) -> Failure {

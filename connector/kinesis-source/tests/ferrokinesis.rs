@@ -12,13 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, StreamStatus};
+use aws_sdk_kinesis::types::StreamStatus;
 use axum::extract::DefaultBodyLimit;
 use ferrokinesis::store::StoreOptions;
-use millpond_connector::aws::AwsSettings;
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint::CheckpointStore;
 use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
@@ -26,6 +23,7 @@ use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::fan_out::{ConsumerState, FallBack, FanOut, FanOutApi as _};
 use millpond_kinesis_source::sdk::SdkStream;
 use millpond_kinesis_source::sdk_fan_out::SdkFanOut;
+use support::service::{put_records, sdk_config};
 use support::topic::MemoryTopic;
 use support::{Running, check, context, spawn, until};
 use tokio::task::JoinHandle;
@@ -51,23 +49,11 @@ impl Ferro {
         let app = app.layer(DefaultBodyLimit::max(16 << 20));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await;
         let listener = listener.expect("bound");
-        let settings = AwsSettings {
-            region: Some("us-east-1".to_owned()),
-            endpoint: Some(format!(
-                "http://{}",
-                listener.local_addr().expect("address")
-            )),
-            profile: None,
-        };
+        let endpoint = format!("http://{}", listener.local_addr().expect("address"));
         let server = tokio::spawn(async move {
             axum::serve(listener, app).await.expect("serves");
         });
-        let credentials = Credentials::new("test", "test", None, None, "test");
-        let config = settings.load().await.expect("configured");
-        let config = config
-            .into_builder()
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build();
+        let config = sdk_config(endpoint).await;
         let client = Client::new(&config);
         let create = client.create_stream().stream_name("events");
         create.shard_count(shards).send().await.expect("created");
@@ -121,20 +107,15 @@ impl Ferro {
 
     async fn put_many(&mut self, count: usize) {
         let before: usize = self.put.values().map(Vec::len).sum();
-        let mut request = self.client.put_records().stream_name("events");
-        for n in before..before + count {
-            let key = format!("key-{}", n % 40);
+        let events = (before..before + count).map(|n| {
             let event = format!("event {n}").into_bytes();
-            let entry = PutRecordsRequestEntry::builder()
-                .partition_key(&key)
-                .data(event.clone().into())
-                .build()
-                .expect("an entry");
-            request = request.records(entry);
+            (format!("key-{}", n % 40), event)
+        });
+        let events: Vec<_> = events.collect();
+        put_records(&self.client, &events).await;
+        for (key, event) in events {
             self.put.entry(key).or_default().push(event);
         }
-        let answer = request.send().await.expect("accepted");
-        assert_eq!(answer.failed_record_count.unwrap_or(0), 0);
     }
 
     async fn stored(&self) {

@@ -2,50 +2,30 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millpond_connector::connector::Source;
 use millpond_format::stream_gap::{StreamGap, StreamGapKind};
-use millpond_kinesis_local::model::{ModelConfig, ShardId};
-use millpond_kinesis_source::KinesisSource;
-use millpond_kinesis_source::checkpoint::CheckpointStore;
-use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
+use millpond_kinesis_local::model::ShardId;
 use millpond_kinesis_source::classify::Operation;
 use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::loss::OnLoss;
-use support::stream::{ModelStream, service};
-use support::topic::MemoryTopic;
-use support::{Running, check, context, spawn};
+use support::stream::service;
+use support::world::World;
+use support::{Running, context, spawn};
 use tokio::time::sleep;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-struct World {
-    stream: Arc<ModelStream>,
-    topic: Arc<MemoryTopic>,
-    store: Arc<dyn CheckpointStore>,
-}
-
 impl World {
-    fn new(shards: u32) -> Self {
-        Self {
-            stream: ModelStream::new(shards, ModelConfig::default()),
-            topic: Arc::new(MemoryTopic::new(2)),
-            store: Arc::new(MemoryCheckpoints::default()),
-        }
-    }
-
     fn run(&self, on_loss: OnLoss) -> Running {
         let mut config = SourceConfig {
             on_loss,
             ..SourceConfig::default()
         };
         config.pace.idle_interval = Duration::from_secs(30);
-        let source = KinesisSource::new(self.stream.clone(), config, self.store.clone())
-            .with_clock(self.stream.clock());
-        let source: Box<dyn Source> = Box::new(source);
+        let source: Box<dyn Source> = Box::new(self.source(config));
         spawn(source, context(&self.topic))
     }
 
@@ -71,11 +51,6 @@ impl World {
     }
 
     /// What was put and not forgotten is in the topic, or was read before.
-    fn verify(&self) -> usize {
-        let put = self.stream.put.lock().expect("not poisoned");
-        check(&self.topic, &put, &self.stream.parents())
-    }
-
     fn split(&self, shard: u32, at: u128) {
         let (shard, at) = (ShardId::new(shard), at.to_string());
         self.stream
@@ -93,7 +68,7 @@ fn put_new(world: &World, count: u8, name: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn a_checkpoint_older_than_retention_becomes_a_gap_with_its_bounds() {
-    let world = World::new(2);
+    let world = World::new(2, 2);
     put_new(&world, 40, "read");
     assert_eq!(world.read_all(OnLoss::Fail).await, 0);
     let read_ms = world.stream.now_ms();
@@ -127,7 +102,7 @@ async fn a_checkpoint_older_than_retention_becomes_a_gap_with_its_bounds() {
 
 #[tokio::test(start_paused = true)]
 async fn events_sent_and_trimmed_before_they_were_checkpointed_keep_their_ordinals() {
-    let world = World::new(1);
+    let world = World::new(1, 2);
     put_new(&world, 40, "sent");
     // Read and pinned, but the topic does not answer: they may be stored or not.
     world.topic.held.store(true, Ordering::Relaxed);
@@ -149,7 +124,7 @@ async fn events_sent_and_trimmed_before_they_were_checkpointed_keep_their_ordina
 
 #[tokio::test(start_paused = true)]
 async fn a_gap_without_anything_behind_it_is_recorded_once() {
-    let world = World::new(1);
+    let world = World::new(1, 2);
     put_new(&world, 10, "read");
     world.read_all(OnLoss::Fail).await;
     sleep(30 * HOUR).await;
@@ -163,7 +138,7 @@ async fn a_gap_without_anything_behind_it_is_recorded_once() {
 
 #[tokio::test(start_paused = true)]
 async fn shards_closed_and_trimmed_are_recorded_those_never_seen_too() {
-    let world = World::new(1);
+    let world = World::new(1, 2);
     put_new(&world, 20, "read");
     world.read_all(OnLoss::Fail).await;
     put_new(&world, 20, "lost");
@@ -202,7 +177,7 @@ async fn shards_closed_and_trimmed_are_recorded_those_never_seen_too() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_stale_costs_no_shard() {
     for on_loss in [OnLoss::Fail, OnLoss::GapAndContinue] {
-        let world = World::new(2);
+        let world = World::new(2, 2);
         put_new(&world, 40, "read");
         world.read_all(on_loss).await;
         put_new(&world, 40, "more");
@@ -220,7 +195,7 @@ async fn an_answer_that_is_stale_costs_no_shard() {
 
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_fails_is_told_again_and_a_kill_before_that_finds_the_loss_again() {
-    let world = World::new(1);
+    let world = World::new(1, 2);
     put_new(&world, 20, "read");
     world.read_all(OnLoss::Fail).await;
     put_new(&world, 20, "lost");

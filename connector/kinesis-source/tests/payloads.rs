@@ -4,24 +4,20 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use millpond_connector::connector::Source;
 use millpond_format::origin::Origin;
-use millpond_kinesis_local::model::{ModelConfig, NewRecord};
-use millpond_kinesis_source::KinesisSource;
+use millpond_kinesis_local::model::NewRecord;
 use millpond_kinesis_source::aggregate::AggregateBuilder;
-use millpond_kinesis_source::checkpoint::{Aggregated, CheckpointStore};
-use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
+use millpond_kinesis_source::checkpoint::Aggregated;
 use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::numbering::Decompress;
 use support::fan_out::fan_out;
-use support::stream::ModelStream;
-use support::topic::MemoryTopic;
-use support::{Running, check, context, spawn, until};
+use support::world::World;
+use support::{Running, context, spawn, until};
 
 fn gzip(data: &[u8]) -> Vec<u8> {
     let level = flate2::Compression::fast();
@@ -35,18 +31,14 @@ fn zstd_of(data: &[u8]) -> Vec<u8> {
 }
 
 struct Case {
-    stream: Arc<ModelStream>,
-    topic: Arc<MemoryTopic>,
-    store: Arc<dyn CheckpointStore>,
+    world: World,
     is_pushed: bool,
 }
 
 impl Case {
     fn new(is_pushed: bool) -> Self {
         Self {
-            stream: ModelStream::new(2, ModelConfig::default()),
-            topic: Arc::new(MemoryTopic::new(3)),
-            store: Arc::new(MemoryCheckpoints::default()),
+            world: World::new(2, 3),
             is_pushed,
         }
     }
@@ -54,10 +46,11 @@ impl Case {
     /// Puts a record; `event` is what should come of it.
     fn put(&self, key: &str, payload: Vec<u8>, event: Option<&[u8]>) {
         let record = NewRecord::new(key, None, payload).expect("a record");
-        self.stream
+        self.world
+            .stream
             .with_model(|model, now| model.put_record(now, "events", record, None))
             .expect("accepted");
-        let mut put = self.stream.put.lock().expect("not poisoned");
+        let mut put = self.world.stream.put.lock().expect("not poisoned");
         if let Some(event) = event {
             put.entry(key.to_owned()).or_default().push(event.to_vec());
         }
@@ -69,19 +62,13 @@ impl Case {
         config.batching.max_buffered_bytes = 4 << 20;
         config.aggregated = Aggregated::KeepStray;
         config.decompress = decompress;
-        let source = KinesisSource::new(self.stream.clone(), config, self.store.clone());
-        let source = source.with_clock(self.stream.clock());
+        let source = self.world.source(config);
         let source = match self.is_pushed {
-            true => source.with_fan_out(fan_out(&self.stream)),
+            true => source.with_fan_out(fan_out(&self.world.stream)),
             false => source,
         };
         let source: Box<dyn Source> = Box::new(source);
-        spawn(source, context(&self.topic))
-    }
-
-    fn verify(&self) -> usize {
-        let put = self.stream.put.lock().expect("not poisoned");
-        check(&self.topic, &put, &self.stream.parents())
+        spawn(source, context(&self.world.topic))
     }
 }
 
@@ -107,7 +94,7 @@ fn put_mixed(case: &Case, round: usize) -> Vec<(String, Vec<u8>)> {
     builder.push("key-3", None, Bytes::from(cut.clone()));
     builder.push("key-3", None, Bytes::from_static(b"plain"));
     case.put("key-3", builder.finish(), Some(b"within"));
-    let mut put = case.stream.put.lock().expect("not poisoned");
+    let mut put = case.world.stream.put.lock().expect("not poisoned");
     put.get_mut("key-3").expect("some").push(b"plain".to_vec());
     vec![
         ("damaged".to_owned(), cut.clone()),
@@ -125,25 +112,25 @@ async fn payloads_are_opened_and_what_cannot_be_costs_itself_alone() {
         running.caught_up().await;
         let metrics = running.metrics.clone();
         running.drained().await;
-        assert_eq!(case.verify(), 0);
-        let mut letters = case.topic.letters();
+        assert_eq!(case.world.verify(), 0);
+        let mut letters = case.world.topic.letters();
         letters.sort();
         assert_eq!(letters, expected);
         assert_eq!(metrics.payloads_unopened.get(), 3);
         assert_eq!(metrics.aggregates_broken.get(), 0);
         // Behind the checkpoint, letters too.
-        let before = case.topic.len();
+        let before = case.world.topic.len();
         let running = case.run(Decompress::Auto);
         running.caught_up().await;
         running.drained().await;
-        assert_eq!(case.topic.len(), before);
+        assert_eq!(case.world.topic.len(), before);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn kills_repeat_the_same_origins_and_lose_no_letter() {
     let case = Case::new(false);
-    case.topic.delay_ms.store(300, Ordering::Relaxed);
+    case.world.topic.delay_ms.store(300, Ordering::Relaxed);
     let mut expected = BTreeSet::new();
     for (round, life_ms) in (50..2_500).step_by(350).enumerate() {
         expected.extend(put_mixed(&case, round));
@@ -154,8 +141,8 @@ async fn kills_repeat_the_same_origins_and_lose_no_letter() {
     let running = case.run(Decompress::Auto);
     running.caught_up().await;
     running.drained().await;
-    assert!(case.verify() > 0, "no kill repeated anything");
-    let letters: BTreeSet<_> = case.topic.letters().into_iter().collect();
+    assert!(case.world.verify() > 0, "no kill repeated anything");
+    let letters: BTreeSet<_> = case.world.topic.letters().into_iter().collect();
     assert_eq!(letters, expected);
 }
 
@@ -172,17 +159,17 @@ async fn what_is_opened_is_bounded() {
             let key = format!("key-{}", n % 7);
             case.put(&key, packed.clone(), Some(&event));
         }
-        case.topic.held.store(true, Ordering::Relaxed);
+        case.world.topic.held.store(true, Ordering::Relaxed);
         let running = case.run(Decompress::Gzip);
         tokio::time::sleep(Duration::from_secs(30)).await;
         let taken = running.metrics.source_bytes.get();
         // `max-buffered`, and the piece that crossed it.
         assert!(taken >= 4 << 20, "{taken}");
         assert!(taken < (4 << 20) + (16 << 20), "{taken}");
-        case.topic.held.store(false, Ordering::Relaxed);
+        case.world.topic.held.store(false, Ordering::Relaxed);
         running.caught_up().await;
         running.drained().await;
-        assert_eq!(case.verify(), 0);
+        assert_eq!(case.world.verify(), 0);
     }
 }
 
@@ -191,10 +178,10 @@ async fn another_setting_begins_another_numbering() {
     let case = Case::new(false);
     put_mixed(&case, 0);
     let running = case.run(Decompress::Auto);
-    until("something is durable", || case.topic.len() > 0).await;
+    until("something is durable", || case.world.topic.len() > 0).await;
     running.killed().await;
     let epochs = |case: &Case| -> BTreeSet<u64> {
-        let records = case.topic.records().into_iter();
+        let records = case.world.topic.records().into_iter();
         let keys = records.map(|(_, _, key, _)| key);
         keys.filter_map(|key| {
             Origin::parse(key.as_bytes())
@@ -210,9 +197,9 @@ async fn another_setting_begins_another_numbering() {
     running.drained().await;
     assert!(epochs(&case).len() > before.len(), "{before:?}");
     // As they are: nothing is looked at.
-    let after = case.topic.letters().len();
+    let after = case.world.topic.letters().len();
     let running = case.run(Decompress::None);
     running.caught_up().await;
     running.drained().await;
-    assert_eq!(case.topic.letters().len(), after);
+    assert_eq!(case.world.topic.letters().len(), after);
 }

@@ -6,48 +6,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_connector::connector::Source;
-use millpond_kinesis_local::model::{ModelConfig, ShardId};
-use millpond_kinesis_source::KinesisSource;
-use millpond_kinesis_source::checkpoint::CheckpointStore;
-use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
+use millpond_kinesis_local::model::ShardId;
 use millpond_kinesis_source::config::{CheckpointAfter, SourceConfig};
-use support::stream::ModelStream;
 use support::topic::MemoryTopic;
-use support::{Running, check, context, spawn, until};
+use support::world::World;
+use support::{Running, context, spawn, until};
 use tokio::time::sleep;
 
-struct World {
-    stream: Arc<ModelStream>,
-    topic: Arc<MemoryTopic>,
-    store: Arc<dyn CheckpointStore>,
-    after: CheckpointAfter,
-}
-
 impl World {
-    fn new(shards: u32) -> Self {
-        Self {
-            stream: ModelStream::new(shards, ModelConfig::default()),
-            topic: Arc::new(MemoryTopic::new(2)),
-            store: Arc::new(MemoryCheckpoints::default()),
-            after: CheckpointAfter::Table,
-        }
-    }
-
-    fn run(&self) -> Running {
+    fn run(&self, checkpoint_after: CheckpointAfter) -> Running {
         let mut config = SourceConfig {
-            checkpoint_after: self.after,
+            checkpoint_after,
             ..SourceConfig::default()
         };
         config.batching.batch_bytes = 2_000;
-        let source = KinesisSource::new(self.stream.clone(), config, self.store.clone())
-            .with_clock(self.stream.clock());
-        let source: Box<dyn Source> = Box::new(source);
+        let source: Box<dyn Source> = Box::new(self.source(config));
         spawn(source, context(&self.topic))
-    }
-
-    fn verify(&self) -> usize {
-        let put = self.stream.put.lock().expect("not poisoned");
-        check(&self.topic, &put, &self.stream.parents())
     }
 
     async fn is_begun(&self) -> bool {
@@ -62,9 +36,9 @@ impl World {
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_topic_costs_a_replay_of_what_was_not_released() {
-    let mut world = World::new(3);
+    let mut world = World::new(3, 2);
     world.stream.put_many(500);
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     until("read", || world.topic.len() == 500).await;
     sleep(Duration::from_secs(60)).await;
     // In the topic, and nowhere else: the checkpoint has not moved.
@@ -72,7 +46,7 @@ async fn a_lost_topic_costs_a_replay_of_what_was_not_released() {
     assert!(!running.is_caught_up());
     running.killed().await;
     world.topic = Arc::new(MemoryTopic::new(2));
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     until("read again", || world.topic.len() == 500).await;
     world.topic.release_all();
     running.caught_up().await;
@@ -85,7 +59,7 @@ async fn a_lost_topic_costs_a_replay_of_what_was_not_released() {
     assert_eq!(world.verify(), 0);
     let kept = world.topic.clone();
     world.topic = Arc::new(MemoryTopic::new(2));
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     until("the rest is read again", || world.topic.len() == 300).await;
     running.killed().await;
     // The same events under the same origins: whoever has some of them drops them.
@@ -97,9 +71,9 @@ async fn a_lost_topic_costs_a_replay_of_what_was_not_released() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_released_is_not_sent_again_and_memory_stays_bounded() {
-    let world = World::new(2);
+    let world = World::new(2, 2);
     // Far more batches and answers than are known one by one.
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     for round in 0..30 {
         world.stream.put_many(1_500);
         until("read", || world.topic.len() == 1_500 * (round + 1)).await;
@@ -108,7 +82,7 @@ async fn what_is_released_is_not_sent_again_and_memory_stays_bounded() {
     running.caught_up().await;
     sleep(Duration::from_secs(10)).await;
     running.drained().await;
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     running.caught_up().await;
     running.drained().await;
     assert_eq!(world.verify(), 0);
@@ -116,9 +90,9 @@ async fn what_is_released_is_not_sent_again_and_memory_stays_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn children_wait_until_their_parents_are_released() {
-    let world = World::new(1);
+    let world = World::new(1, 2);
     world.stream.put_many(100);
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     until("read", || world.topic.len() == 100).await;
     let (shard, at) = (ShardId::new(0), (1u128 << 100).to_string());
     world
@@ -138,9 +112,9 @@ async fn children_wait_until_their_parents_are_released() {
 
 #[tokio::test(start_paused = true)]
 async fn beside_old_consumer_offsets_nothing_is_sent_until_the_consumers_have_noticed() {
-    let mut world = World::new(1);
+    let mut world = World::new(1, 2);
     world.stream.put_many(100);
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     until("read", || world.topic.len() == 100).await;
     world.topic.release_all();
     running.caught_up().await;
@@ -149,12 +123,12 @@ async fn beside_old_consumer_offsets_nothing_is_sent_until_the_consumers_have_no
     let released = world.topic.released.lock().expect("not poisoned").clone();
     world.topic = Arc::new(MemoryTopic::new(2));
     *world.topic.released.lock().expect("not poisoned") = released;
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     sleep(Duration::from_secs(300)).await;
     assert_eq!(world.topic.len(), 0);
     running.drained().await;
     // Nothing was passed over by waiting, nor by ending meanwhile.
-    let running = world.run();
+    let running = world.run(CheckpointAfter::Table);
     sleep(Duration::from_secs(10)).await;
     world.topic.release_all();
     until("the rest is read", || world.topic.len() == 50).await;
@@ -166,10 +140,9 @@ async fn beside_old_consumer_offsets_nothing_is_sent_until_the_consumers_have_no
 #[tokio::test(start_paused = true)]
 async fn a_topic_that_is_emptied_under_way_ends_the_source_and_costs_a_replay() {
     for after in [CheckpointAfter::Table, CheckpointAfter::Topic] {
-        let mut world = World::new(1);
-        world.after = after;
+        let world = World::new(1, 2);
         world.stream.put_many(100);
-        let running = world.run();
+        let running = world.run(after);
         until("read", || world.topic.len() == 100).await;
         sleep(Duration::from_secs(10)).await;
         world.topic.empty();
@@ -182,7 +155,7 @@ async fn a_topic_that_is_emptied_under_way_ends_the_source_and_costs_a_replay() 
         let says_lost = error.contains("the checkpoint is past them");
         assert_eq!(says_lost, after == CheckpointAfter::Topic, "{error}");
         let stored = world.topic.len();
-        let running = world.run();
+        let running = world.run(after);
         let wanted = match after {
             CheckpointAfter::Table => stored + 110,
             CheckpointAfter::Topic => stored + 10,

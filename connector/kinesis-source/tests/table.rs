@@ -9,12 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::types::AttributeValue;
 use dynoxide::Database;
-use millpond_connector::aws::AwsSettings;
 use millpond_kinesis_local::model::ModelConfig;
 use millpond_kinesis_source::checkpoint::{
     Aggregated, ChainState, CheckpointError, PinnedStart, Progress, ShardCheckpoint,
@@ -32,6 +29,7 @@ use millpond_kinesis_source::{KinesisSource, Worker};
 use millpond_leases::{
     Change, LeaseId, LeaseRow, LeaseStore, Outcome, Settings, StoreError, WorkerId,
 };
+use support::service::sdk_config;
 use support::stream::ModelStream;
 use support::topic::MemoryTopic;
 use support::{Running, check, context, spawn};
@@ -56,16 +54,8 @@ impl Server {
         tokio::spawn(dynoxide::server::serve_with_shutdown(listener, db, async {
             let _ = stopped.await;
         }));
-        let settings = AwsSettings {
-            region: Some("eu-central-1".into()),
-            endpoint: Some(url),
-            profile: None,
-        };
-        let credentials = Credentials::new("test", "test", None, None, "test");
-        let config = settings.load().await.expect("configuration").into_builder();
-        let config = config.credentials_provider(SharedCredentialsProvider::new(credentials));
         Self {
-            client: Client::new(&config.build()),
+            client: Client::new(&sdk_config(url).await),
             _stop: stop,
         }
     }

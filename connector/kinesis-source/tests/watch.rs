@@ -7,11 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_config::SdkConfig;
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_kinesis::Client;
-use millpond_connector::aws::AwsSettings;
 use millpond_connector::connector::Source;
 use millpond_connector::stream_clock::LossLevel;
 use millpond_kinesis_local::model::{ModelConfig, NewRecord, StreamMode, StreamStatus};
@@ -24,6 +20,7 @@ use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::retention_guard::{GuardAction, GuardSettings};
 use millpond_kinesis_source::sdk_admin::SdkAdmin;
 use millpond_kinesis_source::shard_scaling::{ScalingMode, ScalingSettings};
+use support::service::sdk_config;
 use support::stream::{ModelStream, service};
 use support::topic::MemoryTopic;
 use support::{Running, check, context, spawn, until};
@@ -228,20 +225,6 @@ async fn a_busy_stream_gets_shards_when_told_to_and_advice_else() {
         assert_eq!(clock.open_shards, Some(open));
         running.drained().await;
     }
-}
-
-async fn sdk_config(endpoint: String) -> SdkConfig {
-    let settings = AwsSettings {
-        region: Some("eu-central-1".to_owned()),
-        endpoint: Some(endpoint),
-        ..AwsSettings::default()
-    };
-    let config = settings.load().await.expect("configured");
-    let credentials = Credentials::new("test", "test", None, None, "test");
-    let builder = config.into_builder();
-    builder
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
 }
 
 #[tokio::test]

@@ -9,12 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aws_config::SdkConfig;
-use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider, future};
 use aws_sdk_kinesis::Client;
-use aws_sdk_kinesis::types::PutRecordsRequestEntry;
-use millpond_connector::aws::AwsSettings;
 use millpond_kinesis_local::{Server, ServerConfig, ServerHandle};
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint::CheckpointStore;
@@ -26,6 +23,7 @@ use millpond_kinesis_source::fan_out::{FallBack, FanOut};
 use millpond_kinesis_source::sdk::SdkStream;
 use millpond_kinesis_source::sdk_fan_out::SdkFanOut;
 use millpond_kinesis_source::shard::ShardId;
+use support::service::{put_records, sdk_config};
 use support::topic::MemoryTopic;
 use support::{Running, check, context, spawn, start, until};
 use tokio::net::{TcpListener, TcpStream};
@@ -44,20 +42,6 @@ struct Wire {
 /// True where these tests are those of fan-out: `wire_by_fan_out.rs` holds it to the same assertions.
 fn is_pushed() -> bool {
     env!("CARGO_CRATE_NAME") == "wire_by_fan_out"
-}
-
-async fn sdk_config(endpoint: String) -> SdkConfig {
-    let settings = AwsSettings {
-        region: Some("eu-central-1".to_owned()),
-        endpoint: Some(endpoint),
-        profile: None,
-    };
-    let config = settings.load().await.expect("configured");
-    let credentials = Credentials::new("test", "test", None, None, "test");
-    config
-        .into_builder()
-        .credentials_provider(SharedCredentialsProvider::new(credentials))
-        .build()
 }
 
 async fn create_stream(client: &Client, shards: i32) {
@@ -129,20 +113,15 @@ impl Wire {
         let before: usize = self.put.values().map(Vec::len).sum();
         let numbers: Vec<usize> = (before..before + count).collect();
         for numbers in numbers.chunks(500) {
-            let mut request = self.client.put_records().stream_name("events");
-            for n in numbers {
-                let key = format!("key-{}", n % 40);
+            let events = numbers.iter().map(|n| {
                 let event = format!("event {n}").repeat(1 + n % 50).into_bytes();
-                let entry = PutRecordsRequestEntry::builder()
-                    .partition_key(&key)
-                    .data(event.clone().into())
-                    .build()
-                    .expect("an entry");
-                request = request.records(entry);
+                (format!("key-{}", n % 40), event)
+            });
+            let events: Vec<_> = events.collect();
+            put_records(&self.client, &events).await;
+            for (key, event) in events {
                 self.put.entry(key).or_default().push(event);
             }
-            let answer = request.send().await.expect("accepted");
-            assert_eq!(answer.failed_record_count, Some(0));
         }
     }
 

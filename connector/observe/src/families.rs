@@ -445,6 +445,21 @@ pub const FAMILIES: &[Family] = &[
             )
         }),
     ),
+    gauge(
+        "millpond_sink_groups",
+        "Groups that the last plan wrote items of",
+        Values::Partition(|_, p| p.standing.spread.map(|spread| spread.groups as f64)),
+    ),
+    gauge(
+        "millpond_sink_partition_keys",
+        "Partition keys of the table that those groups are spread over, one for each write shard",
+        Values::Partition(|_, p| p.standing.spread.map(|spread| spread.keys as f64)),
+    ),
+    gauge(
+        "millpond_sink_write_shards",
+        "Write shards of the one of those groups that has most",
+        Values::Partition(|_, p| p.standing.spread.map(|spread| spread.most as f64)),
+    ),
     counter(
         "millpond_leases_taken",
         "Leases of shards or topic partitions that this process took",

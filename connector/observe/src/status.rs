@@ -89,5 +89,6 @@ fn of_partition(snapshot: &Snapshot, partition: &PartitionSnapshot) -> Value {
         "queued": partition.queued(),
         "oldest_waiting_seconds": waiting.map(|ms| snapshot.seconds_since(ms)),
         "halted": standing.halted,
+        "spread": standing.spread,
     })
 }

@@ -4,7 +4,7 @@ use millpond_connector::topic::Transform;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Raised whenever the planner would make other bytes of the same input.
-const PLANNER_VERSION: u64 = 1;
+const PLANNER_VERSION: u64 = 2;
 
 /// What goes into the fingerprint.
 #[derive(Debug, Clone, Copy)]

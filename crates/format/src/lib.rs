@@ -3,6 +3,7 @@
 //! Pure: no clock, no randomness, no I/O; builds for `wasm32-unknown-unknown`.
 //! `FORMAT.md` is the normative description.
 
+mod decimal;
 pub mod dictionary;
 pub mod error;
 pub mod frame;

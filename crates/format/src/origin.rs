@@ -3,8 +3,7 @@
 //!
 //! `mp1/<stream>/<shard>/<sequence>/<sub>/<arrival ms>/<epoch>.<ordinal>/<partition key>`
 
-use std::fmt::Write as _;
-
+use crate::decimal;
 use crate::scan;
 use crate::sequence::SequenceNumber;
 
@@ -70,20 +69,22 @@ pub enum OriginError {
 impl<'a> Origin<'a> {
     /// Writes the key text to `out`.
     pub fn write_to(&self, out: &mut String) {
-        out.reserve(self.stream.len() + self.shard.len() + self.partition_key.len() + 140);
-        // Writing to a String cannot fail.
-        let _ = write!(
-            out,
-            "{ORIGIN_VERSION}/{}/{}/{}/{}/{}/{}.{}/{}",
-            self.stream,
-            self.shard,
-            self.sequence,
-            self.sub_sequence,
-            self.arrival_ms,
-            self.chain.epoch,
-            self.chain.ordinal,
-            self.partition_key
-        );
+        out.reserve(self.stream.len() + self.shard.len() + self.partition_key.len() + 210);
+        out.push_str(ORIGIN_VERSION);
+        for part in [self.stream, self.shard, self.sequence.as_str()] {
+            out.push('/');
+            out.push_str(part);
+        }
+        out.push('/');
+        decimal::push(out, self.sub_sequence.into());
+        out.push('/');
+        decimal::push_signed(out, self.arrival_ms);
+        out.push('/');
+        decimal::push(out, self.chain.epoch);
+        out.push('.');
+        decimal::push(out, self.chain.ordinal);
+        out.push('/');
+        out.push_str(self.partition_key);
     }
 
     /// Reads a record key.

@@ -91,6 +91,11 @@ impl BatchBuilder {
         self.record_count += 1;
     }
 
+    /// Makes room for a batch of so many bytes at once, where there is less.
+    pub fn reserve(&mut self, raw_len: usize) {
+        self.raw.reserve(raw_len.saturating_sub(self.raw.len()));
+    }
+
     /// Bytes that [`BatchBuilder::finish`] would give now.
     #[must_use]
     pub fn raw_len(&self) -> usize {

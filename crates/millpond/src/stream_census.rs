@@ -186,7 +186,7 @@ fn take(
         };
         let users = aggregate.events();
         for user in users.filter(|user| user.belongs_to(range)) {
-            event(user.sub_sequence, user.partition_key, &user.data);
+            event(user.sub_sequence, user.partition_key, user.data);
         }
         return Ok(());
     }

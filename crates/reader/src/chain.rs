@@ -1,23 +1,27 @@
 //! The events of one chain, in the order in which they are stored.
 
+mod open_item;
+mod opening;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
-use millpond_format::frame::{FrameDecoder, FrameEvent};
-use millpond_format::header::{FrameInfo, Header, Kind};
+use millpond_format::frame::FrameDecoder;
+use millpond_format::header::FrameInfo;
 use millpond_format::{keys, limits};
 
 use crate::damage::Check;
 use crate::directory::ChainRow;
 use crate::error::ReadError;
-use crate::event::{Event, EventOrigin};
+use crate::event::Event;
 use crate::events::ReadStats;
 use crate::follow::Follow;
 use crate::gather::Gather;
-use crate::item::{PackedItem, StoredItem, codec_of, read_item};
-use crate::parts::{Broken, PartCollector, PartItem};
+use crate::item::codec_of;
+use crate::parts::PartCollector;
 use crate::table::{Attributes, PageRequest, SortKeys, Table};
 use crate::token::{ChainPosition, Within};
+use open_item::{OpenFrame, OpenItem};
 
 /// Half-open range of event times, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,22 +79,6 @@ pub(crate) struct Chain {
     resume: Option<(String, Within)>,
     /// Set for a chain that is followed while it grows.
     follow: Option<Follow>,
-}
-
-#[derive(Debug)]
-struct OpenItem {
-    item: PackedItem,
-    frame_index: usize,
-    frame_start: usize,
-    streams: Vec<(Arc<str>, Arc<str>)>,
-}
-
-#[derive(Debug)]
-struct OpenFrame {
-    raw: Bytes,
-    index: usize,
-    count: usize,
-    events: std::vec::IntoIter<FrameEvent>,
 }
 
 impl Chain {
@@ -362,195 +350,11 @@ impl Chain {
         }
         Ok(Some(item))
     }
-
-    /// Opens an item: its event at once if it holds one only.
-    fn open_item(
-        &mut self,
-        decoding: &mut Decoding<'_>,
-        attributes: Attributes,
-        dictionary: Result<(), Check>,
-    ) -> Result<Option<Event>, ReadError> {
-        let key = self.table.key_of(&attributes);
-        let before = self.last_sk.replace(key.sk.to_string());
-        let read = read_item(attributes, &key, &self.group, self.topic_partition);
-        let item = match read.and_then(|item| dictionary.map(|()| item)) {
-            Ok(item) => item,
-            Err(check) => {
-                self.resume = None;
-                self.table.report(key, check)?;
-                return Ok(None);
-            }
-        };
-        if let Some((sk, within)) = &self.resume {
-            let frames = match &item {
-                StoredItem::Packed(packed) if packed.header.kind == Kind::Events => {
-                    packed.header.frames.len()
-                }
-                _ => 0,
-            };
-            if **sk != *key.sk || within.frame >= frames {
-                return Err(misplaced());
-            }
-        }
-        let part = match &item {
-            StoredItem::Packed(packed) => match &packed.header.kind {
-                Kind::Part(part) => Some(*part),
-                _ => None,
-            },
-            StoredItem::Plain(_) => None,
-        };
-        // Whatever is no further part of an open event ends it.
-        let interrupted = part.map_or(self.parts.is_open(), |part| self.parts.interrupts(&part));
-        if interrupted
-            && let Some(broken) = self.parts.give_up()
-            && self.parts_broken(broken)? == AfterBroken::ReadAgain
-        {
-            return Ok(None);
-        }
-        match (item, part) {
-            (StoredItem::Plain(event), _) => Ok(self.times.holds(event.time_ms).then_some(event)),
-            (StoredItem::Packed(item), None) => {
-                self.item = Some(OpenItem::new(item));
-                Ok(None)
-            }
-            (StoredItem::Packed(item), Some(part)) => {
-                if !self.parts.is_open() {
-                    self.before_parts = before;
-                }
-                self.push_part(decoding, item, part)
-            }
-        }
-    }
-
-    fn push_part(
-        &mut self,
-        decoding: &mut Decoding<'_>,
-        item: PackedItem,
-        part: millpond_format::header::Part,
-    ) -> Result<Option<Event>, ReadError> {
-        let header = &item.header;
-        if !self.times.holds(header.first_time_ms()) {
-            decoding.stats.frames_passed += header.frames.len() as u64;
-            return Ok(None);
-        }
-        let key = item.key.clone();
-        let open = OpenItem::new(item);
-        let (bytes, event) = match open.decode_all(decoding) {
-            Ok(decoded) => decoded,
-            Err(check) => {
-                self.parts.lose(&part);
-                self.table.report(key, check)?;
-                return Ok(None);
-            }
-        };
-        let pushed = self.parts.push(PartItem {
-            part,
-            base_offset: open.item.header.base_offset,
-            bytes,
-            time_ms: event.time_ms,
-            origin: open.origin(&event),
-            key,
-        });
-        match pushed {
-            Ok(whole) => Ok(whole.map(|whole| Event {
-                value: whole.bytes.into(),
-                time_ms: whole.time_ms,
-                topic_partition: self.topic_partition,
-                origin: whole.origin,
-                item: whole.item,
-            })),
-            Err(broken) => {
-                self.parts_broken(broken)?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Judges parts that do not make up an event: still being written, seen too early by an
-    /// eventually consistent read, or damage.
-    fn parts_broken(&mut self, broken: Broken) -> Result<AfterBroken, ReadError> {
-        if self
-            .committed
-            .is_some_and(|offset| broken.base_offset >= offset)
-        {
-            return Ok(AfterBroken::GoOn);
-        }
-        if !self.gather.request.consistent {
-            self.gather.request.consistent = true;
-            self.parts.clear();
-            self.last_sk = self.before_parts.take();
-            self.gather.restart(self.last_sk.clone());
-            return Ok(AfterBroken::ReadAgain);
-        }
-        self.table.report(broken.item, broken.check)?;
-        Ok(AfterBroken::GoOn)
-    }
 }
 
 /// The table has not what the token was given out for.
 fn misplaced() -> ReadError {
     ReadError::PageToken {
         problem: "the item in which the read had stopped is not as it was".to_owned(),
-    }
-}
-
-/// How a chain goes on after parts that do not make up an event.
-#[derive(Debug, PartialEq, Eq)]
-enum AfterBroken {
-    /// From the event's first part, strongly consistent.
-    ReadAgain,
-    /// With the item at hand.
-    GoOn,
-}
-
-impl OpenItem {
-    fn new(item: PackedItem) -> Self {
-        let sources = item.header.sources.iter();
-        let streams = sources
-            .map(|source| (source.stream.as_str().into(), source.shard.as_str().into()))
-            .collect();
-        Self {
-            item,
-            frame_index: 0,
-            frame_start: 0,
-            streams,
-        }
-    }
-
-    fn origin(&self, event: &FrameEvent) -> EventOrigin {
-        let number = event.source as usize;
-        // The decoder answers only sources that the header has.
-        let (stream, shard) = self.streams[number].clone();
-        EventOrigin {
-            stream,
-            shard,
-            epoch: self.item.header.sources[number].epoch,
-            ordinal: event.ordinal,
-        }
-    }
-
-    /// All values of all frames back to back, and the last frame event.
-    fn decode_all(&self, decoding: &mut Decoding<'_>) -> Result<(Vec<u8>, FrameEvent), Check> {
-        let header: &Header = &self.item.header;
-        let mut bytes = Vec::new();
-        let mut last = None;
-        for (index, (info, range)) in header.frame_ranges().enumerate() {
-            decoding.stats.frames_decoded += 1;
-            let frame = decoding
-                .decoder
-                .decode(header.codec, info, &self.item.frames[range])
-                .map_err(|error| Check::Frame { index, error })?;
-            for event in &frame.events {
-                bytes.extend_from_slice(frame.value(event));
-            }
-            if bytes.len() > limits::MAX_EVENT_BYTES {
-                break;
-            }
-            last = frame.events.into_iter().last().or(last);
-        }
-        let event = last.ok_or(Check::NotAnItem {
-            found: "a part without bytes",
-        })?;
-        Ok((bytes, event))
     }
 }

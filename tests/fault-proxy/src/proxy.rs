@@ -1,6 +1,6 @@
 //! The server: takes requests, asks the plan, forwards, and answers or does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,7 +27,7 @@ use crate::answer::{Script, Step};
 use crate::capacity::{Admission, Capacity};
 use crate::fault::{Cut, Family, Fault, Refusal, throttled};
 use crate::plan::Plan;
-use crate::service::{Service, operation};
+use crate::service::{Service, Signer, operation};
 use crate::split::{add_unprocessed, split};
 
 /// Exchanges that a slow listener may be behind before it misses some.
@@ -64,6 +64,8 @@ struct Shared {
     requests: AtomicU64,
     /// Faults so far.
     met: Mutex<BTreeMap<Family, u64>>,
+    /// Who signed the requests so far; `None` for those without a signature.
+    signers: Mutex<BTreeSet<Option<Signer>>>,
     open: AtomicBool,
     cuts: watch::Sender<u64>,
     exchanges: broadcast::Sender<Exchange>,
@@ -84,6 +86,7 @@ impl Proxy {
             plan: Mutex::new(plan),
             requests: AtomicU64::new(0),
             met: Mutex::default(),
+            signers: Mutex::default(),
             open: AtomicBool::new(true),
             cuts: watch::channel(0).0,
             exchanges: broadcast::channel(EXCHANGES).0,
@@ -123,6 +126,12 @@ impl Proxy {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::Relaxed)
+    }
+
+    /// Who signed the requests so far; `None` for those without a signature.
+    #[must_use]
+    pub fn signers(&self) -> BTreeSet<Option<Signer>> {
+        lock(&self.shared.signers).clone()
     }
 
     /// What is answered whole from now on.
@@ -220,6 +229,7 @@ impl Link {
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let operation = operation(&head.headers);
+        lock(&shared.signers).insert(Signer::of(&head.headers));
         let number = shared.requests.fetch_add(1, Ordering::Relaxed);
         let fault = lock(&shared.plan).fault(service, &operation, number);
         let Some((family, fault)) = fault else {

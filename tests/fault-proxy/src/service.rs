@@ -54,3 +54,27 @@ pub fn operation(headers: &HeaderMap) -> String {
         .rsplit_once('.')
         .map_or_else(String::new, |(_, operation)| operation.to_owned())
 }
+
+/// Whose signature a request bears.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Signer {
+    /// Id of the access key.
+    pub access_key_id: String,
+    /// The session token that belongs to it, if it is a temporary one.
+    pub session_token: Option<String>,
+}
+
+impl Signer {
+    /// What `Authorization` and `X-Amz-Security-Token` say (AWS signature version 4). The signature itself is not
+    /// checked. `None` for a request that bears none.
+    #[must_use]
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+        let (_, credential) = text("authorization")?.split_once("Credential=")?;
+        let (access_key_id, _) = credential.split_once('/')?;
+        Some(Self {
+            access_key_id: access_key_id.to_owned(),
+            session_token: text("x-amz-security-token").map(str::to_owned),
+        })
+    }
+}

@@ -1,6 +1,7 @@
 //! Whole processes against the local stand-ins, and the cluster path against a scripted cluster:
 //! everything that needs no Fluvio. One program, because each links all of Millpond.
 
+mod access;
 mod bad_input;
 mod composition;
 mod deploy;
@@ -11,7 +12,10 @@ mod fire;
 mod kill;
 mod lost_topic;
 mod main_job;
+mod packed_forms;
 mod profiles;
+mod reader_memory;
+mod readers;
 mod reading;
 mod s3_server;
 mod scripted_cluster;

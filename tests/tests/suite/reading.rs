@@ -1,8 +1,5 @@
 //! Reading a table that a run has written: in pages, while it grows, into files, and from Python.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -10,12 +7,12 @@ use anyhow::{Context as _, Result, ensure};
 use millpond_tests::pipeline::{EVENTS, Pipeline, START_MS};
 use millpond_tests::process::{self, Running};
 use millpond_tests::{announce_skipped, config, eventually, python};
-use parquet::file::reader::{FileReader as _, SerializedFileReader};
-use parquet::record::Field;
 use rustix::process::Signal;
-use serde_json::Value;
 
 use crate::MILLPOND;
+use crate::readers::{
+    PYTHON_READ, PYTHON_SLICE, by_group, by_producer, export_with_kills, lines, rows, run_python,
+};
 
 const SEED: u64 = 5;
 
@@ -24,30 +21,6 @@ async fn written(events: u64) -> Result<Pipeline> {
     pipeline.emit(events, SEED)?;
     pipeline.catch_up()?;
     Ok(pipeline)
-}
-
-/// Events of each group in the order in which they are read.
-fn by_group(pipeline: &Pipeline) -> Result<BTreeMap<String, Vec<String>>> {
-    let groups = pipeline.groups()?.into_keys();
-    groups
-        .map(|group| Ok((group.clone(), pipeline.read(&group)?)))
-        .collect()
-}
-
-/// Events of each producer, whose order is kept, in the order in which they are here.
-fn by_producer(events: &[String]) -> Result<BTreeMap<String, Vec<&str>>> {
-    let mut all: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-    for text in events {
-        let event: Value = serde_json::from_str(text)?;
-        let producer = format!("{}/{}", event["job_id"], event["worker"]);
-        all.entry(producer).or_default().push(text);
-    }
-    Ok(all)
-}
-
-fn lines(bytes: &[u8]) -> Vec<String> {
-    let text = String::from_utf8_lossy(bytes);
-    text.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,84 +110,6 @@ async fn tail_gives_each_event_once_and_in_order_while_they_are_written() -> Res
     Ok(())
 }
 
-/// Exports everything, killed several times after it has made some progress durable.
-async fn export_with_kills(pipeline: &Pipeline, format: &str, file: &str) -> Result<()> {
-    let arguments = [
-        "export",
-        "--table",
-        EVENTS,
-        "--all",
-        "--format",
-        format,
-        "--output",
-        file,
-        "--sync-bytes",
-        "200000",
-    ];
-    let state = pipeline.dir().join(format!("{file}.partial/state.json"));
-    let durable = || -> u64 {
-        let state = std::fs::read(&state).unwrap_or_default();
-        let state: Value = serde_json::from_slice(&state).unwrap_or_default();
-        state["events"].as_u64().unwrap_or(0)
-    };
-    for kill in 0..3 {
-        let before = durable();
-        let slow = [&arguments[..], &["--max-read-units", "60"]].concat();
-        let mut export = Running::start(&mut pipeline.command(&slow))?;
-        eventually("progress", async || Ok((durable() > before).then_some(()))).await?;
-        export.signal(Signal::KILL)?;
-        ensure!(!export.wait()?.success(), "kill {kill}: it had ended");
-        ensure!(
-            !pipeline.dir().join(file).exists(),
-            "kill {kill}: too early"
-        );
-    }
-    // What a death may leave behind: half of a line, half of a file of columns.
-    for name in ["data", "999.parquet"] {
-        let path = pipeline.dir().join(format!("{file}.partial/{name}"));
-        if path.exists() || name != "data" {
-            let torn = std::fs::OpenOptions::new()
-                .append(true)
-                .create(true)
-                .open(path);
-            std::io::Write::write_all(&mut torn?, b"{\"torn")?;
-        }
-    }
-    let output = pipeline.millpond(&arguments)?;
-    let said = process::stderr(&output);
-    ensure!(output.status.success(), "{said}");
-    ensure!(said.contains("going on behind"), "{said}");
-    ensure!(
-        !pipeline.dir().join(format!("{file}.partial")).exists(),
-        "{said}"
-    );
-    let again = pipeline.millpond(&arguments)?;
-    let said = process::stderr(&again);
-    ensure!(
-        again.status.code() == Some(1) && said.contains("exists already"),
-        "{said}"
-    );
-    Ok(())
-}
-
-/// Group and event of each row, read by the crate that wrote it.
-fn rows(file: &Path) -> Result<Vec<(String, String)>> {
-    let reader = SerializedFileReader::new(File::open(file)?)?;
-    ensure!(reader.num_row_groups() > 1, "one part only");
-    let rows = reader.get_row_iter(None)?;
-    rows.map(|row| {
-        let row = row?;
-        let column = |wanted: &str| row.get_column_iter().find(|(name, _)| *name == wanted);
-        match (column("group"), column("event")) {
-            (Some((_, Field::Str(group))), Some((_, Field::Bytes(event)))) => {
-                Ok((group.clone(), String::from_utf8(event.data().to_vec())?))
-            }
-            found => anyhow::bail!("{found:?}"),
-        }
-    })
-    .collect()
-}
-
 /// Prints group and event of each row, by an implementation that shares nothing with ours.
 const ROWS: &str = r#"
 import sys, pyarrow.parquet
@@ -235,14 +130,14 @@ async fn an_export_goes_on_after_every_death_and_is_whole() -> Result<()> {
         .collect();
     ensure!(expected.len() == 14_000, "{}", expected.len());
 
-    export_with_kills(&pipeline, "ndjson", "all.ndjson").await?;
+    export_with_kills(&pipeline, "ndjson", "all.ndjson", 3).await?;
     let found = lines(&std::fs::read(pipeline.dir().join("all.ndjson"))?);
     ensure!(
         found.iter().eq(expected.iter().map(|(_, event)| event)),
         "lines"
     );
 
-    export_with_kills(&pipeline, "parquet", "all.parquet").await?;
+    export_with_kills(&pipeline, "parquet", "all.parquet", 3).await?;
     let file = pipeline.dir().join("all.parquet");
     ensure!(rows(&file)? == expected, "columns");
 
@@ -368,22 +263,6 @@ fn the_python_decoder_passes_its_own_tests() -> Result<()> {
     Ok(())
 }
 
-/// Reads every group by the Python decoder and prints `group`, tab, event.
-const PYTHON_READ: &str = r#"
-import sys, millpond
-for group in millpond.groups(sys.argv[1]):
-    for event in millpond.read(sys.argv[1], group):
-        print(group + "\t" + event.value.decode())
-"#;
-
-/// The same for the slice of one group, printing what it took.
-const PYTHON_SLICE: &str = r#"
-import sys, millpond
-reader = millpond.Table(sys.argv[1])
-for event in reader.read(sys.argv[2], int(sys.argv[3]), int(sys.argv[4])):
-    print(event.value.decode())
-"#;
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_decoder_reads_what_the_sink_wrote() -> Result<()> {
     let name = "the_python_decoder_reads_what_the_sink_wrote";
@@ -402,25 +281,7 @@ async fn the_python_decoder_reads_what_the_sink_wrote() -> Result<()> {
     let large = format!("{{\"job_id\":\"large\",\"data\":\"{large}\"}}");
     pipeline.aws.put(EVENTS, "k", large.as_bytes()).await?;
     pipeline.catch_up()?;
-    let run = |script: &str, arguments: &[&str]| -> Result<Vec<String>> {
-        let mut command = Command::new(&python);
-        command
-            .args(["-c", script])
-            .args(arguments)
-            .current_dir(python::decoder())
-            .env("PYTHONPATH", "src")
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .envs(
-                pipeline
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            );
-        let output = process::run(&mut command)?;
-        ensure!(output.status.success(), "{}", process::stderr(&output));
-        Ok(lines(&output.stdout))
-    };
+    let run = |script, arguments: &[&str]| run_python(&python, &pipeline, script, arguments);
     let groups = by_group(&pipeline)?;
     ensure!(groups["large"] == [large], "the large event");
     let expected: Vec<String> = groups

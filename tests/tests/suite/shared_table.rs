@@ -1,15 +1,15 @@
 //! A table that holds other data, too: nobody minds the other's rows.
 
 use std::collections::{BTreeMap, HashMap};
-use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use aws_sdk_dynamodb::types::AttributeValue;
 use millpond_tests::pipeline::{EVENTS, JOBS, Pipeline, START_MS};
-use millpond_tests::{announce_skipped, checker, config, process, python};
+use millpond_tests::{announce_skipped, checker, config, python};
 use serde_json::Value;
 
 use crate::MILLPOND;
+use crate::readers::run_python;
 
 /// Partition keys of others: near those of Millpond, and like nothing of its.
 const FOREIGN: [&str; 6] = [
@@ -206,26 +206,7 @@ async fn names_and_keys_of_the_users_choosing_are_known_to_every_reader() -> Res
     match python::with(&["boto3", "zstandard"]) {
         Err(reason) => announce_skipped("names_and_keys_of_the_users_choosing (Python)", &reason),
         Ok(python) => {
-            let mut command = Command::new(python);
-            command
-                .args(["-c", PYTHON_READ, EVENTS])
-                .current_dir(python::decoder());
-            command
-                .env("PYTHONPATH", "src")
-                .env("PYTHONDONTWRITEBYTECODE", "1");
-            command.env("AWS_EC2_METADATA_DISABLED", "true");
-            command.envs(
-                pipeline
-                    .environment
-                    .iter()
-                    .map(|(name, value)| (name, value)),
-            );
-            let output = process::run(&mut command)?;
-            ensure!(output.status.success(), "{}", process::stderr(&output));
-            let mut read: Vec<_> = std::str::from_utf8(&output.stdout)?
-                .lines()
-                .map(str::to_owned)
-                .collect();
+            let mut read = run_python(&python, &pipeline, PYTHON_READ, &[EVENTS])?;
             read.sort_unstable();
             assert_eq!(read, expected);
         }

@@ -132,6 +132,14 @@ async fn a_run_shows_what_it_does() -> Result<()> {
         !partitions.is_empty() && partitions.iter().all(|p| queued(p) == Some(0)),
         "{sink}"
     );
+    // One write shard is enough for each of these groups.
+    let is_calm = |spread: &Value| spread["groups"].as_u64() > Some(0) && spread["most"] == 1;
+    ensure!(
+        partitions
+            .iter()
+            .any(|p| is_calm(&p["spread"]) && p["spread"]["keys"] == p["spread"]["groups"]),
+        "{sink}"
+    );
     let (code, text) = served.get("/metrics")?;
     ensure!(code == 200 && text.ends_with("# EOF\n"), "{code}: {text}");
     let mut count = 0;

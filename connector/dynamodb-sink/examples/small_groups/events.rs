@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use millpond_connector::topic::ConsumedRecord;
+use millpond_format::limits::MAX_ITEM_BYTES;
 use millpond_format::record::BatchBuilder;
 use millpond_pack::{Packer, Params};
 use millpond_sink::contiguity::{Entry, Envelope};
@@ -21,22 +22,31 @@ pub struct Stream {
 
 impl Default for Stream {
     fn default() -> Self {
-        let params = BTreeMap::from([("group-by".to_owned(), "/job_id".to_owned())]);
-        let params = Params::from_map(&params).expect("parameters");
         Self {
             workload: Workload::new(1, START_MS, 2 * crate::GROUPS as u32),
             next: 0,
             offset: 0,
-            packer: Packer::new(params).expect("zstd"),
+            packer: packer(MAX_ITEM_BYTES),
         }
     }
 }
 
+fn packer(max_item_bytes: usize) -> Packer {
+    let params = BTreeMap::from([("group-by".to_owned(), "/job_id".to_owned())]);
+    let params = Params {
+        max_item_bytes,
+        ..Params::from_map(&params).expect("parameters")
+    };
+    Packer::new(params).expect("zstd")
+}
+
 impl Stream {
-    /// The demo's own events, a topic partition of four, so many bytes of them, in stored batches of 1 MiB.
-    pub fn demo(jobs: u32, bytes: usize) -> Vec<Envelope> {
+    /// The demo's own events, a topic partition of four, so many bytes of them, in stored batches of 1 MiB,
+    /// for items of so many bytes.
+    pub fn demo(jobs: u32, bytes: usize, max_item_bytes: usize) -> Vec<Envelope> {
         let mut stream = Self {
             workload: Workload::new(1, START_MS, jobs),
+            packer: packer(max_item_bytes),
             ..Self::default()
         };
         let mut envelopes = Vec::new();

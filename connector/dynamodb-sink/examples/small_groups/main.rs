@@ -1,7 +1,7 @@
 //! What small groups cost, and what helps: packing small items anew, dictionaries, a longer `max-age`, other cuts.
 //!
 //! `cargo run --release -p millpond-dynamodb-sink --example small_groups`. The events are those of `millpond demo`, 200
-//! to 1,000 bytes of JSON; nothing is written anywhere. Sizes are exact and do not depend on how it is built, CPU time does.
+//! to 1,000 bytes of JSON; nothing is written anywhere. `-- cuts` prints the last table alone. Sizes are exact and do not depend on how it is built, CPU time does.
 #![expect(clippy::print_stdout, reason = "it prints its figures")]
 
 mod cuts;
@@ -68,6 +68,14 @@ fn config() -> PlanConfig {
 
 /// The plan of these envelopes, and the CPU time that it took.
 fn planned(envelopes: &[Envelope], packing: Packing<'_>) -> (Plan, Duration) {
+    planned_as(envelopes, packing, &config())
+}
+
+fn planned_as(
+    envelopes: &[Envelope],
+    packing: Packing<'_>,
+    config: &PlanConfig,
+) -> (Plan, Duration) {
     let entries: Vec<_> = envelopes
         .iter()
         .map(|envelope| Admitted::Envelope(Cow::Borrowed(envelope)))
@@ -85,7 +93,7 @@ fn planned(envelopes: &[Envelope], packing: Packing<'_>) -> (Plan, Duration) {
         &entries,
         &BTreeMap::new(),
         &BTreeMap::new(),
-        &config(),
+        config,
         &mut tools,
         repack,
     );
@@ -231,8 +239,10 @@ fn by_max_age() {
 }
 
 fn main() {
-    by_events_per_item();
-    by_dictionary_size();
-    by_max_age();
+    if std::env::args().nth(1).as_deref() != Some("cuts") {
+        by_events_per_item();
+        by_dictionary_size();
+        by_max_age();
+    }
     cuts::print();
 }

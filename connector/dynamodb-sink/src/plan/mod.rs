@@ -1,6 +1,10 @@
 //! The plan: which envelopes make which item, with keys, totals and bytes. Pure: the same entries,
 //! chain states and configuration give the same bytes, so a plan may be written any number of times.
 
+mod chain_build;
+mod closing;
+mod cuts;
+mod joined;
 mod planner;
 pub mod repack;
 
@@ -8,6 +12,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use millpond_connector::metrics::KeySpread;
 use millpond_connector::topic::Offset;
 use millpond_format::header::Kind;
 use millpond_format::join::TrimError;
@@ -91,6 +96,19 @@ pub struct Plan {
     pub repacked_items: u64,
     /// Write units that this saves.
     pub repacked_units: u64,
+}
+
+impl Plan {
+    /// Over how many partition keys its groups are spread, once it is written.
+    #[must_use]
+    pub fn spread(&self) -> KeySpread {
+        let keys = self.chains.iter().map(|(_, state)| state.listed.into());
+        KeySpread {
+            groups: self.chains.len() as u64,
+            keys: keys.clone().sum(),
+            most: keys.max().unwrap_or_default(),
+        }
+    }
 }
 
 /// Why no plan could be made.

@@ -1,5 +1,6 @@
-//! The planner: takes entries in order, keeps one open item a group.
+//! The planner: takes entries in order, and keeps the envelopes of a group until what they make is known.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -8,88 +9,35 @@ use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::random;
 use millpond_connector::topic::Offset;
 use millpond_format::header::{ChainTotals, Header, Kind, Place};
-use millpond_format::join::Joiner;
 use millpond_format::keys::SortKey;
 use millpond_format::limits::{MAX_GROUP_BYTES, MAX_TIME_MS};
 use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sizing::ItemSize;
 
-use super::repack::{Repack, Repacker, is_worth_a_try};
-use super::{
-    Listing, MAX_ENVELOPE_INDEX, Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES,
-};
+use super::chain_build::ChainBuild;
+use super::joined::{Open, Waiting, with_item};
+use super::repack::{Repack, Repacker};
+use super::{Plan, PlanConfig, PlanError, PlannedItem, SORT_KEY_BYTES};
 use crate::chain::ChainState;
 use crate::form::zone::Zones;
 use crate::row::{Key, Pieces, Row, Value, names};
 use millpond_sink::contiguity::{Envelope, PlainRecord};
 use millpond_sink::dedup::Workbench;
 
-/// An item that still takes envelopes.
-struct OpenItem {
-    joiner: Joiner,
-    frames: Vec<Bytes>,
-    index: u32,
-    zones: Zones,
-}
-
-struct ChainBuild {
-    state: ChainState,
-    /// The lateness bound was raised.
-    is_raised: bool,
-    /// Write shards up to the last one that has an item.
-    used: u32,
-}
-
-impl ChainBuild {
-    /// Goes round so many write shards.
-    fn new(state: ChainState, write_shards: u32) -> Self {
-        Self {
-            state: ChainState {
-                write_shards,
-                ..state
-            },
-            is_raised: false,
-            used: 0,
-        }
-    }
-
-    /// The write shard of the next item, which is the `ordinal`th of them.
-    fn next_shard(&mut self, ordinal: u64) -> u32 {
-        let shard = (ordinal % u64::from(self.state.write_shards.max(1))) as u32;
-        self.used = self.used.max(shard + 1);
-        shard
-    }
-
-    /// Rows of the directory that are to be written, and the state once they are. They are listed from the
-    /// first on, so that whoever finds one missing knows that there are no items behind it.
-    fn listing(&mut self, group: &str) -> Option<Listing> {
-        let listed = self.state.listed;
-        self.state.listed = listed.max(self.used);
-        let write_shards = match self.is_raised {
-            true => 0..self.state.listed,
-            false if mutation::is(Mutation::ShardNotListed) => return None,
-            false => listed..self.state.listed,
-        };
-        let late_ms = self.state.late_ms?;
-        (!write_shards.is_empty()).then(|| Listing {
-            group: group.to_owned(),
-            write_shards,
-            late_ms,
-        })
-    }
-}
+/// Bytes that a header may grow by when totals take the place of a batch: four varints.
+const TOTALS_BYTES: usize = 40;
 
 pub(super) struct Planner<'a> {
-    config: &'a PlanConfig,
+    pub(super) config: &'a PlanConfig,
     states: &'a BTreeMap<String, ChainState>,
     write_shards: &'a BTreeMap<String, u32>,
-    tools: &'a mut Workbench,
-    repack: Option<Repacker<'a>>,
+    pub(super) tools: &'a mut Workbench,
+    pub(super) repack: Option<Repacker<'a>>,
     /// Bounds of no event yet.
     no_zones: Zones,
     chains: BTreeMap<String, ChainBuild>,
-    open: BTreeMap<String, OpenItem>,
-    plan: Plan,
+    pub(super) open: BTreeMap<String, Open<'a>>,
+    pub(super) plan: Plan,
     /// Batch that envelopes were cut in, and how many more that made.
     cut: (Offset, u32),
 }
@@ -122,7 +70,7 @@ impl<'a> Planner<'a> {
         self.plan.dead_letters.push(letter);
     }
 
-    pub(super) fn envelope(&mut self, envelope: &Envelope) -> Result<(), PlanError> {
+    pub(super) fn envelope(&mut self, envelope: &'a Envelope) -> Result<(), PlanError> {
         let header = &envelope.header;
         let offset = header.base_offset;
         let index = match header.place {
@@ -142,45 +90,46 @@ impl<'a> Planner<'a> {
         if !(1..=MAX_GROUP_BYTES).contains(&bytes) {
             return Err(PlanError::Group { offset, bytes });
         }
-        self.place(envelope, index)
+        self.place(Cow::Borrowed(envelope), index)
     }
 
-    fn place(&mut self, envelope: &Envelope, index: u32) -> Result<(), PlanError> {
+    fn place(&mut self, envelope: Cow<'a, Envelope>, index: u32) -> Result<(), PlanError> {
         let header = &envelope.header;
-        let limit = self
-            .config
-            .max_item_bytes
-            .saturating_sub(self.fixed_bytes(&header.group));
-        if let Some(open) = self.open.get_mut(&header.group) {
-            if open.joiner.try_push(header, limit) {
-                open.frames.push(envelope.frames.clone());
-                let zones = zones(&self.no_zones, envelope, self.tools);
-                open.zones.join(zones);
-                return Ok(());
-            }
-            self.close(&header.group.clone())?;
-        }
+        let limit = self.limit(&header.group);
         let alone = self.alone_bytes(header);
         if alone > limit {
-            return self.cut(envelope, index, alone - limit + self.config.max_item_bytes);
+            let bytes = alone - limit + self.config.max_item_bytes;
+            return self.cut(&envelope, index, bytes);
         }
-        if index > MAX_ENVELOPE_INDEX {
-            return Err(PlanError::TooManyEnvelopes {
-                offset: header.base_offset,
-            });
+        // What is no run of whole events is an item of its own.
+        let is_single = !matches!(header.kind, Kind::Events);
+        let group = header.group.clone();
+        if is_single {
+            self.close(&group)?;
         }
-        let item = OpenItem {
-            joiner: Joiner::new(header.clone()),
-            frames: vec![envelope.frames.clone()],
+        let before = self.chain(&group).state.totals;
+        let zones = zones(&self.no_zones, &envelope, self.tools);
+        let open = self.open.entry(group.clone()).or_insert_with(|| Open {
+            envelopes: Vec::new(),
+            totals: before,
+        });
+        open.totals = with_item(open.totals, &envelope.header);
+        open.envelopes.push(Waiting {
+            envelope,
             index,
-            zones: zones(&self.no_zones, envelope, self.tools),
-        };
-        let single = !matches!(header.kind, Kind::Events);
-        self.open.insert(header.group.clone(), item);
-        if single {
-            self.close(&header.group)?;
+            zones,
+        });
+        if is_single {
+            self.close(&group)?;
         }
         Ok(())
+    }
+
+    /// Most bytes of header section and frames of an item of this group.
+    pub(super) fn limit(&self, group: &str) -> usize {
+        self.config
+            .max_item_bytes
+            .saturating_sub(self.fixed_bytes(group))
     }
 
     fn number(&self, group: &str) -> u32 {
@@ -191,14 +140,17 @@ impl<'a> Planner<'a> {
         self.config.fixed_bytes(group, self.number(group))
     }
 
-    /// Header section and frames of an item made of this envelope alone.
+    /// Header section and frames of an item made of this envelope alone: an upper bound, exact where it matters.
     fn alone_bytes(&mut self, header: &Header) -> usize {
-        let mut totals = self.chain(&header.group).state.totals;
-        totals.items += 1;
-        totals.events += header.event_count();
-        totals.event_bytes += header.event_bytes();
-        totals.packed_bytes += header.packed_bytes() as u64;
-        let place = Place::Chain(totals);
+        let bound = header.encoded_len() + TOTALS_BYTES + header.packed_bytes();
+        if bound <= self.limit(&header.group) {
+            return bound;
+        }
+        let totals = match self.open.get(&header.group) {
+            Some(open) => open.totals,
+            None => self.chain(&header.group).state.totals,
+        };
+        let place = Place::Chain(with_item(totals, header));
         let header = Header {
             place,
             ..header.clone()
@@ -231,7 +183,7 @@ impl<'a> Planner<'a> {
             let part = part.map_err(|source| PlanError::Trim { offset, source })?;
             if let Some(part) = part {
                 let before = self.cut.1;
-                self.place(&part, index)?;
+                self.place(Cow::Owned(part), index)?;
                 // The second half is one envelope more, besides those that the first was cut into.
                 index += 1 + (self.cut.1 - before);
             }
@@ -292,7 +244,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn chain(&mut self, group: &str) -> &mut ChainBuild {
+    pub(super) fn chain(&mut self, group: &str) -> &mut ChainBuild {
         if !self.chains.contains_key(group) {
             let state = self.states.get(group).copied().unwrap_or_default();
             let build = ChainBuild::new(state, self.number(group));
@@ -304,7 +256,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Moves the sort time of a chain past an item and raises its lateness bound if need be.
-    fn advance(&mut self, group: &str, first_ms: i64, last_ms: i64) -> i64 {
+    pub(super) fn advance(&mut self, group: &str, first_ms: i64, last_ms: i64) -> i64 {
         let chain = self.chain(group);
         let sort_time_ms = chain.state.sort_time_ms.max(last_ms.clamp(0, MAX_TIME_MS));
         chain.state.sort_time_ms = sort_time_ms;
@@ -316,7 +268,7 @@ impl<'a> Planner<'a> {
         sort_time_ms
     }
 
-    fn item_key(
+    pub(super) fn item_key(
         &self,
         group: &str,
         shard: u32,
@@ -339,83 +291,20 @@ impl<'a> Planner<'a> {
         }
     }
 
-    fn close(&mut self, group: &str) -> Result<(), PlanError> {
-        let Some(open) = self.open.remove(group) else {
-            return Ok(());
-        };
-        let before = self.chain(group).state.totals;
-        let header = open.joiner.finish(Place::Chain(before));
-        let (events, event_bytes) = (header.event_count(), header.event_bytes());
-        let base_offset = header.base_offset;
-        let sort_time_ms = self.advance(group, header.first_time_ms(), header.last_time_ms());
-        let chain = self.chain(group);
-        let shard = chain.next_shard(before.items);
-        let key = self.item_key(group, shard, sort_time_ms, base_offset, open.index);
-        let (row, totals) = self.smallest(header, Pieces(open.frames), key, &open.zones);
-        self.chain(group).state.totals = totals;
-        let bytes = self.push(row, events, event_bytes);
-        let limit = self.config.max_item_bytes;
-        if bytes > limit {
-            return Err(PlanError::Oversize {
-                what: "an item",
-                group: group.to_owned(),
-                offset: base_offset,
-                bytes,
-                limit,
-            });
-        }
-        Ok(())
-    }
-
-    /// The item as it is, or packed anew where it takes fewer write units so; with the chain's totals after it.
-    fn smallest(
-        &mut self,
-        header: Header,
-        frames: Pieces,
-        key: Key,
-        zones: &Zones,
-    ) -> (Row, ChainTotals) {
-        if self.repack.is_none() || !is_worth_a_try(&header) {
-            return self.item(header, frames, key, zones);
-        }
-        let units = |row: &Row| row.size(&self.config.keys).write_units();
-        let (row, totals) = self.item(header.clone(), frames.clone(), key.clone(), zones);
-        if units(&row) < 2 {
-            // It cannot take less.
-            return (row, totals);
-        }
-        let repack = self.repack.as_mut();
-        let anew = repack.and_then(|repack| repack.anew(&header, &frames, self.tools));
-        let Some((header, packed)) = anew else {
-            return (row, totals);
-        };
-        let (anew, totals_anew) = self.item(header, packed.into(), key, zones);
-        let saved = units(&row).saturating_sub(units(&anew));
-        if saved == 0 {
-            return (row, totals);
-        }
-        self.plan.repacked_items += 1;
-        self.plan.repacked_units += saved;
-        (anew, totals_anew)
-    }
-
     /// An item whose header's place holds the totals before it; and those after it.
-    fn item(
+    pub(super) fn item(
         &self,
         mut header: Header,
         frames: Pieces,
         key: Key,
         zones: &Zones,
     ) -> (Row, ChainTotals) {
-        let mut totals = match header.place {
+        let totals = match header.place {
             Place::Chain(totals) => totals,
             Place::Batch { .. } => ChainTotals::default(),
         };
         let events = header.event_count();
-        totals.items += 1;
-        totals.events += events;
-        totals.event_bytes += header.event_bytes();
-        totals.packed_bytes += header.packed_bytes() as u64;
+        let totals = with_item(totals, &header);
         header.place = Place::Chain(totals);
         let mut section = Vec::new();
         header.encode(&mut section);
@@ -433,7 +322,7 @@ impl<'a> Planner<'a> {
         (row, totals)
     }
 
-    fn push(&mut self, row: Row, events: u64, event_bytes: u64) -> usize {
+    pub(super) fn push(&mut self, row: Row, events: u64, event_bytes: u64) -> usize {
         let size = row.size(&self.config.keys);
         self.plan.items.push(PlannedItem {
             row: Arc::new(row),

@@ -8,6 +8,7 @@ mod changes;
 mod checker;
 mod config;
 mod crash;
+mod cuts;
 mod dedup;
 mod dictionaries;
 mod gaps;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dynoxide::types::AttributeValue;
+use millpond_connector::metrics::KeySpread;
 use millpond_connector::topic::ConsumedRecord;
 use millpond_dynamodb_sink::chain::ChainState;
 use millpond_dynamodb_sink::form::extra::{Extra, Source};
@@ -29,9 +30,9 @@ use proptest::prelude::*;
 use crate::checker::read_table;
 
 /// Events of a plan: partition key, value, milliseconds after the first.
-type Events = Vec<(String, Vec<u8>, i64)>;
+pub(crate) type Events = Vec<(String, Vec<u8>, i64)>;
 
-fn config(max_item_bytes: usize) -> PlanConfig {
+pub(crate) fn config(max_item_bytes: usize) -> PlanConfig {
     PlanConfig {
         pipeline: "p".into(),
         topic: "events".into(),
@@ -42,7 +43,7 @@ fn config(max_item_bytes: usize) -> PlanConfig {
     }
 }
 
-fn entries(events: &Events, per_batch: usize, packer_limit: usize) -> Vec<Entry> {
+pub(crate) fn entries(events: &Events, per_batch: usize, packer_limit: usize) -> Vec<Entry> {
     let params = Params {
         max_item_bytes: packer_limit,
         ..Params::default()
@@ -506,6 +507,10 @@ fn a_chain_goes_round_its_write_shards_and_stays_one() {
     let states = BTreeMap::from([("g".to_owned(), state)]);
     let third = planned(7..10, &states, 2);
     assert_eq!(third.directory, []);
+    let spread = |groups, keys, most| KeySpread { groups, keys, most };
+    assert_eq!(first.spread(), spread(1, 1, 1));
+    assert_eq!(third.spread(), spread(1, 3, 3));
+    assert_eq!(Plan::default().spread(), spread(0, 0, 0));
     let mut all: Vec<Row> = [&first, &second, &third]
         .into_iter()
         .flat_map(rows)

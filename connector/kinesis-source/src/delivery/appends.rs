@@ -50,7 +50,12 @@ impl Delivery {
         self.open_bytes -= open.raw_len() - BatchBuilder::new().raw_len();
         let record_count = open.record_count();
         let base_timestamp_ms = open.base_timestamp_ms();
-        let raw = Bytes::from(open.finish());
+        let mut raw = open.finish();
+        // Room for a batch that did not fill: what waits is to take no more than is counted for it (I9).
+        if raw.len() < raw.capacity() / 2 {
+            raw.shrink_to_fit();
+        }
+        let raw = Bytes::from(raw);
         self.sealed_bytes += raw.len();
         partition.sealed.push_back(Sealed {
             batch: StoredBatch {

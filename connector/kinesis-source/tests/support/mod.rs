@@ -2,8 +2,10 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod fan_out;
+pub mod service;
 pub mod stream;
 pub mod topic;
+pub mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
