@@ -19,6 +19,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+use aws_types::service_config::ServiceConfigKey;
 
 use crate::aws_http;
 use crate::problem::Problems;
@@ -219,6 +220,25 @@ impl AwsSettings {
             .or_else(|| std::env::var("AWS_PROFILE").ok())
             .unwrap_or_else(|| "default".to_owned())
     }
+}
+
+/// The endpoint that a service is spoken to at, if it is not the region's own: that of the section, else
+/// `AWS_ENDPOINT_URL_<service>` or the profile's, else the general one. The order of the SDK's own clients.
+#[must_use]
+pub fn endpoint(sdk: &SdkConfig, service_id: &str) -> Option<String> {
+    let general = || sdk.endpoint_url().map(str::to_owned);
+    if sdk.get_origin("endpoint_url").is_client_config() {
+        return general();
+    }
+    let key = ServiceConfigKey::builder()
+        .service_id(service_id)
+        .env("AWS_ENDPOINT_URL")
+        .profile("endpoint_url")
+        .build();
+    let own = key
+        .ok()
+        .and_then(|key| sdk.service_config()?.load_config(key));
+    own.or_else(general)
 }
 
 /// The SDK's own chain would ask the environment first, and every connector of a process would speak under the

@@ -34,5 +34,6 @@ pub mod testing;
 pub mod topic;
 mod transforms;
 pub mod units;
+pub mod wall;
 pub mod yaml;
 pub mod yaml_stream;

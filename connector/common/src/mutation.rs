@@ -77,11 +77,17 @@ pub enum Mutation {
     WriteShardsNotRecorded,
     /// The directory does not list the write shards that a chain gets later.
     ShardNotListed,
+    /// What was written of a plan whose topic is lost stays where it is.
+    UndoSkipped,
+    /// Such a plan is taken back at once, though what its writer sent may still arrive.
+    UndoNotAwaited,
+    /// A writer sends whatever has become of its ledger row since it last knew.
+    LookSkipped,
 }
 
 impl Mutation {
     /// All of them.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::CheckpointBeforeProduce,
         Self::AppendErrorIgnored,
         Self::ChildBeforeParent,
@@ -117,6 +123,9 @@ impl Mutation {
         Self::ShardFenceSkipped,
         Self::WriteShardsNotRecorded,
         Self::ShardNotListed,
+        Self::UndoSkipped,
+        Self::UndoNotAwaited,
+        Self::LookSkipped,
     ];
 }
 

@@ -48,6 +48,11 @@ pub const MAX_WRITE_SHARDS: u32 = 64;
 /// Bytes that an intent has for the numbers of write shards of its groups.
 pub const MAX_NOTE_BYTES: usize = 8 << 10;
 
+/// A request whose signature is older is refused, and so is one that is from further in the future (IAM user guide,
+/// "AWS Signature Version 4 for API requests": "a request must reach AWS within five minutes of the time stamp in the
+/// request"; the service's own words: `Signature expired: … is now earlier than … (… - 5 min.)`; read 2026-11-26).
+pub const SIGNATURE_LIFE: Duration = Duration::from_secs(5 * 60);
+
 /// Dead-letter bytes in one row of a dead-letter table; a longer entry takes several rows.
 pub const DEAD_LETTER_ROW_BYTES: usize = 350_000;
 

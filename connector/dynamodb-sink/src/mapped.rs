@@ -15,6 +15,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use millpond_connector::metrics::Metrics;
 use millpond_format::origin::Origin;
+use millpond_sink::claim::Claim;
 use millpond_sink::contiguity::PlainRecord;
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::dedup::Admitted;
@@ -153,7 +154,8 @@ impl PlanWriter for MappedPlans {
         Ok(())
     }
 
-    async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
+    /// Nothing of it is taken back, so the claim need not be asked.
+    async fn write(&mut self, _claim: &Arc<Claim>) -> Result<Vec<DeadLetter>, StoreError> {
         let plan = std::mem::take(&mut self.plan);
         let refused = match self.mapping.same_key() {
             None => {

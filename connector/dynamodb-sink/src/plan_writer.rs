@@ -12,6 +12,7 @@ use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::header::ChainTotals;
 use millpond_format::keys::{self, SortKey};
+use millpond_sink::claim::Claim;
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::store::{PlanInput, PlanWriter, StoreError};
 use tokio::time::Instant;
@@ -140,13 +141,13 @@ impl PlanWriter for TablePlans {
         self.note.clone()
     }
 
-    async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
+    async fn write(&mut self, claim: &Arc<Claim>) -> Result<Vec<DeadLetter>, StoreError> {
         let plan = std::mem::take(&mut self.plan);
         self.grown();
         self.list(&plan.directory).await?;
         let spread = plan.spread();
         let mut letters = plan.dead_letters;
-        letters.extend(self.write_items(&plan.items).await?);
+        letters.extend(self.write_items(&plan.items, claim).await?);
         self.spreading
             .written(&self.config.form.key_prefix, &plan.items);
         let partitions = &self.metrics.partitions;
@@ -417,8 +418,12 @@ impl TablePlans {
     }
 
     /// Writes the items; those that the table refuses become dead letters.
-    async fn write_items(&self, items: &[PlannedItem]) -> Result<Vec<DeadLetter>, DynamoError> {
-        let rejected = self.table.write_items(items).await?;
+    async fn write_items(
+        &self,
+        items: &[PlannedItem],
+        claim: &Arc<Claim>,
+    ) -> Result<Vec<DeadLetter>, DynamoError> {
+        let rejected = self.table.write_items_under(items, claim).await?;
         let mut letters = Vec::with_capacity(rejected.len());
         for rejected in rejected {
             let row = &items[rejected.index].row;

@@ -1,6 +1,7 @@
 //! The table as a store of the sink.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -9,11 +10,12 @@ use millpond_format::gap::Gap;
 use millpond_format::keys;
 use millpond_format::marks::Marks;
 use millpond_leases::LeaseStore;
+use millpond_sink::claim::{Holder, StaleWrites};
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::gaps::PlanGaps;
 use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
-use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError};
+use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError, TakeBack};
 
 use crate::budget::Budget;
 use crate::client::{Capacity, Condition, TableApi};
@@ -52,6 +54,8 @@ pub struct Tables {
     pub ledger: Option<Arc<dyn TableApi>>,
     /// Makes the place of the leases; without it, topic partitions cannot be shared.
     pub leases: Option<LeasesOf>,
+    /// When what a stale writer sent to them has an end.
+    pub stale_writes: StaleWrites,
 }
 
 /// A table that is to be opened.
@@ -78,6 +82,8 @@ pub struct TableSettings {
     pub training: Option<Training>,
     /// Over how many partition keys chains of items are spread.
     pub spreading: Spreading,
+    /// When what a stale writer sent has an end.
+    pub stale_writes: StaleWrites,
 }
 
 #[async_trait]
@@ -122,6 +128,7 @@ impl OpenStore for TableSettings {
             max_item_bytes: self.max_item_bytes,
             form: self.form,
             spreading,
+            stale_writes: self.stale_writes,
             place,
             resting: Mutex::default(),
         }))
@@ -146,6 +153,8 @@ pub struct TableStore {
     pub form: ItemForm,
     /// Over how many partition keys chains of items are spread.
     pub spreading: Spreading,
+    /// When what a stale writer sent has an end.
+    pub stale_writes: StaleWrites,
     /// Whose rows.
     pub place: Place,
     /// Marks that lie in rows of their own, as the ledger rows name them.
@@ -365,26 +374,48 @@ impl Store for TableStore {
         Ok(text.map(str::to_owned))
     }
 
-    async fn undo(&self, partition: PartitionId, from: Offset) -> Result<bool, StoreError> {
-        if self.form.mapping.is_some() {
-            // Items under keys of the user's cannot be found by their place in the topic.
-            return Ok(false);
+    async fn holder(&self, partition: PartitionId) -> Result<Option<Holder>, StoreError> {
+        let key = self.ledger_key(partition);
+        let found = self.ledger_table().get(&key).await;
+        let found = found.map_err(DynamoError::from)?;
+        // Marks in rows of their own are of no interest.
+        let row = found.as_ref().map(decode).transpose();
+        let row = row.map_err(|error| row_error(key, &error))?;
+        Ok(row.as_ref().map(Holder::from))
+    }
+
+    fn stale_writes(&self) -> StaleWrites {
+        self.stale_writes
+    }
+
+    fn take_back(&self) -> TakeBack {
+        match &self.form.mapping {
+            None => TakeBack::Possible,
+            // Items under keys of the user's cannot be found by their place in the topic; those whose keys do not
+            // tell it need not be.
+            Some(mapping) if mapping.names_positions() => TakeBack::Impossible,
+            Some(_) => TakeBack::Needless,
         }
+    }
+
+    async fn undo(&self, partition: PartitionId, offsets: Range<Offset>) -> Result<(), StoreError> {
+        let Range { start, end } = offsets;
         let undo = Undo {
             table: &self.table,
             pipeline: &self.place.pipeline,
             key_prefix: &self.form.key_prefix,
             partition,
-            from,
+            offsets,
         };
         let removed = undo.run().await.map_err(DynamoError::from)?;
         tracing::info!(
             partition,
-            from,
+            from = start,
+            to = end,
             removed,
             "items of a plan that cannot be finished are removed"
         );
-        Ok(true)
+        Ok(())
     }
 
     async fn put_gaps(&self, of: PlanGaps<'_>) -> Result<(), StoreError> {

@@ -1,4 +1,9 @@
 //! Takes back what was written of a plan whose records are lost for good.
+//!
+//! A process that stood still meanwhile may go on with this long after another one has done it: what it finds then is
+//! what was written after the plan, under offsets behind it, and stays.
+
+use std::ops::Range;
 
 use futures_util::future::try_join_all;
 use millpond_connector::topic::{Offset, PartitionId};
@@ -12,15 +17,15 @@ use crate::writer::TableWriter;
 const PAGE: usize = 100;
 const LAST_ITEMS: usize = 8;
 
-/// The items of one topic partition from an offset on.
+/// The items of one plan.
 pub(crate) struct Undo<'a> {
     pub(crate) table: &'a TableWriter,
     pub(crate) pipeline: &'a str,
     /// With what the partition keys of items begin.
     pub(crate) key_prefix: &'a str,
     pub(crate) partition: PartitionId,
-    /// First offset of the plan.
-    pub(crate) from: Offset,
+    /// Offsets of the plan.
+    pub(crate) offsets: Range<Offset>,
 }
 
 impl Undo<'_> {
@@ -71,8 +76,11 @@ impl Undo<'_> {
                 let Some(key) = SortKey::parse(&row.key.sk) else {
                     continue;
                 };
-                if key.base_offset < self.from {
+                if key.base_offset < self.offsets.start {
                     return Ok(removed);
+                }
+                if key.base_offset >= self.offsets.end {
+                    continue;
                 }
                 self.table.delete(&row.key).await?;
                 removed += 1;

@@ -270,7 +270,9 @@ impl TableWriter {
             Verdict::Expired | Verdict::Credentials(_) if is_patient() => {
                 Next::Again(policy(Throttle::Account))
             }
-            Verdict::Transient | Verdict::InUse => Next::Again(policy(Throttle::Unknown)),
+            Verdict::Transient | Verdict::InUse | Verdict::Unsent => {
+                Next::Again(policy(Throttle::Unknown))
+            }
             _ => Next::GiveUp,
         };
         let answered = until_answered(self.name(), operation, call, judge).await;

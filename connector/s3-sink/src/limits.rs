@@ -23,6 +23,9 @@ pub const MAX_IN_FLIGHT_PUTS: usize = 4;
 /// Dead letters that are put at one time.
 pub const MAX_IN_FLIGHT_LETTERS: usize = 16;
 
+/// Objects that are deleted at one time.
+pub const MAX_IN_FLIGHT_DELETES: usize = 16;
+
 /// Bytes of events that make a row group of a Parquet object: they are held until it is written.
 pub const ROW_GROUP_BYTES: usize = 8 << 20;
 
@@ -37,6 +40,10 @@ pub const MAX_STATE_BYTES: u64 = 4 << 20;
 
 /// Most of an answer that is read: a page of a list or a ledger.
 pub const MAX_ANSWER_BYTES: usize = 8 << 20;
+
+/// A request whose signature is older is refused, and so is one that is from further in the future (S3 user guide,
+/// "Authenticating Requests": "within 15 minutes of the AWS system time"; error `RequestTimeTooSkewed`; read 2026-11-26).
+pub const SIGNATURE_LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// A call that is not finished by then, object sent and answer read, counts as failed.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(120);

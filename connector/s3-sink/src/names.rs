@@ -75,6 +75,29 @@ impl Names {
         format!("{}/pipelines/{}.json", self.shared, segment(topic))
     }
 
+    /// The folder of all that is the pipeline's.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// Where the first event of an object comes from; `None` for the name of anything else.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<(PartitionId, Offset)> {
+        let below = name.strip_prefix(self.root.as_str())?.strip_prefix('/')?;
+        if !below.starts_with("group=") {
+            return None;
+        }
+        let (_, file) = below.rsplit_once('/')?;
+        let (place, _) = file.split_once('.')?;
+        let mut numbers = place.split('-').map(|digits| digits.parse::<u64>().ok());
+        let (partition, offset) = (numbers.next()??, numbers.next()??);
+        let is_whole = numbers.next()?.is_some() && numbers.next()?.is_some();
+        let is_last = numbers.next().is_none();
+        let partition = PartitionId::try_from(partition).ok()?;
+        (is_whole && is_last).then_some((partition, offset))
+    }
+
     /// The registration of the pipeline.
     #[must_use]
     pub fn registration(&self) -> String {
@@ -204,6 +227,28 @@ mod tests {
             (segment("."), segment("..")),
             ("%2E".into(), "%2E%2E".into())
         );
+    }
+
+    #[test]
+    fn a_name_is_read_back_and_nothing_else_is_one() {
+        for names in [Names::new("", "p"), Names::new("lake", "p")] {
+            let name = names.object("a/b.c-d", 17, 4, FIRST, "ndjson.zst");
+            assert_eq!(names.place(&name), Some((4, 42)));
+            let root = names.root().to_owned();
+            for other in [
+                names.ledger("events", 4),
+                names.dead_letter("p/events/0/42/3/17"),
+                names.registration(),
+                names.pipelines("events"),
+                Names::new("", "q").object("g", 17, 4, FIRST, "x"),
+                format!("{root}/group=g/00004-0000000000000000042.x"),
+                format!("{root}/group=g/00004-42-3-17-1.x"),
+                format!("{root}/group=g/theirs.csv"),
+                format!("{root}/theirs/00004-42-3-17.x"),
+            ] {
+                assert_eq!(names.place(&other), None, "{other}");
+            }
+        }
     }
 
     #[test]

@@ -2,7 +2,10 @@
 //!
 //! All of that follows from the plan alone, so a replay makes the same names and bytes (I2).
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
+use millpond_sink::claim::Claim;
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::store::{PlanInput, PlanWriter, StoreError};
 use tokio::task::{JoinSet, yield_now};
@@ -41,11 +44,12 @@ impl PlanWriter for ObjectPlans {
         Ok(())
     }
 
-    async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError> {
+    async fn write(&mut self, claim: &Arc<Claim>) -> Result<Vec<DeadLetter>, StoreError> {
         let plan = std::mem::take(&mut self.plan);
         let mut letters = plan.dead_letters;
         let mut uploads = Uploads {
             objects: self.objects.clone(),
+            claim: claim.clone(),
             under_way: JoinSet::new(),
         };
         for (group, pieces) in plan.groups {
@@ -91,6 +95,7 @@ impl ObjectPlans {
 /// Objects that are being put; dropped with their plan.
 struct Uploads {
     objects: Objects,
+    claim: Arc<Claim>,
     under_way: JoinSet<Result<(), CallError>>,
 }
 
@@ -100,9 +105,9 @@ impl Uploads {
         while self.under_way.len() >= MAX_IN_FLIGHT_PUTS {
             self.one().await?;
         }
-        let objects = self.objects.clone();
+        let (objects, claim) = (self.objects.clone(), self.claim.clone());
         self.under_way
-            .spawn(async move { objects.put_object(object).await });
+            .spawn(async move { objects.put_object(object, &claim).await });
         Ok(())
     }
 

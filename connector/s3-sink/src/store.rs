@@ -1,6 +1,7 @@
 //! A bucket or folder as a store of the sink.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -9,11 +10,14 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::gap::Gap;
+use millpond_sink::claim::StaleWrites;
 use millpond_sink::dead_letters::DeadLetter;
 use millpond_sink::gaps::PlanGaps;
 use millpond_sink::ledger::LedgerRow;
 use millpond_sink::registration::Registration;
-use millpond_sink::store::{OpenStore, Place, PlanWriter, Store, StoreError, gap_letters};
+use millpond_sink::store::{
+    OpenStore, Place, PlanWriter, Store, StoreError, TakeBack, gap_letters,
+};
 use millpond_sink::stored::{
     StoredError, decode_gaps, decode_ledger, decode_pipelines, decode_registration, encode_gaps,
     encode_ledger, encode_pipelines, encode_registration,
@@ -21,7 +25,7 @@ use millpond_sink::stored::{
 
 use crate::client::{ObjectApi, Version};
 use crate::error::S3Error;
-use crate::limits::{ENLIST_ATTEMPTS, MAX_IN_FLIGHT_LETTERS};
+use crate::limits::{ENLIST_ATTEMPTS, MAX_IN_FLIGHT_DELETES, MAX_IN_FLIGHT_LETTERS};
 use crate::names::Names;
 use crate::plan::PlanConfig;
 use crate::plan_writer::ObjectPlans;
@@ -298,6 +302,47 @@ impl Store for ObjectSink {
                 max_object_bytes: self.max_object_bytes,
             },
         ))
+    }
+
+    fn stale_writes(&self) -> StaleWrites {
+        self.objects.stale_writes()
+    }
+
+    fn take_back(&self) -> TakeBack {
+        TakeBack::Possible
+    }
+
+    /// All names of the pipeline are gone through: what groups and hours the plan had is known to nobody.
+    async fn undo(&self, partition: PartitionId, offsets: Range<Offset>) -> Result<(), StoreError> {
+        let is_of_it = |name: &str| {
+            let place = self.names.place(name);
+            place.is_some_and(|(of, offset)| of == partition && offsets.contains(&offset))
+        };
+        let found = self.objects.list(self.names.root(), &is_of_it).await;
+        let found = found.map_err(S3Error::from)?;
+        let removed = found.len();
+        let mut found = found.iter();
+        let mut under_way = FuturesUnordered::new();
+        loop {
+            while under_way.len() < MAX_IN_FLIGHT_DELETES
+                && let Some(name) = found.next()
+            {
+                under_way.push(self.objects.delete(name));
+            }
+            match under_way.next().await {
+                Some(deleted) => deleted.map_err(S3Error::from)?,
+                None => break,
+            }
+        }
+        let Range { start, end } = offsets;
+        tracing::info!(
+            partition,
+            from = start,
+            to = end,
+            removed,
+            "objects of a plan that cannot be finished are removed"
+        );
+        Ok(())
     }
 
     /// Each is a dead letter, for whoever looks there, and one of a list, which a sink reads in one request.

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use millpond_connector::backoff::BackoffPolicy;
 use millpond_connector::metrics::{Metrics, WrittenItem};
+use millpond_sink::claim::{Claim, StaleWrites};
 use millpond_sink::retry::{Next, until_answered};
 
-use crate::client::{ApiFailure, Found, ObjectApi, Verdict, Version};
+use crate::client::{ApiFailure, Found, ObjectApi, Verdict, Version, Wanted};
 use crate::error::CallError;
 
 /// Waits after a broken connection or an error of the service.
@@ -74,12 +75,56 @@ impl Objects {
             .await
     }
 
-    /// Puts an object of events and counts it.
+    /// Names below a folder that are wanted.
     ///
     /// # Errors
     /// [`CallError`] when no try can succeed.
-    pub async fn put_object(&self, object: Object) -> Result<(), CallError> {
-        self.put(&object.name, object.bytes.clone()).await?;
+    pub async fn list(
+        &self,
+        folder: &str,
+        is_wanted: &Wanted<'_>,
+    ) -> Result<Vec<String>, CallError> {
+        let call = || self.api.list(folder, is_wanted);
+        self.call("ListObjectsV2", folder, call).await
+    }
+
+    /// Removes an object, if it is there.
+    ///
+    /// # Errors
+    /// [`CallError`] when no try can succeed.
+    pub async fn delete(&self, name: &str) -> Result<(), CallError> {
+        self.call("DeleteObject", name, || self.api.delete(name))
+            .await
+    }
+
+    /// When what a stale process put has an end.
+    #[must_use]
+    pub fn stale_writes(&self) -> StaleWrites {
+        self.api.stale_writes()
+    }
+
+    /// Puts an object of events while the claim stands, and counts it.
+    ///
+    /// # Errors
+    /// [`CallError`] when no try can succeed, or it stands no more.
+    pub async fn put_object(&self, object: Object, claim: &Arc<Claim>) -> Result<(), CallError> {
+        let (name, bytes) = (&object.name, &object.bytes);
+        let call = || async move {
+            let failure = |verdict, message: String| Err(ApiFailure { verdict, message });
+            match claim.stands().await {
+                Ok(true) => self.api.put_under(name, bytes.clone(), claim).await,
+                Ok(false) => failure(
+                    Verdict::Fenced,
+                    "another process has taken the topic partition".to_owned(),
+                ),
+                // Whatever may pass was tried again there.
+                Err(error) => failure(
+                    Verdict::Fatal("the ledger cannot be read"),
+                    error.to_string(),
+                ),
+            }
+        };
+        self.call("PutObject", name, call).await?;
         self.metrics.items.add(1);
         self.metrics.item_bytes.add(object.bytes.len() as u64);
         self.metrics.sink_events.add(object.events);
@@ -132,9 +177,9 @@ impl Objects {
                 self.metrics.sink_throttles.add(1);
                 Next::Again(THROTTLED)
             }
-            Verdict::Transient => Next::Again(AGAIN),
+            Verdict::Transient | Verdict::Unsent => Next::Again(AGAIN),
             Verdict::Expired => Next::Again(EXPIRED),
-            Verdict::Fatal(_) => Next::GiveUp,
+            Verdict::Fatal(_) | Verdict::Fenced => Next::GiveUp,
         };
         let answered = until_answered(self.store(), operation, call, judge).await;
         answered.map_err(|failure| CallError {

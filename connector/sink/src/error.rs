@@ -130,6 +130,7 @@ impl SinkError {
                 LedgerError::Gone { .. }
                     | LedgerError::OtherGaps { .. }
                     | LedgerError::TooManyGaps { .. }
+                    | LedgerError::NotTakenBack { .. }
             ),
             Self::Store(_)
             | Self::DeadLetters(_)

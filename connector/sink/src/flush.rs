@@ -2,6 +2,7 @@
 
 mod decide;
 mod late;
+mod lost_topic;
 
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use millpond_format::gap::Gap;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use crate::claim::{Claim, Moment};
 use crate::configuration;
 use crate::error::SinkError;
 use crate::gaps::{GIVEN_UP_INDEX, OnGap, PlanGaps};
@@ -19,7 +21,7 @@ use crate::ledger::{Done, Intent, LedgerError, LedgerRow, Resume, Step};
 use crate::letter_queue::DeadLetters;
 use crate::reading::{Input, Reading};
 use crate::recorded::RecordedGaps;
-use crate::store::{PlanWriter, Store};
+use crate::store::{PlanWriter, Store, StoreError};
 use decide::may_remove;
 
 /// What the topic partitions of a sink share.
@@ -55,13 +57,16 @@ pub struct Core {
     partition: PartitionId,
     ledger: LedgerRow,
     done: Option<Done>,
+    /// By the last step of the ledger.
+    claim: Arc<Claim>,
     /// Gaps of all plans before the one that is open or comes next.
     recorded: RecordedGaps,
     writer: Box<dyn PlanWriter>,
 }
 
 impl Core {
-    /// Takes the partition, and finishes the plan that its last owner left open.
+    /// Takes the partition, and finishes the plan that its last owner left open. Where the topic is lost that may
+    /// take [`Store::stale_writes`]; it may be dropped at any time.
     ///
     /// # Errors
     /// [`SinkError`] when the ledger, the topic or the store does not allow it.
@@ -72,9 +77,11 @@ impl Core {
         let ledger_error = |source| SinkError::Ledger { partition, source };
         let topic = shared.topic.clone();
         let identity = topic.identity();
+        let ledger = LedgerRow::claim(None, &shared.owner, bounds.earliest, identity).row;
         let mut core = Self {
             partition,
-            ledger: LedgerRow::claim(None, &shared.owner, bounds.earliest, identity).row,
+            claim: Claim::new(shared.store.clone(), partition, &ledger, Moment::now()),
+            ledger,
             writer: shared.store.writer(partition),
             shared,
             done: None,
@@ -125,33 +132,6 @@ impl Core {
         core.release().await;
         core.go_on(resume).await?;
         Ok(core)
-    }
-
-    /// The topic was made anew, or lost its end: goes on at its first record.
-    async fn follow(
-        &mut self,
-        identity: Option<&str>,
-        bounds: OffsetBounds,
-    ) -> Result<(), SinkError> {
-        let partition = self.partition;
-        let is_undone = match &self.ledger.intent {
-            Some(intent) if !intent.is_given_up() => {
-                let undone = self.shared.store.undo(partition, intent.from).await;
-                undone.map_err(|error| SinkError::of_store(partition, error))?
-            }
-            _ => false,
-        };
-        let step = self.ledger.follow(identity, bounds, is_undone);
-        warn!(
-            partition,
-            committed = self.ledger.committed,
-            earliest = bounds.earliest,
-            end = bounds.end,
-            "the topic was made anew or lost its end: reads it from its first record on. What the table has is \
-             dropped by origin; what the source does not send again (`checkpoint-after: topic`) is lost, and \
-             shows as missing ordinals"
-        );
-        self.step(step).await
     }
 
     async fn go_on(&mut self, resume: Resume) -> Result<(), SinkError> {
@@ -246,6 +226,20 @@ impl Core {
         self.commit_done().await
     }
 
+    /// The same when the topic is lost: what it would release is no offset of the topic that is there now.
+    ///
+    /// # Errors
+    /// As [`Self::commit`].
+    pub async fn commit_of_a_lost_topic(&mut self) -> Result<(), SinkError> {
+        if self.done.is_some() {
+            let step = self.ledger.commit(self.done.as_ref());
+            self.step(step).await?;
+            self.done = None;
+            self.shared.metrics.commits.add(1);
+        }
+        Ok(())
+    }
+
     async fn commit_done(&mut self) -> Result<(), SinkError> {
         if self.done.is_some() {
             let step = self.ledger.commit(self.done.as_ref());
@@ -292,8 +286,8 @@ impl Core {
             self.commit_done().await?;
         }
         self.keep_gaps(from, &decided.gaps, 0).await?;
-        let written = self.writer.write().await;
-        let letters = written.map_err(|error| SinkError::of_store(self.partition, error))?;
+        let written = self.writer.write(&self.claim).await;
+        let letters = written.map_err(|error| self.not_written(error))?;
         let count = letters.len() as u64;
         let queue = &self.shared.dead_letters;
         queue.put_away(letters, replay).await?;
@@ -391,8 +385,18 @@ impl Core {
         Ok(())
     }
 
+    /// Why a plan was not written: a writer that found the partition lost says no more than that it stopped.
+    fn not_written(&self, error: StoreError) -> SinkError {
+        let partition = self.partition;
+        match self.claim.lost() {
+            Some(source) => SinkError::Ledger { partition, source },
+            None => SinkError::of_store(partition, error),
+        }
+    }
+
     async fn step(&mut self, step: Step) -> Result<(), SinkError> {
         let partition = self.partition;
+        let at = Moment::now();
         let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.ledger_micros);
         let ledger_error = |source| SinkError::Ledger { partition, source };
         let Shared { store, .. } = &*self.shared;
@@ -405,6 +409,8 @@ impl Core {
             step.judge(found.as_ref()).map_err(ledger_error)?;
         }
         self.ledger = step.row;
+        let store = self.shared.store.clone();
+        self.claim = Claim::new(store, partition, &self.ledger, at);
         Ok(())
     }
 

@@ -3,9 +3,10 @@
 //! Pure modules decide ([`contiguity`], [`dedup`], [`recorded`], [`ledger`], [`marks`]); [`partition`] is the loop
 //! over one topic partition, [`reading`] what it reads, [`flush`] the steps of one plan, [`sink`] runs all partitions, or with
 //! [`sharing`] those that other sinks of the pipeline do not run; [`holdings`] decides there. What a
-//! place to write to must be able to do is in [`store`]; a new sink is an implementation of it.
+//! place to write to must be able to do is in [`store`], what a writer must know before it writes in [`claim`]; a new sink is an implementation of it.
 
 mod buffer;
+pub mod claim;
 pub mod configuration;
 #[cfg(feature = "conformance")]
 pub mod conformance;

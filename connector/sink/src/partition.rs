@@ -136,9 +136,10 @@ async fn consume(
             // In this order, so that a run can be repeated; the drain first, because a backlog
             // may always have something to read.
             biased;
-            () = drain.cancelled(), if drain_end.is_none() => {
-                drain_end = Some(reading.end().await?);
-            }
+            () = drain.cancelled(), if drain_end.is_none() => match reading.end().await {
+                Ok(end) => drain_end = Some(end),
+                Err(error) => return finish(idle, flight, error).await,
+            },
             () = tenure.hand_over.cancelled(), if !is_leaving => is_leaving = true,
             (core, result) = landed(&mut flight) => {
                 result?;
@@ -148,14 +149,42 @@ async fn consume(
                 idle = Some(core);
             }
             chunk = reading.next(READ_WAIT), if room && !at_end && !is_leaving => {
-                if let Some(read) = chunk? {
-                    buffer.push(read, Instant::now());
-                    standing.waits(buffer.oldest_event_ms);
+                match chunk {
+                    Ok(None) => {}
+                    Ok(Some(read)) => {
+                        buffer.push(read, Instant::now());
+                        standing.waits(buffer.oldest_event_ms);
+                    }
+                    Err(error) => return finish(idle, flight, error).await,
                 }
             }
             () = woken(wake) => {}
         }
     }
+}
+
+/// Ends with what reading said. If the topic is lost, the plan that is being written is finished first, and
+/// committed: what is committed need not be taken back.
+async fn finish(
+    idle: Option<Core>,
+    mut flight: Option<Flight>,
+    error: SinkError,
+) -> Result<(), SinkError> {
+    if error.is_of_a_shorter_topic() {
+        let core = match idle {
+            Some(core) => Some(core),
+            None if flight.is_some() => {
+                let (core, result) = landed(&mut flight).await;
+                result?;
+                Some(core)
+            }
+            None => None,
+        };
+        if let Some(mut core) = core {
+            core.commit_of_a_lost_topic().await?;
+        }
+    }
+    Err(error)
 }
 
 async fn landed(flight: &mut Option<Flight>) -> (Core, Result<(), SinkError>) {

@@ -6,7 +6,9 @@
 //! to share the topic partitions, it has a place for *leases* too. Retries of calls that
 //! may succeed later belong into the store: what it answers here is final.
 
+use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use millpond_connector::metrics::Metrics;
@@ -14,6 +16,7 @@ use millpond_connector::topic::{Offset, PartitionId};
 use millpond_format::gap::Gap;
 use millpond_leases::LeaseStore;
 
+use crate::claim::{Claim, Holder, StaleWrites};
 use crate::dead_letters::{DeadLetter, Payload};
 use crate::dedup::{Admitted, Workbench};
 use crate::gaps::PlanGaps;
@@ -41,6 +44,21 @@ pub struct Place {
     /// Counters.
     pub metrics: Arc<Metrics>,
 }
+
+/// What can be done about a plan that was begun and will never be finished, because its topic is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakeBack {
+    /// Nothing: what of it is in the store is not known.
+    Impossible,
+    /// Nothing need be done: names and content follow from the events alone, so that those which come again
+    /// replace themselves.
+    Needless,
+    /// What was written of it can be found and removed.
+    Possible,
+}
+
+/// Longest life of a signature, of a store that does not say.
+const SIGNATURE_LIFE: Duration = Duration::from_secs(15 * 60);
 
 /// A store that is not open yet.
 #[async_trait]
@@ -112,6 +130,20 @@ pub trait Store: Send + Sync {
         seen: Option<&LedgerRow>,
     ) -> Result<bool, StoreError>;
 
+    /// Whose the ledger row is, strongly consistent; `None` when there is none.
+    ///
+    /// # Errors
+    /// As [`Store::ledger`].
+    async fn holder(&self, partition: PartitionId) -> Result<Option<Holder>, StoreError> {
+        let row = self.ledger(partition).await?;
+        Ok(row.as_ref().map(Holder::from))
+    }
+
+    /// When what a process sent that lost its topic partition has an end.
+    fn stale_writes(&self) -> StaleWrites {
+        StaleWrites::signed(SIGNATURE_LIFE)
+    }
+
     /// A writer of plans for a topic partition that has been claimed.
     fn writer(&self, partition: PartitionId) -> Box<dyn PlanWriter>;
 
@@ -125,14 +157,23 @@ pub trait Store: Send + Sync {
         None
     }
 
-    /// Takes back what a plan of this topic partition wrote, which begins at `from` and will never be finished: after
-    /// true nothing is in the store that comes from there or behind it, but for dead letters. False, the default, where that cannot be done.
-    /// May be called again.
+    /// What can be done about a plan whose topic is lost.
+    fn take_back(&self) -> TakeBack {
+        TakeBack::Impossible
+    }
+
+    /// Takes back what the plan of these offsets wrote, where [`Store::take_back`] says that it can: nothing is
+    /// in the store then that comes from them, but for dead letters. Behind them may be what the next owner wrote
+    /// meanwhile. May be called again.
     ///
     /// # Errors
     /// [`StoreError`]; some of it may be taken back.
-    async fn undo(&self, _partition: PartitionId, _from: Offset) -> Result<bool, StoreError> {
-        Ok(false)
+    async fn undo(
+        &self,
+        _partition: PartitionId,
+        _offsets: Range<Offset>,
+    ) -> Result<(), StoreError> {
+        Ok(())
     }
 
     /// Keeps gaps for good; those that are there already change nothing. Without a place of
@@ -210,9 +251,12 @@ pub trait PlanWriter: Send + Sync {
     /// Writes the plan that is kept. Answers what cannot be written, for the dead-letter queue.
     /// To be repeatable: a stale owner, or a replay, writes the same bytes under the same names.
     ///
+    /// A store that can take plans back asks `claim` before each request, every try of it, and sends none when
+    /// it does not stand.
+    ///
     /// # Errors
     /// [`StoreError`]; some of the plan may be written.
-    async fn write(&mut self) -> Result<Vec<DeadLetter>, StoreError>;
+    async fn write(&mut self, claim: &Arc<Claim>) -> Result<Vec<DeadLetter>, StoreError>;
 }
 
 /// Gaps as dead letters.

@@ -14,7 +14,7 @@ use millpond_dynamodb_sink::pacing::PaceSettings;
 use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::{LeasesOf, TableSettings, settings};
 use millpond_kinesis_source::checkpoint::Aggregated;
-use millpond_kinesis_source::config::{SourceConfig, Start};
+use millpond_kinesis_source::config::{CheckpointAfter, SourceConfig, Start};
 use millpond_kinesis_source::delivery::Batching;
 use millpond_kinesis_source::{KinesisSource, Worker};
 use millpond_leases::{LeaseStore, Settings, WorkerId};
@@ -27,6 +27,7 @@ use crate::checkpoints::FakeCheckpoints;
 use crate::dictionaries::TRAINING;
 use crate::items::PIPELINE;
 use crate::leases::FakeLeases;
+use crate::losing::stale_writes;
 use crate::process::Process;
 use crate::scenario::{Config, Fault, MAX_ITEM_BYTES, Mode, Scenario};
 use crate::shard_table::FakeShardTable;
@@ -80,6 +81,10 @@ fn source_config(scenario: &Scenario) -> SourceConfig {
             batch_bytes: scenario.batch_bytes,
             linger: scenario.linger,
             max_buffered_bytes: scenario.max_buffered,
+        },
+        checkpoint_after: match scenario.loses_topic {
+            true => CheckpointAfter::Table,
+            false => CheckpointAfter::Topic,
         },
         ..SourceConfig::default()
     };
@@ -222,6 +227,7 @@ pub async fn sink(
         form: Default::default(),
         training: world.config().dictionaries.then_some(TRAINING),
         spreading: usage.spreading.clone(),
+        stale_writes: stale_writes(&world.scenario),
     };
     let mut sink = StoreSink::new(sink_settings, Box::new(store));
     if let Some(worker) = worker {

@@ -49,6 +49,8 @@ pub struct Items {
     /// The dead letter of an event that came after its place was recorded as a gap.
     late: HashMap<usize, String>,
     ledgers: BTreeMap<PartitionId, LedgerRow>,
+    /// Events of plans that were taken back: their dead letters stay, and may come again.
+    taken_back: BTreeSet<usize>,
     /// Write shards of the directory.
     listed: BTreeSet<(String, PartitionId, u32)>,
     /// Intents that say that a chain goes round more than one.
@@ -190,7 +192,7 @@ impl Items {
         let partition: PartitionId = new.key.sk.parse().unwrap_or_default();
         let (old, new) = (old.map(read).transpose()?, read(new)?);
         let mut committed = new.start;
-        if let Some(old) = old {
+        if let Some(old) = &old {
             let fenced = new.epoch < old.epoch
                 || (new.epoch == old.epoch && (new.owner != old.owner || new.plan < old.plan));
             if fenced {
@@ -207,8 +209,40 @@ impl Items {
             }
             committed = old.committed;
         }
-        for offset in committed..new.committed {
-            self.is_safe(oracle, partition, offset)?;
+        match &old {
+            // It goes on in another topic: what an open plan was to write is taken back, and comes again.
+            Some(old) if old.log != new.log && !old.log.identity.is_empty() => {
+                if let Some(open) = &old.intent {
+                    let shift = old.log.shift;
+                    let offsets = (open.from - shift) as usize..(open.to - shift) as usize;
+                    let log = oracle.log_of(&old.log.identity, partition);
+                    let events = log.get(offsets).unwrap_or_default();
+                    self.taken_back.extend(events);
+                    // Its dead letters stay, and count no more; those of earlier plans do.
+                    self.dead.retain(|index, letter| {
+                        let at = letter
+                            .split('/')
+                            .filter_map(|part| part.parse().ok())
+                            .nth(1);
+                        let is_of_it = at.is_some_and(|at| (open.from..open.to).contains(&at));
+                        !(is_of_it && events.contains(index))
+                    });
+                    let left = self.items.keys().find(|key| {
+                        let of = keys::parse_chain_pk(&key.pk).map(|key| key.partition);
+                        let at = SortKey::parse(&key.sk).map(|key| key.base_offset);
+                        of == Some(partition)
+                            && at.is_some_and(|at| (open.from..open.to).contains(&at))
+                    });
+                    if let Some(key) = left {
+                        return broken("I2", format!("{key:?} is left of a plan that ended"));
+                    }
+                }
+            }
+            _ => {
+                for offset in committed..new.committed {
+                    self.is_safe(oracle, &new, partition, offset)?;
+                }
+            }
         }
         let intent = new.intent.as_ref();
         self.noted += usize::from(intent.is_some_and(|intent| !intent.note.is_empty()));
@@ -220,10 +254,12 @@ impl Items {
     fn is_safe(
         &self,
         oracle: &Oracle,
+        ledger: &LedgerRow,
         partition: PartitionId,
         offset: Offset,
     ) -> Result<(), Violation> {
-        let event = oracle.log[partition as usize].get(offset as usize);
+        let log = oracle.log_of(&ledger.log.identity, partition);
+        let event = log.get(offset.saturating_sub(ledger.log.shift) as usize);
         let Some(index) = event else {
             return broken(
                 "I6",
@@ -282,6 +318,27 @@ impl Items {
             return broken("I7", format!("{gap}, and they are not"));
         }
         self.gaps.add(partition, gap);
+        Ok(())
+    }
+
+    /// An item is removed: it must be of a plan that is open, and will never be finished.
+    pub(crate) fn row_removed(&mut self, row: &Row) -> Result<(), Violation> {
+        let partition = keys::parse_chain_pk(&row.key.pk).map(|key| key.partition);
+        let (Some(partition), Some(sort)) = (partition, SortKey::parse(&row.key.sk)) else {
+            return broken("I1", format!("{:?} is removed", row.key));
+        };
+        let ledger = self.ledgers.get(&partition);
+        let open = ledger.and_then(|row| row.intent.as_ref());
+        if open.is_none_or(|open| !(open.from..open.to).contains(&sort.base_offset)) {
+            return broken("I1", format!("item {:?} is removed", row.key));
+        }
+        if let Some(item) = self.items.remove(&row.key) {
+            for held in item.held {
+                if self.place.get(&held.index) == Some(&row.key) {
+                    self.place.remove(&held.index);
+                }
+            }
+        }
         Ok(())
     }
 
@@ -489,6 +546,8 @@ impl Items {
             );
         }
         match self.dead.insert(index, new.key.sk.clone()) {
+            // A dead letter has no place in the table that could be taken back, nor a reader that it would confuse.
+            Some(_) if self.taken_back.contains(&index) => Ok(()),
             Some(other) => broken(
                 "I10",
                 format!(
@@ -532,7 +591,11 @@ impl Items {
         let end = oracle.log[partition as usize].len() as u64;
         let ledger = self.ledgers.get(&partition);
         // A partition that nothing was ever put into need not have been taken.
-        ledger.map_or(end == 0, |row| row.committed == end && row.intent.is_none())
+        ledger.map_or(end == 0, |row| {
+            let at = row.committed.checked_sub(row.log.shift);
+            let is_current = oracle.is_current(&row.log.identity);
+            is_current && at == Some(end) && row.intent.is_none()
+        })
     }
 
     /// Everything is there, in order, as it was put.
@@ -540,10 +603,10 @@ impl Items {
         for (index, event) in oracle.events.iter().enumerate() {
             let places = u32::from(self.place.contains_key(&index))
                 + u32::from(self.dead.contains_key(&index));
-            if places > 1 {
+            if places > 1 && !self.taken_back.contains(&index) {
                 return broken("I2", format!("event {index} is an item and a dead letter"));
             }
-            let is_kept = places == 1 || self.late.contains_key(&index);
+            let is_kept = places > 0 || self.late.contains_key(&index);
             if is_kept || event.fates.contains(&Fate::Removed) {
                 continue;
             }

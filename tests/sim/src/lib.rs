@@ -9,6 +9,7 @@ pub mod gaps;
 pub mod items;
 pub mod leases;
 pub mod lives;
+pub mod losing;
 pub mod oracle;
 pub mod process;
 pub mod producer;

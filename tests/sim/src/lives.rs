@@ -125,7 +125,11 @@ fn judge_source(process: &Process, result: anyhow::Result<()>) {
     process.world.note(format!("{} ends: {text}", process.name));
     // Where it stands must be on disk before it reads; and a drain has an end.
     let stale = process.world.scenario.rate(Fault::StaleListing) > 0;
+    let can_lose = process.world.scenario.loses_topic;
     let allowed = text.contains("the checkpoint `checkpoint`: no ")
+        || (text.contains("topic `events` is closed") && can_lose)
+        // It looks at the topic before it begins.
+        || (text.contains("cannot be read") && can_lose)
         // Its first listing does not show a shard that it knows; the next start looks again.
         || (text.contains("is gone before it was read to its end") && stale)
         || text.contains("of the drain; it will be read again")
@@ -185,6 +189,8 @@ async fn rival_sinks(world: Arc<World>) {
                 sleep(Duration::from_millis(ms)).await;
                 wanted = true;
             }
+            // Whoever lived on has a topic that is gone; it may stand still for long.
+            () = world.topic_lost.notified() => wanted = true,
             () = tick => {}
         }
     }
@@ -236,10 +242,13 @@ fn judge_sink(process: &Process, result: anyhow::Result<()>) {
     let can = |fault: Fault| world.scenario.rate(fault) > 0;
     let trapped = can(Fault::BatchSkipped) || can(Fault::JumpToEnd) || can(Fault::TailCut);
     let overlap = can(Fault::Rival) || world.scenario.sharing_sinks.is_some();
-    let allowed = (text.contains("fenced: ") && can(Fault::Rival))
+    // After a loss a second one is started beside whoever lives on.
+    let has_rivals = can(Fault::Rival) || can(Fault::TopicLost);
+    let allowed = (text.contains("fenced: ") && has_rivals)
         || (text.contains("read twice with the same result") && trapped)
         || (text.contains("is not stored: it holds") && overlap && can(Fault::Trimmed))
         || (is_told_gone(&text) && can(Fault::Lost))
+        || (text.contains("topic `events` is closed") && can(Fault::TopicLost))
         || (text.contains("pipeline `q` is new") && can(Fault::Renamed))
         || is_locked_out(&text);
     if !allowed {

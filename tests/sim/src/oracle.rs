@@ -40,6 +40,8 @@ pub struct Event {
     pub shard: String,
     /// Durable in the topic.
     pub durable: bool,
+    /// It was released while the topic had it: a checkpoint may be behind it for good.
+    pub settled: bool,
 }
 
 /// A shard as the stream lists it.
@@ -69,6 +71,8 @@ pub struct Oracle {
     shards: BTreeMap<String, ShardTruth>,
     /// Events of each topic partition by offset.
     pub log: Vec<Vec<usize>>,
+    /// The same of topics that are lost, the first one first.
+    lost_logs: Vec<Vec<Vec<usize>>>,
     /// The links of the same.
     log_links: Vec<Vec<Link>>,
     /// Everything before this offset is not stored any more, and was not released when it went.
@@ -105,6 +109,7 @@ impl Oracle {
             record_ends: HashMap::new(),
             shards: BTreeMap::new(),
             log: vec![Vec::new(); scenario.partitions as usize],
+            lost_logs: Vec::new(),
             log_links: vec![Vec::new(); scenario.partitions as usize],
             lost: BTreeMap::new(),
             links: HashMap::new(),
@@ -305,6 +310,44 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// The topic is lost, with what was released of each of its partitions and what was not.
+    pub fn topic_lost(&mut self, released: &[Offset]) {
+        for (log, released) in self.log.iter().zip(released) {
+            for index in log.iter().take(*released as usize) {
+                self.events[*index].settled = true;
+            }
+        }
+        for event in &mut self.events {
+            event.durable = event.settled;
+        }
+        let partitions = self.partitions as usize;
+        self.log_links = vec![Vec::new(); partitions];
+        let lost = std::mem::replace(&mut self.log, vec![Vec::new(); partitions]);
+        self.lost_logs.push(lost);
+    }
+
+    /// Events of a topic partition by offset, of the topic with this identity.
+    #[must_use]
+    pub fn log_of(&self, identity: &str, partition: PartitionId) -> &[usize] {
+        let generation = identity.parse().unwrap_or(0);
+        let log = self.lost_logs.get(generation).unwrap_or(&self.log);
+        &log[partition as usize]
+    }
+
+    /// True for the identity of the topic that is there now, and for none.
+    #[must_use]
+    pub fn is_current(&self, identity: &str) -> bool {
+        identity.is_empty() || identity.parse() == Ok(self.lost_logs.len())
+    }
+
+    /// A row is deleted from the table.
+    ///
+    /// # Errors
+    /// What it breaks.
+    pub fn row_removed(&mut self, row: &Row) -> Result<(), Violation> {
+        self.items.row_removed(row)
     }
 
     /// The topic holds nothing before `earliest` any more, released or not.

@@ -77,6 +77,12 @@ impl Process {
         }
     }
 
+    /// It stands still for so long at its next step.
+    pub fn pause(&self, time: Duration) {
+        self.world.note(format!("{} pauses", self.name));
+        lock(&self.state).stalled_until = Some(Instant::now() + time);
+    }
+
     /// True once it was killed.
     #[must_use]
     pub fn is_dead(&self) -> bool {

@@ -70,6 +70,7 @@ fn put_record(world: &World, key: &str, first: usize, count: usize, aggregated: 
         value,
         shard: shard.clone(),
         durable: false,
+        settled: false,
     });
     lock(&world.oracle).accepted(&sequence, events.collect());
 }

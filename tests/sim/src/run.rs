@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use millpond_connector::{mutation, random};
+use millpond_connector::{mutation, random, wall};
 use millpond_leases::WorkerId;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,9 @@ const END_WITHIN: Duration = Duration::from_secs(600);
 
 /// How long faults go on after the last event was put.
 const AFTER_LAST: Duration = Duration::from_secs(4);
+
+/// The same where the topic may be lost: long enough for whoever was paused then to wake.
+const AFTER_LOSSES: Duration = Duration::from_secs(40);
 
 /// Longer than any write that was given up can take to have its effect.
 const LATE_EFFECTS: Duration = Duration::from_secs(30);
@@ -96,6 +99,8 @@ fn failed(seed: u64, rule: &'static str, what: String) -> Outcome {
 fn run_here(seed: u64, cuts: &Cuts) -> Outcome {
     random::seed_this_thread(seed);
     mutation::select(cuts.mutation);
+    // It would notice a machine that sleeps, and this one's sleep is no part of a run.
+    wall::set_on_this_thread(std::time::SystemTime::UNIX_EPOCH);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -135,7 +140,11 @@ fn run_here(seed: u64, cuts: &Cuts) -> Outcome {
 async fn live(world: Arc<World>) {
     let work = async {
         crate::producer::produce(world.clone()).await;
-        sleep(AFTER_LAST).await;
+        sleep(match world.scenario.loses_topic {
+            true => AFTER_LOSSES,
+            false => AFTER_LAST,
+        })
+        .await;
         world.note("calm");
         world.calm.cancel();
     };
@@ -143,7 +152,8 @@ async fn live(world: Arc<World>) {
         while reads_back(&world) && !world.calm.is_cancelled() {
             let ms = world.dice.between("looks after", 1_000, 5_000);
             sleep(Duration::from_millis(ms)).await;
-            if lock(&world.oracle).items.has_given_up() {
+            // What is taken back is there at first, and then is not.
+            if lock(&world.oracle).items.has_given_up() || world.scenario.loses_topic {
                 continue;
             }
             let reads = world
@@ -161,6 +171,21 @@ async fn live(world: Arc<World>) {
 /// SDK takes several times as long as all the rest of a run.
 fn reads_back(world: &World) -> bool {
     world.scenario.seed.is_multiple_of(READ_BACK_EVERY)
+}
+
+/// A sink beside the last source, where that waits for what the table has. It ends as one that dies.
+async fn beside(world: &Arc<World>) -> anyhow::Result<()> {
+    if !world.scenario.loses_topic {
+        std::future::pending::<()>().await;
+    }
+    let process = Process::new(world, "sink beside".to_owned(), false);
+    let worker = world
+        .scenario
+        .sharing_sinks
+        .map(|_| WorkerId::new("beside"));
+    let drain = CancellationToken::new();
+    let ended = actors::sink(process, drain, Arc::default(), worker).await;
+    ended.and_then(|()| anyhow::bail!("the sink beside it ended"))
 }
 
 /// Nothing goes wrong any more: everything must come to its end.
@@ -182,6 +207,7 @@ async fn finish(world: &Arc<World>) {
         biased;
         ended = run => ended,
         () = delivered => Ok(()),
+        ended = beside(world) => ended,
         () = tokio::time::sleep_until(deadline) => Err(anyhow::anyhow!("no end")),
     };
     if let Err(error) = ended {

@@ -97,6 +97,8 @@ faults! {
     Lost "lost",
     /// A partition key of the table is found to be at its limit.
     HotKey "hot-key",
+    /// The topic is lost and made anew. Sources end with it; a sink may live on, and stand still for long.
+    TopicLost "topic-lost",
     /// A source starts with a checkpoint from before the last: what it has sent since it sends again.
     Rewound "rewound",
 }
@@ -173,6 +175,8 @@ pub struct Scenario {
     pub max_buffered: usize,
     /// Age at which the sink writes.
     pub max_age: Duration,
+    /// The topic may be lost: the source's checkpoint follows the table.
+    pub loses_topic: bool,
     /// Write units a second.
     pub budget: Option<u64>,
     /// Write units a second of one partition key: where they are few, groups are spread over more.
@@ -273,6 +277,12 @@ impl Scenario {
             // What a filter leaves of a batch and what is left of one that is cut off look the same.
             rates.remove(&Fault::TailCut);
         }
+        // Nothing else of the topic is lost then, so that nothing is missing in the end.
+        let loses_topic = !loses && dice.chance("loses its topic", 300);
+        rates.remove(&Fault::TopicLost);
+        if loses_topic && !cuts.without.contains(&Fault::TopicLost) {
+            rates.insert(Fault::TopicLost, dice.pick("topic lost", &[30, 100, 200]));
+        }
         let events = dice.between("events", 20, 140) as usize;
         Self {
             seed,
@@ -283,6 +293,7 @@ impl Scenario {
             jobs: dice.between("jobs", 1, 4),
             configs,
             on_gap,
+            loses_topic: rates.contains_key(&Fault::TopicLost),
             letters_apart: dice.chance("letters apart", 700),
             aggregates: dice.chance("aggregates", 250),
             alike: dice.chance("alike", 500),

@@ -15,9 +15,11 @@ use millpond_dynamodb_sink::limits::MAX_IN_FLIGHT_REQUESTS;
 use millpond_dynamodb_sink::plan_writer::Spreading;
 use millpond_dynamodb_sink::row::{Key, KeyNames, Row};
 use millpond_dynamodb_sink::spread::WriteShards;
+use millpond_sink::claim::Claim;
 use tokio::time::Instant;
 
 use crate::items::PIPELINE;
+use crate::losing::{LATE_MS, LATE_MS_ELSEWHERE};
 use crate::process::Process;
 use crate::scenario::Fault;
 use crate::world::lock;
@@ -106,7 +108,11 @@ impl FakeTable {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let ms = self.process.world.dice.between("effect after", 50, 20_000);
+        let latest = match self.process.world.scenario.loses_topic {
+            true => LATE_MS,
+            false => LATE_MS_ELSEWHERE,
+        };
+        let ms = self.process.world.dice.between("effect after", 50, latest);
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_millis(ms)).await;
             effect.await;
@@ -118,6 +124,65 @@ impl FakeTable {
             .between("times out after", 20, 2_000);
         tokio::time::sleep(Duration::from_millis(ms)).await;
         failure(Verdict::Transient)
+    }
+
+    /// Writes rows, under a claim only while that is fresh.
+    async fn write(
+        &self,
+        rows: &[Arc<Row>],
+        claim: Option<&Arc<Claim>>,
+    ) -> Result<BatchOutcome, ApiFailure> {
+        let began = Instant::now();
+        let world = self.process.world.clone();
+        let _under = Under(&self.usage.batches);
+        let under_way = self.usage.batches.fetch_add(1, Ordering::Relaxed) + 1;
+        if under_way > MAX_IN_FLIGHT_REQUESTS * (world.scenario.partitions as usize) {
+            world.violate("I9", format!("{under_way} batches under way"));
+        }
+        // The pacer would say so after seconds; its own reasons are rarer than what may come of it.
+        if self.process.fault(Fault::HotKey)
+            && let Some(row) = rows.first()
+        {
+            self.usage.spreading.is_hot("", PIPELINE, &row.key.pk);
+        }
+        self.there().await?;
+        // It is signed here; what comes after that takes a bounded time.
+        if claim.is_some_and(|claim| !claim.is_fresh()) {
+            return Err(ApiFailure::unsent());
+        }
+        if self.process.fault(Fault::LateEffect) {
+            // What it may consume was reserved already.
+            let units = rows
+                .iter()
+                .map(|row| row.size(&KeyNames::default()).write_units());
+            self.consumed(began, units.sum::<u64>() as f64);
+            let (table, rows) = (self.table.clone(), rows.to_vec());
+            let effect = async move {
+                world.note(format!("table: a late batch of {} rows", rows.len()));
+                let _ = table.batch_write(&rows).await;
+            };
+            return Err(self.later(effect).await);
+        }
+        let mut kept: Vec<usize> = (0..rows.len()).collect();
+        if self.process.fault(Fault::Unprocessed) {
+            kept.retain(|_| world.dice.chance("processed", 500));
+        }
+        let unprocessed = (0..rows.len())
+            .filter(|index| !kept.contains(index))
+            .collect();
+        let kept: Vec<Arc<Row>> = kept.into_iter().map(|index| rows[index].clone()).collect();
+        let units = match kept.is_empty() {
+            true => 0.0,
+            false => self.table.batch_write(&kept).await?.units,
+        };
+        self.consumed(began, units);
+        let name = &self.process.name;
+        world.note(format!(
+            "{name} writes {} of {} rows",
+            kept.len(),
+            rows.len()
+        ));
+        self.back(BatchOutcome { unprocessed, units }).await
     }
 
     /// Counts what was consumed, by when its request began (I8).
@@ -175,53 +240,18 @@ impl TableApi for FakeTable {
     }
 
     async fn batch_write(&self, rows: &[Arc<Row>]) -> Result<BatchOutcome, ApiFailure> {
-        let began = Instant::now();
-        let world = self.process.world.clone();
-        let _under = Under(&self.usage.batches);
-        let under_way = self.usage.batches.fetch_add(1, Ordering::Relaxed) + 1;
-        if under_way > MAX_IN_FLIGHT_REQUESTS * (world.scenario.partitions as usize) {
-            world.violate("I9", format!("{under_way} batches under way"));
+        self.write(rows, None).await
+    }
+
+    async fn batch_write_under(
+        &self,
+        rows: &[Arc<Row>],
+        claim: &Arc<Claim>,
+    ) -> Result<BatchOutcome, ApiFailure> {
+        if self.process.fault(Fault::TopicLost) {
+            self.process.world.lose_topic();
         }
-        // The pacer would say so after seconds; its own reasons are rarer than what may come of it.
-        if self.process.fault(Fault::HotKey)
-            && let Some(row) = rows.first()
-        {
-            self.usage.spreading.is_hot("", PIPELINE, &row.key.pk);
-        }
-        self.there().await?;
-        if self.process.fault(Fault::LateEffect) {
-            // What it may consume was reserved already.
-            let units = rows
-                .iter()
-                .map(|row| row.size(&KeyNames::default()).write_units());
-            self.consumed(began, units.sum::<u64>() as f64);
-            let (table, rows) = (self.table.clone(), rows.to_vec());
-            let effect = async move {
-                world.note(format!("table: a late batch of {} rows", rows.len()));
-                let _ = table.batch_write(&rows).await;
-            };
-            return Err(self.later(effect).await);
-        }
-        let mut kept: Vec<usize> = (0..rows.len()).collect();
-        if self.process.fault(Fault::Unprocessed) {
-            kept.retain(|_| world.dice.chance("processed", 500));
-        }
-        let unprocessed = (0..rows.len())
-            .filter(|index| !kept.contains(index))
-            .collect();
-        let kept: Vec<Arc<Row>> = kept.into_iter().map(|index| rows[index].clone()).collect();
-        let units = match kept.is_empty() {
-            true => 0.0,
-            false => self.table.batch_write(&kept).await?.units,
-        };
-        self.consumed(began, units);
-        let name = &self.process.name;
-        world.note(format!(
-            "{name} writes {} of {} rows",
-            kept.len(),
-            rows.len()
-        ));
-        self.back(BatchOutcome { unprocessed, units }).await
+        self.write(rows, Some(claim)).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Row>, ApiFailure> {

@@ -89,6 +89,13 @@ impl Partition {
         Some(self.earliest)
     }
 
+    /// Nothing is stored any more; answers how far every consumer had released it.
+    fn lose_all(&mut self) -> Offset {
+        let released = self.released.values().min().copied().unwrap_or(0);
+        *self = Self::default();
+        released
+    }
+
     /// Removes whole batches that every consumer has released.
     fn trim(&mut self) {
         let Some(released) = self.released.values().min().copied() else {
@@ -125,6 +132,12 @@ impl Log {
                 .collect(),
             news: Notify::new(),
         }
+    }
+
+    /// Loses everything; answers for each partition how far it had been released.
+    pub fn lose(&self) -> Vec<Offset> {
+        let partitions = self.partitions.iter();
+        partitions.map(|state| lock(state).lose_all()).collect()
     }
 
     /// A partition.
@@ -185,6 +198,9 @@ impl Log {
 /// The topic as one process uses it.
 pub struct FakeTopic {
     process: Arc<Process>,
+    /// The log that was there when it was opened.
+    generation: u64,
+    identity: String,
     appending: Vec<AtomicU64>,
     /// Bytes that were acknowledged to the process.
     pub acknowledged: Arc<AtomicU64>,
@@ -195,7 +211,10 @@ impl FakeTopic {
     #[must_use]
     pub fn new(process: Arc<Process>) -> Self {
         let count = process.world.scenario.partitions;
+        let generation = process.world.generation.load(Ordering::Relaxed);
         Self {
+            generation,
+            identity: generation.to_string(),
             process,
             appending: (0..count).map(|_| AtomicU64::new(0)).collect(),
             acknowledged: Arc::default(),
@@ -207,11 +226,11 @@ impl FakeTopic {
             topic: NAME.to_owned(),
             partition,
         };
-        self.process
-            .world
-            .log
-            .partition(partition)
-            .ok_or_else(unknown)
+        let world = &self.process.world;
+        if world.generation.load(Ordering::Relaxed) != self.generation {
+            return Err(TopicError::Closed(NAME.to_owned()));
+        }
+        world.log.partition(partition).ok_or_else(unknown)
     }
 }
 
@@ -253,6 +272,11 @@ impl Topic for FakeTopic {
         NAME
     }
 
+    fn identity(&self) -> Option<&str> {
+        let is_told = self.process.world.scenario.loses_topic;
+        is_told.then_some(self.identity.as_str())
+    }
+
     fn partition_count(&self) -> u32 {
         self.process.world.scenario.partitions
     }
@@ -279,12 +303,14 @@ impl Topic for FakeTopic {
         if world.disk_is_full(&self.process.name) {
             return Err(storage("no space left on device"));
         }
+        self.known(partition)?;
         let offsets = {
             let mut state = lock(state);
             state.writer = Some(self.process.clone());
             state.push(batch)
         };
         self.process.step().await;
+        self.known(partition)?;
         world.log.flush(world, partition, usize::MAX);
         self.process.step().await;
         if self.process.fault(Fault::LostAnswer) {
@@ -306,6 +332,7 @@ impl Topic for FakeTopic {
             return Err(storage("cannot be read"));
         }
         let bounds = lock(state).bounds();
+        self.known(partition)?;
         if from < bounds.earliest || from > bounds.end {
             return Err(out_of_range(partition, from, bounds));
         }
@@ -319,7 +346,18 @@ impl Topic for FakeTopic {
         if self.process.fault(Fault::TopicRead) {
             return Err(storage("cannot be read"));
         }
+        self.known(partition)?;
         Ok(lock(state).bounds())
+    }
+
+    async fn released(&self) -> Result<Vec<Option<Offset>>, TopicError> {
+        self.process.step().await;
+        let partitions = 0..self.partition_count();
+        let released = |partition| {
+            let state = lock(self.known(partition)?);
+            Ok(state.released.values().min().copied())
+        };
+        partitions.map(released).collect()
     }
 
     async fn release(
@@ -330,6 +368,7 @@ impl Topic for FakeTopic {
     ) -> Result<(), TopicError> {
         let state = self.known(partition)?;
         self.process.step().await;
+        self.known(partition)?;
         let mut state = lock(state);
         let bounds = state.bounds();
         if offset > bounds.end {

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,6 +28,8 @@ const MAX_BATCHES: u64 = 3;
 /// Reads one partition.
 pub struct FakeReader {
     process: Arc<Process>,
+    /// The log that it reads.
+    generation: u64,
     partition: PartitionId,
     next: Offset,
     transforms: Vec<Transform>,
@@ -47,6 +50,7 @@ impl FakeReader {
         transforms: &[Transform],
     ) -> Result<Self, TopicError> {
         let mut reader = Self {
+            generation: process.world.generation.load(Ordering::Relaxed),
             process,
             partition,
             next: from,
@@ -88,6 +92,10 @@ impl FakeReader {
         self.transforms.iter().any(|step| step.uses == FILTER)
     }
 
+    fn is_of_a_lost_log(&self) -> bool {
+        self.process.world.generation.load(Ordering::Relaxed) != self.generation
+    }
+
     /// Begins with an earlier batch.
     fn go_back(&mut self) {
         let Some(state) = self.process.world.log.partition(self.partition) else {
@@ -111,6 +119,9 @@ impl FakeReader {
     /// The batches to give next, and what is wrong with them.
     fn take(&mut self) -> Result<Vec<Batch>, TopicError> {
         let world = &self.process.world;
+        if self.is_of_a_lost_log() {
+            return Err(TopicError::Closed(crate::world::NAME.to_owned()));
+        }
         let Some(state) = world.log.partition(self.partition) else {
             return Ok(Vec::new());
         };
@@ -220,6 +231,12 @@ impl PartitionReader for FakeReader {
         loop {
             if self.ready.is_empty() {
                 let news = world.log.news.notified();
+                if self.is_of_a_lost_log() {
+                    // A process that stands still does not know, and it takes a moment to find out.
+                    self.process.step().await;
+                    let ms = world.dice.between("finds out after", 0, 1_500);
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                }
                 let batches = self.take()?;
                 if batches.is_empty() {
                     if tokio::time::timeout_at(deadline, news).await.is_err() {

@@ -14,6 +14,7 @@ use millpond_kinesis_source::checkpoint::StreamCheckpoint;
 use millpond_kinesis_source::memory_table::MemoryTable as ShardRows;
 use millpond_leases::{MemoryStore, WorkerId};
 use millpond_sink::gaps::OnGap;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -78,6 +79,10 @@ pub struct World {
     pub calm: CancellationToken,
     /// Which of the scenario's configurations a sink is started with.
     pub config: AtomicUsize,
+    /// How often the topic was lost.
+    pub generation: AtomicU64,
+    /// Told when it was.
+    pub topic_lost: Notify,
     /// When each topic partition was last made to hide what it holds, where that must not happen again and
     /// again: what is hidden for good is lost.
     hidden: Mutex<BTreeMap<PartitionId, Instant>>,
@@ -142,6 +147,8 @@ impl World {
             stop: CancellationToken::new(),
             calm: CancellationToken::new(),
             config: AtomicUsize::new(0),
+            generation: AtomicU64::new(0),
+            topic_lost: Notify::new(),
             hidden: Mutex::default(),
             processes: Mutex::default(),
             cuts: cuts.clone(),
@@ -166,6 +173,13 @@ impl World {
                     false => oracle.row_put(old, new),
                 };
                 drop(oracle);
+                world.judge(seen);
+            }
+        });
+        let removed = Arc::downgrade(&world);
+        world.table.observe_removals(move |row| {
+            if let Some(world) = removed.upgrade() {
+                let seen = lock(&world.oracle).row_removed(row);
                 world.judge(seen);
             }
         });

@@ -19,6 +19,7 @@ use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::store::TableSettings;
 use millpond_embedded_topic::{EmbeddedTopic, TopicConfig};
 use millpond_format::record::BatchBuilder;
+use millpond_sink::claim::StaleWrites;
 use millpond_sink::gaps::OnGap;
 use millpond_sink::sink::{DeadLetterTarget, SinkSettings, StoreSink};
 use millpond_tests::pipeline::Pipeline;
@@ -143,6 +144,7 @@ impl Bench {
             form: Default::default(),
             spreading: Default::default(),
             training: None,
+            stale_writes: StaleWrites::LOCAL,
         };
         let drain = CancellationToken::new();
         drain.cancel();

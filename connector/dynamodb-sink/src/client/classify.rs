@@ -27,6 +27,10 @@ pub enum Verdict {
     Throttled(Throttle),
     /// The call may or may not have taken effect; wait, then send the same again.
     Transient,
+    /// It was not sent, since the ledger row was not looked at for too long: look, then send it.
+    Unsent,
+    /// It was not sent and must not be: the topic partition is another process's.
+    Fenced,
     /// Credentials have expired. If they worked before, they may be renewed: wait, then send the same
     /// again.
     Expired,

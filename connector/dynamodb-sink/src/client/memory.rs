@@ -37,6 +37,9 @@ pub struct MemoryTable {
 /// Told of every row as it is put: the row before, and the new one.
 type Observer = Box<dyn Fn(Option<&Row>, &Row) + Send>;
 
+/// Told of every row as it is deleted.
+type RemovalObserver = Box<dyn Fn(&Row) + Send>;
+
 #[derive(Default)]
 struct State {
     exists: bool,
@@ -47,6 +50,7 @@ struct State {
     units: f64,
     calls: u64,
     observer: Option<Observer>,
+    removals: Option<RemovalObserver>,
     /// What `describe` answers, if it was said.
     capacity: Option<WriteCapacity>,
 }
@@ -87,6 +91,11 @@ impl MemoryTable {
     /// not call the table.
     pub fn observe(&self, observer: impl Fn(Option<&Row>, &Row) + Send + 'static) {
         self.state().observer = Some(Box::new(observer));
+    }
+
+    /// From now on `observer` is told of every row that is deleted, as [`Self::observe`].
+    pub fn observe_removals(&self, observer: impl Fn(&Row) + Send + 'static) {
+        self.state().removals = Some(Box::new(observer));
     }
 
     /// From now on `describe` answers this; nothing is refused for it.
@@ -324,6 +333,9 @@ impl TableApi for MemoryTable {
             let mut state = self.state();
             state.existing()?;
             let removed = state.rows.remove(key);
+            if let (Some(row), Some(observer)) = (&removed, &state.removals) {
+                observer(row);
+            }
             let units = removed.map_or(1, |row| row.size(&self.keys).write_units()) as f64;
             state.units += units;
             units

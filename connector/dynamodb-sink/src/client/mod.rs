@@ -7,6 +7,7 @@ pub mod memory;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use millpond_sink::claim::Claim;
 
 use crate::pacing::WriteCapacity;
 use crate::row::{Key, Row};
@@ -90,6 +91,17 @@ pub struct ApiFailure {
     pub message: String,
 }
 
+impl ApiFailure {
+    /// The ledger row was not looked at for too long: the request was not sent.
+    #[must_use]
+    pub fn unsent() -> Self {
+        Self {
+            verdict: Verdict::Unsent,
+            message: "not sent: it is too long ago that the ledger row was looked at".to_owned(),
+        }
+    }
+}
+
 impl std::fmt::Display for ApiFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
@@ -124,6 +136,19 @@ pub trait TableApi: Send + Sync {
 
     /// Puts up to 25 rows with different keys, not atomically.
     async fn batch_write(&self, rows: &[Arc<Row>]) -> Result<BatchOutcome, ApiFailure>;
+
+    /// The same under a claim: nothing is sent when it is not fresh once the request is ready to be sent, which is
+    /// after its signature where it has one ([`Verdict::Unsent`]).
+    async fn batch_write_under(
+        &self,
+        rows: &[Arc<Row>],
+        claim: &Arc<Claim>,
+    ) -> Result<BatchOutcome, ApiFailure> {
+        match claim.is_fresh() {
+            true => self.batch_write(rows).await,
+            false => Err(ApiFailure::unsent()),
+        }
+    }
 
     /// Reads one row, strongly consistent.
     async fn get(&self, key: &Key) -> Result<Option<Row>, ApiFailure>;

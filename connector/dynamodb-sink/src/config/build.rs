@@ -5,9 +5,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
+use millpond_connector::aws::endpoint;
+use millpond_connector::aws_http::is_loopback;
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::registry::{BuiltConnector, ValidConnector};
 use millpond_leases::DynamoStore;
+use millpond_sink::claim::StaleWrites;
 use millpond_sink::fingerprint::module_digests;
 use millpond_sink::sharing::Share;
 use millpond_sink::sink::{self, SinkSettings, StoreSink};
@@ -15,6 +18,7 @@ use millpond_sink::sink::{self, SinkSettings, StoreSink};
 use super::{DeadLetterTarget, SinkConfig};
 use crate::client::TableApi;
 use crate::client::aws::AwsTable;
+use crate::limits::SIGNATURE_LIFE;
 use crate::plan_writer::Spreading;
 use crate::store::{self, LeasesOf, TableSettings, Tables};
 
@@ -71,8 +75,17 @@ impl ValidConnector for SinkConfig {
             dead_letters,
             ledger,
             leases: Some(leases),
+            stale_writes: stale_writes(endpoint(&sdk, "DynamoDB").as_deref()),
         };
         Ok(BuiltConnector::Sink(Box::new(self.sink_on(tables))))
+    }
+}
+
+/// By the endpoint that is spoken to, `None` being the service's own.
+fn stale_writes(endpoint: Option<&str>) -> StaleWrites {
+    match endpoint.is_some_and(is_loopback) {
+        true => StaleWrites::LOCAL,
+        false => StaleWrites::signed(SIGNATURE_LIFE),
     }
 }
 
@@ -89,6 +102,7 @@ impl SinkConfig {
             dead_letters,
             ledger: None,
             leases: None,
+            stale_writes: stale_writes(None),
         })
     }
 
@@ -119,6 +133,7 @@ impl SinkConfig {
         };
         let sharing = self.sharing;
         let table = TableSettings {
+            stale_writes: tables.stale_writes,
             table: tables.data,
             dead_letters: tables.dead_letters,
             ledger: tables.ledger,

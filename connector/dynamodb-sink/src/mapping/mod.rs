@@ -111,6 +111,13 @@ impl Mapping {
         self.same_key
     }
 
+    /// True when the key of an event says where in the topic it is: in another topic it has another one.
+    #[must_use]
+    pub fn names_positions(&self) -> bool {
+        let names = |template: &Template| template.parts().contains(&Part::Position);
+        names(&self.partition_key) || names(&self.sort_key)
+    }
+
     /// Attribute by which events of one key are compared.
     #[must_use]
     pub fn order_attribute(&self) -> &str {

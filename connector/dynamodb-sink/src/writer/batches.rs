@@ -9,12 +9,13 @@ use futures_util::stream::FuturesUnordered;
 use millpond_connector::backoff::Backoff;
 use millpond_connector::metrics::WrittenItem;
 use millpond_connector::mutation::{self, Mutation};
+use millpond_sink::claim::Claim;
 use tokio::sync::Semaphore;
 
 use super::{Ended, RejectedRow, TableWriter, policy, wait};
 use crate::batch::{BatchLimits, Lanes, RowSize, lanes};
 use crate::budget::{Line, Reservation};
-use crate::client::{BatchOutcome, TableError, Throttle, Verdict};
+use crate::client::{ApiFailure, BatchOutcome, TableError, Throttle, Verdict};
 use crate::limits::{
     CROWDED_KEY_UNITS, MAX_BATCH_BYTES, MAX_BATCH_ITEMS, MAX_IN_FLIGHT_BYTES,
     MAX_IN_FLIGHT_REQUESTS,
@@ -36,9 +37,10 @@ pub(super) enum Count {
 type Queue = Mutex<vec::IntoIter<Vec<usize>>>;
 
 /// What the requests of one call share.
-struct Way {
+struct Way<'a> {
     slots: Semaphore,
     line: Line,
+    claim: Option<&'a Arc<Claim>>,
 }
 
 impl TableWriter {
@@ -47,7 +49,19 @@ impl TableWriter {
     /// # Errors
     /// [`TableError`] when no try can succeed; some of the items may be written.
     pub async fn write_items(&self, items: &[PlannedItem]) -> Result<Vec<RejectedRow>, TableError> {
-        self.write_all(items, Count::Items).await
+        self.write_all(items, Count::Items, None).await
+    }
+
+    /// The same, of a plan that may be taken back: each request is sent only while the claim stands.
+    ///
+    /// # Errors
+    /// As [`Self::write_items`], and when it stands no more.
+    pub async fn write_items_under(
+        &self,
+        items: &[PlannedItem],
+        claim: &Arc<Claim>,
+    ) -> Result<Vec<RejectedRow>, TableError> {
+        self.write_all(items, Count::Items, Some(claim)).await
     }
 
     /// Writes rows without a condition, counted as overhead.
@@ -66,7 +80,7 @@ impl TableWriter {
             }
         };
         let rows: Vec<PlannedItem> = rows.into_iter().map(item).collect();
-        match self.write_all(&rows, Count::Overhead).await?.pop() {
+        match self.write_all(&rows, Count::Overhead, None).await?.pop() {
             None => Ok(()),
             Some(rejected) => Err(self.error("BatchWriteItem", rejected.message, None)),
         }
@@ -76,11 +90,13 @@ impl TableWriter {
         &self,
         items: &[PlannedItem],
         count: Count,
+        claim: Option<&Arc<Claim>>,
     ) -> Result<Vec<RejectedRow>, TableError> {
         let rows: Vec<RowSize<'_>> = items.iter().map(row_size).collect();
         let way = Way {
             slots: Semaphore::new(MAX_IN_FLIGHT_REQUESTS),
             line: Line::default(),
+            claim,
         };
         let queues: Vec<Queue> = lanes(&rows, self.lanes())
             .into_iter()
@@ -128,7 +144,7 @@ impl TableWriter {
         &self,
         items: &[PlannedItem],
         queue: &Queue,
-        way: &Way,
+        way: &Way<'_>,
         count: Count,
     ) -> Result<Vec<RejectedRow>, TableError> {
         let mut rejected = Vec::new();
@@ -146,7 +162,7 @@ impl TableWriter {
         &self,
         items: &[PlannedItem],
         pending: Vec<usize>,
-        way: &Way,
+        way: &Way<'_>,
         count: Count,
     ) -> Result<Vec<RejectedRow>, TableError> {
         let mut rejected = Vec::new();
@@ -191,7 +207,7 @@ impl TableWriter {
         &self,
         items: &[PlannedItem],
         pending: &[usize],
-        way: &Way,
+        way: &Way<'_>,
     ) -> Result<Vec<usize>, Ended> {
         let pending_items = || pending.iter().map(|index| &items[*index]);
         let rows: Vec<Arc<Row>> = pending_items().map(|item| item.row.clone()).collect();
@@ -213,7 +229,10 @@ impl TableWriter {
             let _slot = way.slots.acquire().await;
             let _permit = self.in_flight.acquire_many(permits).await;
             let began = self.pace(of, Some(&way.line)).await;
-            let mut outcome = self.api.batch_write(rows).await;
+            let mut outcome = match way.claim {
+                None => self.api.batch_write(rows).await,
+                Some(claim) => self.write_under(rows, claim).await,
+            };
             if mutation::is(Mutation::TimeoutIsSuccess)
                 && outcome
                     .as_ref()
@@ -232,6 +251,27 @@ impl TableWriter {
         let outcome = self.retry("BatchWriteItem", call).await?;
         let left = outcome.unprocessed.iter();
         Ok(left.filter_map(|at| pending.get(*at).copied()).collect())
+    }
+
+    /// One try under a claim, which is looked at first if that is due.
+    async fn write_under(
+        &self,
+        rows: &[Arc<Row>],
+        claim: &Arc<Claim>,
+    ) -> Result<BatchOutcome, ApiFailure> {
+        let failure = |verdict, message: String| Err(ApiFailure { verdict, message });
+        match claim.stands().await {
+            Ok(true) => self.api.batch_write_under(rows, claim).await,
+            Ok(false) => failure(
+                Verdict::Fenced,
+                "another process has taken the topic partition".to_owned(),
+            ),
+            // Whatever may pass was tried again there.
+            Err(error) => failure(
+                Verdict::Fatal("the ledger row cannot be read"),
+                error.to_string(),
+            ),
+        }
     }
 
     pub(super) fn acknowledged<'a>(

@@ -2,6 +2,7 @@
 //! sends again is in the table once (I1, I2).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use millpond_connector::metrics::Metrics;
 use millpond_dynamodb_sink::client::Verdict;
@@ -10,28 +11,20 @@ use millpond_dynamodb_sink::plan_writer::Spreading;
 use millpond_dynamodb_sink::row::names;
 use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_format::keys::SortKey;
+use millpond_sink::conformance::lost_topic;
 use millpond_sink::conformance::storm;
 use millpond_sink::partition;
 
 use crate::checker::check;
 use crate::harness::{MAX_ITEM_BYTES, draining, pack, seeds, store};
 use crate::topic::MemoryTopic;
-use crate::workload::{Shape, Workload};
-
-/// Without poison: a dead letter has no ordinal, so it may come twice.
-fn shape() -> Shape {
-    Shape {
-        poison: 0,
-        repeats: 5,
-        ..Shape::default()
-    }
-}
+use crate::workload::Workload;
 
 /// All that a workload of this seed sends first, on a topic of its own.
 fn sent(seed: u64, batches: u32) -> (MemoryTopic, Workload) {
-    let (topic, mut workload) = (MemoryTopic::new(seed), Workload::new(seed, shape()));
-    (0..batches).for_each(|_| workload.send(&topic));
-    (topic, workload)
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let number = MADE.fetch_add(1, Ordering::Relaxed);
+    lost_topic::sent(&number.to_string(), seed, batches)
 }
 
 /// Where chains lie under one partition key each.
@@ -139,7 +132,7 @@ async fn what_does_not_come_again_is_missing_and_said_to_be() {
     drain("a", &table, &first).await.expect("drains");
     // In the topic alone.
     (0..5).for_each(|_| workload.send(&first));
-    let another = MemoryTopic::new(7);
+    let (another, _) = sent(7, 0);
     drain("b", &table, &another)
         .await
         .expect("nothing is there to be missed");

@@ -8,6 +8,7 @@ use millpond_connector::aws::AwsSettings;
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
+use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::client::{Capacity, TableApi};
 use millpond_dynamodb_sink::config::{DeadLetterTarget, SinkConfig};
 use millpond_dynamodb_sink::dictionaries::{Dictionaries, Training};
@@ -18,16 +19,24 @@ use millpond_dynamodb_sink::row::KeyNames;
 use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_dynamodb_sink::store::TableStore;
 use millpond_dynamodb_sink::writer::TableWriter;
+use millpond_sink::claim::{Claim, Moment, StaleWrites};
 pub use millpond_sink::conformance::storm::storms as on_virtual_time;
 use millpond_sink::conformance::topic::{self, MemoryTopic};
 use millpond_sink::conformance::{PIPELINE, storm};
 pub use millpond_sink::conformance::{draining, pack, seeds};
 use millpond_sink::flush::Shared;
 use millpond_sink::gaps::OnGap;
+use millpond_sink::ledger::LedgerRow;
 use millpond_sink::sharing::Sharing;
 use millpond_sink::store::Place;
 
 pub const MAX_ITEM_BYTES: usize = 16_384;
+
+/// What is sent to a table in memory arrives soon.
+pub const QUICK: StaleWrites = StaleWrites {
+    look_again: Duration::from_secs(2),
+    arrives_within: Duration::from_secs(3),
+};
 
 /// A configuration; `create` says how to create a missing table.
 pub fn config(create: Option<Capacity>) -> SinkConfig {
@@ -91,10 +100,18 @@ pub fn store_training(
         max_item_bytes: MAX_ITEM_BYTES,
         form: ItemForm::default(),
         spreading: Spreading::default(),
+        stale_writes: QUICK,
         place: Place {
             pipeline: PIPELINE.into(),
             topic: topic::NAME.into(),
             metrics,
         },
     }
+}
+
+/// A claim of topic partition 0, for a writer that is used alone.
+pub fn claim(table: &MemoryTable) -> Arc<Claim> {
+    let store = store(Arc::new(table.clone()), Arc::new(Metrics::default()));
+    let row = LedgerRow::claim(None, "o", 0, None).row;
+    Claim::new(Arc::new(store), 0, &row, Moment::now())
 }

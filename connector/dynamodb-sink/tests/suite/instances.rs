@@ -30,7 +30,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::config;
+use crate::harness::{QUICK, config};
 use crate::topic::MemoryTopic;
 
 /// A topic of several partitions that other processes can consume.
@@ -269,6 +269,7 @@ impl Pipeline {
             dead_letters: None,
             ledger: None,
             leases: Some(Box::new(move |_| Arc::new(leases))),
+            stale_writes: QUICK,
         };
         let mut config = config(None);
         config.pace = self.pace;

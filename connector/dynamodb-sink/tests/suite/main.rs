@@ -23,6 +23,7 @@ mod resting;
 mod rules;
 mod shards;
 mod sharing;
+mod stale_writer;
 mod start;
 mod wire;
 mod writer;

@@ -8,7 +8,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use dynoxide::types::{AttributeValue, item_size};
 use millpond_connector::metrics::Metrics;
-use millpond_dynamodb_sink::client::memory::MemoryTable;
+use millpond_dynamodb_sink::client::Verdict;
+use millpond_dynamodb_sink::client::memory::{Fault, MemoryTable};
 use millpond_dynamodb_sink::decimal::Decimal;
 use millpond_dynamodb_sink::form::ItemForm;
 use millpond_dynamodb_sink::mapped::{MappedPlans, plan};
@@ -22,6 +23,7 @@ use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_format::origin::Origin;
 use millpond_sink::conformance::Subject;
 use millpond_sink::conformance::events::check;
+use millpond_sink::conformance::lost_topic::{drain, nothing_is_left_twice, sent};
 use millpond_sink::conformance::storm::{outlasted, storms};
 use millpond_sink::contiguity::PlainRecord;
 use millpond_sink::dedup::{Admitted, Workbench};
@@ -29,7 +31,7 @@ use millpond_sink::store::{PlanInput, PlanWriter, Store};
 use proptest::prelude::*;
 
 use crate::crash::faults;
-use crate::harness::store;
+use crate::harness::{QUICK, claim, store};
 
 pub fn mapping(json: &str) -> Arc<Mapping> {
     let settings: PlainSettings = serde_json::from_str(json).expect("settings");
@@ -99,7 +101,7 @@ async fn write(table: &MemoryTable, mapping: &Arc<Mapping>, partition: u32, of: 
         tools: &mut Workbench::default(),
     };
     plans.plan(input).await.expect("a plan");
-    assert_eq!(plans.write().await.expect("written"), []);
+    assert_eq!(plans.write(&claim(table)).await.expect("written"), []);
 }
 
 fn block_on<T>(work: impl Future<Output = T>) -> T {
@@ -410,4 +412,77 @@ fn who_wins_is_the_same_after_a_storm() {
             }
         }
     });
+}
+
+/// Keys that say nothing of the topic.
+const OWN_KEYS: [&str; 2] = [
+    r#"{"partition-key": "{partition-key}", "sort-key": "{/id}", "same-key": "last-wins",
+        "attributes": {"v": {"type": "event"}}}"#,
+    r#"{"partition-key": "{partition-key}", "sort-key": "{time}{/id}", "same-key": "first-wins",
+        "attributes": {"v": {"type": "event"}}}"#,
+];
+
+/// Mapped events, each a chain of its own: their keys need not sort as they came.
+struct OwnKeys(Mapped);
+
+#[async_trait]
+impl Subject for OwnKeys {
+    async fn open(&self, metrics: Arc<Metrics>) -> Arc<dyn Store> {
+        self.0.open(metrics).await
+    }
+
+    fn inject(&self, seed: u64, percent: u32) {
+        self.0.inject(seed, percent);
+    }
+
+    async fn events(&self) -> BTreeMap<String, Vec<Vec<u8>>> {
+        let item = |row: &Row| (format!("{:?}", row.key), vec![event_of(row)]);
+        self.0.rows().iter().map(item).collect()
+    }
+}
+
+/// The same event written again replaces itself: nothing is taken back, nothing is a gap, and nobody waits.
+#[test]
+fn mapped_events_of_a_lost_topic_come_again_under_the_keys_that_they_had() {
+    storms(2, async |seed| {
+        for settings in OWN_KEYS {
+            let folder = tempfile::tempdir().expect("tempdir");
+            let began = tokio::time::Instant::now();
+            let fresh = || OwnKeys(Mapped::new(settings));
+            let tried = nothing_is_left_twice(seed, fresh, false, folder.path()).await;
+            assert!(tried.open > 3, "{tried:?}");
+            let waited = began.elapsed();
+            assert!(waited < QUICK.end() * tried.open / 4, "{waited:?}");
+        }
+    });
+}
+
+/// With the place in the topic in their keys they come under others: that is refused, or recorded.
+#[tokio::test(start_paused = true)]
+async fn mapped_events_under_their_positions_are_not_written_twice_in_silence() {
+    let subject = Mapped::new(UNIQUE);
+    let folder = tempfile::tempdir().expect("tempdir");
+    let (first, _) = sent("first", 3, 6);
+    let store = subject.open(Arc::default()).await;
+    let dies = Some(Fault::Fail(Verdict::Fatal("the process died")));
+    for step in 0.. {
+        subject
+            .table
+            .inject((0..step).map(|_| None).chain([dies.clone()]));
+        let ended = drain("a", store.clone(), &first, false, folder.path()).await;
+        subject.table.inject([]);
+        assert!(ended.is_err(), "it dies within its plan");
+        let ledger = store.ledger(0).await;
+        let ledger = ledger.expect("answers");
+        if ledger.is_some_and(|row| row.intent.is_some()) {
+            break;
+        }
+    }
+    let before = subject.rows();
+    let (again, _) = sent("again", 3, 6);
+    let refused = drain("b", store.clone(), &again, false, folder.path()).await;
+    let error = refused.expect_err("halts");
+    assert!(error.is_of_the_records(), "{error}");
+    assert!(error.to_string().contains("`on-gap: record`"), "{error}");
+    assert_eq!(subject.rows(), before, "nothing is written");
 }

@@ -16,7 +16,7 @@ use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, QUICK, config, draining, pack, shared};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -299,6 +299,7 @@ async fn a_ledger_in_a_table_of_its_own_is_bound_to_its_items() {
             dead_letters: None,
             ledger: ledger.map(|ledger| Arc::new(ledger.clone()) as Arc<dyn TableApi>),
             leases: None,
+            stale_writes: QUICK,
         };
         let sink = Box::new(config(Some(Capacity::OnDemand)).sink_on(tables));
         let result = sink.run(context).await;

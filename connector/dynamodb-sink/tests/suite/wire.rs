@@ -17,6 +17,7 @@ use millpond_dynamodb_sink::store::Tables;
 use millpond_dynamodb_sink::table::prepare;
 use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_leases::{DynamoStore, LeaseStore, Settings};
+use millpond_sink::claim::StaleWrites;
 use millpond_sink::conformance::rules;
 use millpond_sink::partition;
 use tokio::sync::oneshot;
@@ -193,6 +194,7 @@ async fn sinks_on_the_wire_take_over_from_a_dead_one() {
                     leases, "ledger", "pk", "sk", pipeline, topic,
                 ))
             })),
+            stale_writes: StaleWrites::LOCAL,
         };
         let mut config = config(Some(Capacity::OnDemand));
         config.sharing.timings = Settings::new(Settings::MIN).expect("allowed");

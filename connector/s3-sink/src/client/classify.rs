@@ -11,8 +11,8 @@ use aws_credential_types::provider::error::CredentialsError;
 use millpond_connector::aws::chain;
 use object_store::client::{HttpError, HttpErrorKind};
 
-use super::ApiFailure;
 use super::wire::Answered;
+use super::{ApiFailure, Stale};
 
 /// Deepest error chain that is looked through.
 const CHAIN_LIMIT: usize = 16;
@@ -24,6 +24,10 @@ pub enum Verdict {
     Throttled,
     /// The call may or may not have taken effect; wait, then send the same again.
     Transient,
+    /// It was not sent, since the ledger was not looked at for too long: look, then send it.
+    Unsent,
+    /// It was not sent and must not be: the topic partition is another process's.
+    Fenced,
     /// Credentials have run out, or cannot be had right now; they may be renewed: wait, then
     /// send the same again.
     Expired,
@@ -111,6 +115,9 @@ pub fn failure(error: &object_store::Error) -> ApiFailure {
                 verdict: classify(&answered.code, answered.status),
                 message: answered.to_string(),
             };
+        }
+        if at.is::<Stale>() {
+            return ApiFailure::unsent();
         }
         if let Some(error) = at.downcast_ref::<CredentialsError>() {
             return ApiFailure {

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use aws_config::SdkConfig;
-use aws_types::service_config::ServiceConfigKey;
-use millpond_connector::aws::AwsSettings;
+use millpond_connector::aws::{AwsSettings, endpoint};
 use object_store::RetryConfig;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 
@@ -35,7 +34,8 @@ pub async fn open(location: &Location, aws: &AwsSettings) -> Result<Arc<dyn Obje
                 .await
                 .with_context(|| name.clone())?;
             let store = s3(&sdk, bucket).with_context(|| name.clone())?;
-            Ok(Arc::new(Bucket::new(store, name)))
+            let at = endpoint(&sdk, "S3");
+            Ok(Arc::new(Bucket::new(store, name).at(at.as_deref())))
         }
     }
 }
@@ -58,28 +58,10 @@ pub fn s3(sdk: &SdkConfig, bucket: &str) -> Result<AmazonS3> {
             max_retries: 0,
             ..RetryConfig::default()
         });
-    if let Some(endpoint) = endpoint(sdk) {
+    if let Some(endpoint) = endpoint(sdk, "S3") {
         builder = builder
             .with_allow_http(endpoint.starts_with("http://"))
             .with_endpoint(endpoint);
     }
     Ok(builder.build()?)
-}
-
-/// The endpoint of the section, else `AWS_ENDPOINT_URL_S3` or the profile's, else the general one:
-/// the order of the SDK's own clients.
-fn endpoint(sdk: &SdkConfig) -> Option<String> {
-    let general = || sdk.endpoint_url().map(str::to_owned);
-    if sdk.get_origin("endpoint_url").is_client_config() {
-        return general();
-    }
-    let key = ServiceConfigKey::builder()
-        .service_id("S3")
-        .env("AWS_ENDPOINT_URL")
-        .profile("endpoint_url")
-        .build();
-    let own = key
-        .ok()
-        .and_then(|key| sdk.service_config()?.load_config(key));
-    own.or_else(general)
 }

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use millpond_sink::claim::{Claim, StaleWrites};
 use tokio::task::yield_now;
 
-use super::{ApiFailure, Found, ObjectApi, Verdict, Version, check_size};
+use super::{ApiFailure, Found, ObjectApi, Verdict, Version, Wanted, check_size};
 
 /// What goes wrong with a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +19,12 @@ pub enum Fault {
     /// It takes effect and its answer is lost.
     LoseAnswer,
 }
+
+/// What is sent to a bucket in memory arrives soon.
+const STALE_WRITES: StaleWrites = StaleWrites {
+    look_again: Duration::from_secs(2),
+    arrives_within: Duration::from_secs(3),
+};
 
 #[derive(Default)]
 struct State {
@@ -138,6 +146,36 @@ impl ObjectApi for MemoryBucket {
             state.write(name, bytes);
         })
         .await
+    }
+
+    async fn put_under(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        claim: &Arc<Claim>,
+    ) -> Result<(), ApiFailure> {
+        match claim.is_fresh() {
+            true => self.put(name, bytes).await,
+            false => Err(ApiFailure::unsent()),
+        }
+    }
+
+    fn stale_writes(&self) -> StaleWrites {
+        STALE_WRITES
+    }
+
+    async fn list(&self, folder: &str, is_wanted: &Wanted<'_>) -> Result<Vec<String>, ApiFailure> {
+        let below = format!("{folder}/");
+        self.call(|state| {
+            let names = state.objects.keys();
+            let names = names.filter(|name| name.starts_with(&below) && is_wanted(name));
+            names.cloned().collect()
+        })
+        .await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), ApiFailure> {
+        self.call(|state| drop(state.objects.remove(name))).await
     }
 
     async fn create(&self, name: &str, bytes: Bytes) -> Result<Option<Version>, ApiFailure> {

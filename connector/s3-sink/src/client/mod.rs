@@ -8,8 +8,11 @@ pub mod memory;
 pub mod store;
 pub mod wire;
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use bytes::Bytes;
+use millpond_sink::claim::{Claim, StaleWrites};
 
 pub use classify::Verdict;
 
@@ -28,6 +31,9 @@ pub struct Found {
     pub version: Version,
 }
 
+/// Which names are wanted of a list.
+pub type Wanted<'a> = dyn Fn(&str) -> bool + Send + Sync + 'a;
+
 /// A failed call: what was said and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiFailure {
@@ -36,6 +42,22 @@ pub struct ApiFailure {
     /// The failure in words.
     pub message: String,
 }
+
+impl ApiFailure {
+    /// The ledger was not looked at for too long: nothing was sent.
+    #[must_use]
+    pub fn unsent() -> Self {
+        Self {
+            verdict: Verdict::Unsent,
+            message: Stale.to_string(),
+        }
+    }
+}
+
+/// A request that was stopped before it was sent.
+#[derive(Debug, thiserror::Error)]
+#[error("not sent: it is too long ago that the ledger was looked at")]
+pub struct Stale;
 
 impl std::fmt::Display for ApiFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -65,6 +87,24 @@ pub trait ObjectApi: Send + Sync {
 
     /// Puts an object, in place of one that may be there.
     async fn put(&self, name: &str, bytes: Bytes) -> Result<(), ApiFailure>;
+
+    /// The same under a claim: nothing is put when it is not fresh once the request is ready to be sent, which is after
+    /// its signature where it has one ([`Verdict::Unsent`]).
+    async fn put_under(
+        &self,
+        name: &str,
+        bytes: Bytes,
+        claim: &Arc<Claim>,
+    ) -> Result<(), ApiFailure>;
+
+    /// When what a stale process put under a claim has an end.
+    fn stale_writes(&self) -> StaleWrites;
+
+    /// Names of the objects below a folder that are wanted, and of nothing else.
+    async fn list(&self, folder: &str, is_wanted: &Wanted<'_>) -> Result<Vec<String>, ApiFailure>;
+
+    /// Removes an object, if it is there.
+    async fn delete(&self, name: &str) -> Result<(), ApiFailure>;
 
     /// Puts an object where none is, in one step; `None` when one is there.
     async fn create(&self, name: &str, bytes: Bytes) -> Result<Option<Version>, ApiFailure>;

@@ -4,6 +4,7 @@
 //! and kept for [`super::classify`].
 
 use std::error::Error;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use aws_smithy_http_client::Connector;
@@ -18,6 +19,7 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use millpond_connector::aws::{CONNECT_TIMEOUT, READ_TIMEOUT};
+use millpond_sink::claim::Claim;
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
@@ -25,6 +27,7 @@ use object_store::client::{
 };
 use tokio::time::timeout;
 
+use super::Stale;
 use crate::limits::{CALL_TIMEOUT, MAX_ANSWER_BYTES};
 
 /// Longest part of a service's own words that is kept.
@@ -85,6 +88,12 @@ impl Wire {
     }
 
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        // It is signed by now: a process that is paused after this sends what has an end.
+        if let Some(claim) = request.extensions().get::<Arc<Claim>>()
+            && !claim.is_fresh()
+        {
+            return Err(HttpError::new(HttpErrorKind::Unknown, Stale));
+        }
         let request = request.map(SdkBody::from_body_1_x);
         let request = request.try_into().map_err(broken)?;
         let answer = self.0.call(request).await.map_err(unsent)?;

@@ -2,6 +2,7 @@
 
 mod config;
 mod harness;
+mod lost_topic;
 mod objects;
 mod parquet;
 mod reader;

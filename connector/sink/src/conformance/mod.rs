@@ -5,6 +5,7 @@
 //! and on the wire. They panic on the first thing that is not as the traits say.
 
 pub mod events;
+pub mod lost_topic;
 pub mod rules;
 pub mod storm;
 pub mod topic;

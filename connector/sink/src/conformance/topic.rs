@@ -54,6 +54,8 @@ pub struct MemoryTopic {
     pub state: Arc<Mutex<State>>,
     /// Longest random wait before an answer.
     pub lag: Duration,
+    /// Tells it from one that was made anew.
+    pub identity: Option<String>,
 }
 
 impl MemoryTopic {
@@ -67,6 +69,7 @@ impl MemoryTopic {
         Self {
             state: Arc::new(Mutex::new(state)),
             lag: Duration::ZERO,
+            identity: None,
         }
     }
 
@@ -96,6 +99,16 @@ impl MemoryTopic {
     /// One past the last record.
     pub fn end(&self) -> i64 {
         self.state.lock().expect("lock").end as i64
+    }
+
+    /// Makes the topic anew, with nothing in it.
+    ///
+    /// # Panics
+    /// After another panic.
+    pub fn lose(&self) {
+        let mut state = self.state.lock().expect("lock");
+        state.batches.clear();
+        (state.earliest, state.end) = (0, 0);
     }
 
     /// Makes the topic begin (and end) later, as retention or a new topic would.
@@ -128,6 +141,15 @@ impl PartitionReader for Reader {
         }
         let batches = {
             let state = self.topic.state.lock().expect("lock");
+            if self.next > state.end {
+                return Err(TopicError::OffsetOutOfRange {
+                    topic: NAME.to_owned(),
+                    partition: 0,
+                    offset: self.next,
+                    earliest: state.earliest,
+                    end: state.end,
+                });
+            }
             let at = state
                 .batches
                 .partition_point(|batch| batch.base < self.next);
@@ -217,6 +239,10 @@ impl Reader {
 impl Topic for MemoryTopic {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn identity(&self) -> Option<&str> {
+        self.identity.as_deref()
     }
 
     fn partition_count(&self) -> u32 {

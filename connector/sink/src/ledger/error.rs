@@ -67,6 +67,18 @@ pub enum LedgerError {
         /// What was missing when the plan was begun.
         recorded: String,
     },
+    /// A plan was open when its topic was lost, and the store cannot take it back.
+    #[error(
+        "offsets {from} to {to} were being written when their topic was lost, and what of them is in the store \
+         cannot be found there: items under keys with `{{position}}`. What the source sends again comes under other keys, so \
+         some of it could be there twice. Set `on-gap: record` to record these offsets as a gap and go on all the same"
+    )]
+    NotTakenBack {
+        /// First offset of the plan.
+        from: Offset,
+        /// Its end.
+        to: Offset,
+    },
     /// More is missing than a ledger row can record.
     #[error("offsets {from} to {to}: {gaps} gaps are more than one plan can record")]
     TooManyGaps {
