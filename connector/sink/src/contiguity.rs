@@ -8,6 +8,7 @@ use millpond_connector::topic::{ConsumedRecord, Offset};
 use millpond_format::error::DecodeError;
 use millpond_format::header::{Header, Place};
 use millpond_format::origin::Origin;
+use xxhash_rust::xxh3::Xxh3;
 
 /// One record of the topic, decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,6 +125,30 @@ impl Unit<'_> {
             Self::Plain(record) => record.offset,
         }
     }
+}
+
+/// Tells what units stand for from anything else: places, origins and checksums. A plan that is made again is made of
+/// the same, or its offsets are those of another topic.
+#[must_use]
+pub fn digest(units: &[Unit<'_>]) -> u64 {
+    let mut hash = Xxh3::new();
+    let mut section = Vec::new();
+    for unit in units {
+        match unit {
+            Unit::Batch(batch) => {
+                for envelope in batch {
+                    section.clear();
+                    envelope.header.encode(&mut section);
+                    hash.update(&section);
+                }
+            }
+            Unit::Plain(record) => {
+                hash.update(&record.offset.to_le_bytes());
+                hash.update(record.key.as_deref().unwrap_or_default());
+            }
+        }
+    }
+    hash.digest()
 }
 
 /// A hole in what was read.

@@ -144,6 +144,10 @@ impl Core {
             Resume::Replay { from, to } => {
                 info!(partition, from, to, epoch, "writes an open plan again");
                 let input = self.replayed(from, to).await?;
+                if self.is_of_another_topic(&input) {
+                    let bounds = self.reading(0).bounds().await?;
+                    return self.follow(None, bounds).await;
+                }
                 self.flush(input, true).await
             }
             Resume::GiveUp { .. } => {
@@ -269,7 +273,7 @@ impl Core {
             let done = self.done.as_ref();
             let gaps = decided.gaps.clone();
             let step = self.ledger.begin(done, to, fingerprint, gaps);
-            let step = step.moving(&decided.marks);
+            let step = step.moving(&decided.marks).made_of(decided.digest);
             let step = match mutation::is(Mutation::WriteShardsNotRecorded) {
                 true => step,
                 false => step.noted(self.writer.note()),

@@ -260,6 +260,7 @@ impl LedgerRow {
             note: String::new(),
             gaps,
             moved: None,
+            digest: None,
         });
         step
     }
@@ -300,6 +301,15 @@ impl Step {
     pub fn moving(mut self, marks: &Marks) -> Self {
         if let Some(intent) = &mut self.row.intent {
             intent.moved = Some(marks.changed_since(&self.row.marks));
+        }
+        self
+    }
+
+    /// The same, with the digest of what the plan that is begun is made of.
+    #[must_use]
+    pub fn made_of(mut self, digest: u64) -> Self {
+        if let Some(intent) = &mut self.row.intent {
+            intent.digest = Some(digest);
         }
         self
     }

@@ -6,6 +6,7 @@
 mod cdk;
 mod deploy;
 mod folder;
+mod lost_topic;
 mod path;
 mod profiles;
 mod sharing;

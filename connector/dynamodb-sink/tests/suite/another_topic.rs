@@ -18,7 +18,7 @@ use millpond_sink::partition;
 use crate::checker::check;
 use crate::harness::{MAX_ITEM_BYTES, draining, pack, seeds, store};
 use crate::topic::MemoryTopic;
-use crate::workload::Workload;
+use crate::workload::{Shape, Workload};
 
 /// All that a workload of this seed sends first, on a topic of its own.
 fn sent(seed: u64, batches: u32) -> (MemoryTopic, Workload) {
@@ -122,6 +122,46 @@ async fn a_plan_that_was_being_written_when_the_topic_went_leaves_nothing_twice(
         left > 0 && steps > 10,
         "{left} of {steps} left something behind"
     );
+}
+
+/// A topic of a cluster has no identity, and while its first plan is open nothing of it was released: it can be made
+/// anew, and grow beyond that plan, before a sink looks.
+#[tokio::test(start_paused = true)]
+async fn a_first_plan_is_taken_back_where_other_records_are_in_its_place() {
+    // What a source sends in one batch follows upon itself.
+    let shape = Shape {
+        repeats: 0,
+        ..lost_topic::shape()
+    };
+    let nameless = |seed, batches| {
+        let (topic, mut workload) = (MemoryTopic::new(seed), Workload::new(seed, shape));
+        (0..batches).for_each(|_| workload.send(&topic));
+        (topic, workload)
+    };
+    let mut open = 0;
+    // The plan has six batches: it ends within one of these, or where one does.
+    for (seed, of) in seeds(3).flat_map(|seed| [(seed, 4), (seed, 2)]) {
+        for step in 0.. {
+            let table = MemoryTable::new("t");
+            let (first, _) = nameless(seed, 6);
+            let dies = Some(Fault::Fail(Verdict::Fatal("the process died")));
+            table.inject((0..step).map(|_| None).chain([dies]));
+            if drain("a", &table, &first).await.is_ok() {
+                break;
+            }
+            let rows = table.scan();
+            open += rows
+                .iter()
+                .filter(|row| row.string(names::INTENT).is_some())
+                .count();
+            let (again, workload) = nameless(seed, 12);
+            let again = again.in_larger_batches(of);
+            drain("b", &table, &again).await.expect("drains");
+            check(&workload, &table.scan(), &[], MAX_ITEM_BYTES);
+            assert_eq!(gaps(&table), 0);
+        }
+    }
+    assert!(open > 10, "{open} plans were open");
 }
 
 /// Where the source does not send again what it had checkpointed, that is a hole, and no silence.

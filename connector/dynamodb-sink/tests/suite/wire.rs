@@ -3,22 +3,24 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::{Builder, Credentials};
 use aws_sdk_dynamodb::types::AttributeValue;
 use dynoxide::Database;
 use millpond_connector::aws::AwsSettings;
+use millpond_connector::wall;
 use millpond_dynamodb_sink::client::aws::AwsTable;
-use millpond_dynamodb_sink::client::{Capacity, TableApi};
+use millpond_dynamodb_sink::client::{Capacity, TableApi, Verdict};
 use millpond_dynamodb_sink::row::{Key, KeyNames, Row, Value};
 use millpond_dynamodb_sink::store::Tables;
 use millpond_dynamodb_sink::table::prepare;
 use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_leases::{DynamoStore, LeaseStore, Settings};
-use millpond_sink::claim::StaleWrites;
+use millpond_sink::claim::{Claim, LOOK_AGAIN, Moment, StaleWrites};
 use millpond_sink::conformance::rules;
+use millpond_sink::ledger::LedgerRow;
 use millpond_sink::partition;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -94,6 +96,40 @@ async fn the_table_on_the_wire_keeps_the_rules() {
         .expect("table");
     rules::assert_rules(&OnTheWire(api)).await;
     drop((client, writer));
+    server.stop().await;
+}
+
+/// A process can be paused between its look and the signature, so it is asked once more behind that.
+#[tokio::test]
+async fn what_a_writer_signed_too_long_after_its_look_is_not_sent() {
+    let server = Server::start().await;
+    let client = client(&server.url).await;
+    let api = table(&client, "events");
+    let folder = tempfile::tempdir().expect("tempdir");
+    let topic = MemoryTopic::new(1);
+    let process = shared("o", api.clone(), &topic, pack(), folder.path());
+    let writer = TableWriter::new(api.clone(), KeyNames::default(), None, Arc::default());
+    prepare(&writer, Some(Capacity::OnDemand))
+        .await
+        .expect("table");
+    let looked = SystemTime::UNIX_EPOCH;
+    wall::set_on_this_thread(looked);
+    let ledger = LedgerRow::claim(None, "o", 0, None).row;
+    let claim = Claim::new(process.store.clone(), 0, &ledger, Moment::now());
+    let (pk, sk) = ("p".to_owned(), "s".to_owned());
+    let row = Arc::new(Row::new(Key { pk, sk }).with("a", Value::S("b".into())));
+    let rows = [row.clone()];
+
+    wall::set_on_this_thread(looked + LOOK_AGAIN + Duration::from_secs(1));
+    let refused = api.batch_write_under(&rows, &claim).await;
+    assert_eq!(refused.expect_err("sent").verdict, Verdict::Unsent);
+    assert_eq!(api.get(&row.key).await.expect("answers"), None);
+
+    wall::set_on_this_thread(looked);
+    let written = api.batch_write_under(&rows, &claim).await.expect("written");
+    assert!(written.unprocessed.is_empty());
+    assert!(api.get(&row.key).await.expect("answers").is_some());
+    drop((client, writer, api, process));
     server.stop().await;
 }
 

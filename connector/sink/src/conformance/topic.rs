@@ -96,6 +96,24 @@ impl MemoryTopic {
         });
     }
 
+    /// The same records in batches of so many of these, as a source may send them again.
+    ///
+    /// # Panics
+    /// After another panic.
+    #[must_use]
+    pub fn in_larger_batches(&self, of: usize) -> Self {
+        let state = self.state.lock().expect("lock");
+        let again = Self {
+            identity: self.identity.clone(),
+            ..Self::new(state.seed)
+        };
+        for batches in state.batches.chunks(of) {
+            let records = batches.iter().flat_map(|batch| batch.records.clone());
+            again.push(&records.collect::<Vec<_>>());
+        }
+        again
+    }
+
     /// One past the last record.
     pub fn end(&self) -> i64 {
         self.state.lock().expect("lock").end as i64

@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::Core;
 use super::late::LateEvents;
-use crate::contiguity::{Coverage, Entry, Jumps, Unit, cover};
+use crate::contiguity::{Coverage, Entry, Jumps, Unit, cover, digest};
 use crate::dedup::{Admission, DedupError, Outcome, Past, Workbench, admit_past};
 use crate::error::SinkError;
 use crate::gaps::OnGap;
@@ -27,6 +27,8 @@ pub(super) struct Decided {
     pub(super) duplicates: u64,
     pub(super) gaps: Vec<Gap>,
     pub(super) late: LateEvents,
+    /// [`digest`] of what was read.
+    pub(super) digest: u64,
 }
 
 impl Core {
@@ -109,6 +111,7 @@ impl Core {
             removed,
             gaps: lost,
         } = covered.map_err(|source| SinkError::Contiguity { partition, source })?;
+        let digest = digest(&units);
         // Where SmartModules remove records, which of the missing ordinals went with lost offsets cannot
         // be told: they count with those that were removed, and the gap is that of the offsets.
         let hidden = match jumps.filtered {
@@ -189,6 +192,7 @@ impl Core {
             duplicates,
             gaps,
             late,
+            digest,
         })
     }
 }

@@ -6,9 +6,12 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use super::Core;
+use super::decide::may_remove;
+use crate::contiguity::{ContiguityError, Jumps, cover, digest};
 use crate::error::SinkError;
 use crate::gaps::OnGap;
 use crate::ledger::{Intent, LedgerError};
+use crate::reading::Input;
 use crate::store::TakeBack;
 
 impl Core {
@@ -34,6 +37,30 @@ impl Core {
              shows as missing ordinals"
         );
         self.step(step).await
+    }
+
+    /// True where the records of an open plan are not those that it was made of. A topic without an identity can be
+    /// lost and made anew unseen while the first plan of its records is open: nothing was released of it, so no source waits for
+    /// its sinks. Records that are missing are no sign of that, only others in their place.
+    pub(super) fn is_of_another_topic(&self, input: &Input) -> bool {
+        let open = self.ledger.intent.as_ref();
+        let known = self.ledger.log.identity.is_empty();
+        let Some(digest_then) = open.and_then(|open| open.digest).filter(|_| known) else {
+            return false;
+        };
+        let jumps = Jumps {
+            filtered: may_remove(&self.shared.transforms, &input.entries),
+            holes: &input.holes,
+            pass: true,
+        };
+        match cover(&input.entries, input.from..input.to, jumps) {
+            Ok(coverage) => coverage.gaps.is_empty() && digest(&coverage.units) != digest_then,
+            // A plan ends where a stored batch does.
+            Err(ContiguityError::Offset { expected, found }) => {
+                found == input.to && expected > input.to
+            }
+            Err(_) => false,
+        }
     }
 
     /// Takes an open plan back, once nothing of it can arrive any more; false where it stays as it is. Whoever wrote

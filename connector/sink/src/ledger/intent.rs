@@ -21,6 +21,8 @@ pub struct Intent {
     /// The marks that the plan moves, as they are after it: what is given up with it is known by them, and
     /// nobody writes it any more. `None` where the source sends it again, since the topic was lost with it.
     pub moved: Option<Marks>,
+    /// Digest of the records that it is made of ([`digest`](crate::contiguity::digest)); `None` in rows of older versions.
+    pub digest: Option<u64>,
 }
 
 impl Intent {
@@ -48,10 +50,14 @@ impl Intent {
         self.gaps.iter().filter_map(hole).collect()
     }
 
-    /// `<from>/<to>/<fingerprint>`, with a note `*` and its text, with gaps `/` and theirs.
+    /// `<from>/<to>/<fingerprint>`, with a digest `#` and its 16 hexadecimal digits, with a note `*` and its text, with
+    /// gaps `/` and theirs.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = format!("{}/{}/{}", self.from, self.to, self.fingerprint);
+        if let Some(digest) = self.digest {
+            text.push_str(&format!("#{digest:016x}"));
+        }
         if !self.note.is_empty() {
             text.push('*');
             text.push_str(&self.note);
@@ -73,6 +79,12 @@ impl Intent {
             Some((fingerprint, gaps)) => (fingerprint, parse_list(gaps)?),
         };
         let (fingerprint, note) = fingerprint.split_once('*').unwrap_or((fingerprint, ""));
+        let (fingerprint, digest) = match fingerprint.split_once('#') {
+            None => (fingerprint, None),
+            Some((fingerprint, digits)) => {
+                (fingerprint, Some(u64::from_str_radix(digits, 16).ok()?))
+            }
+        };
         Some(Self {
             from: from.parse().ok()?,
             to: to.parse().ok()?,
@@ -80,6 +92,7 @@ impl Intent {
             note: note.to_owned(),
             gaps,
             moved: None,
+            digest,
         })
     }
 }
