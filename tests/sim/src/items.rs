@@ -272,7 +272,6 @@ impl Items {
             || self.late.contains_key(index)
             || may_be_removed
             || self.gaps.has(partition, offset)
-            || self.is_untold(oracle, *index)
         {
             return Ok(());
         }
@@ -347,15 +346,6 @@ impl Items {
     fn is_in_a_gap(&self, oracle: &Oracle, index: usize) -> bool {
         let mut offsets = oracle.offsets_of(index);
         offsets.all(|(partition, offset)| self.gaps.has(partition, offset))
-            || self.is_untold(oracle, index)
-    }
-
-    /// An event went with a gap while a SmartModule removed records, and came again when none did: nothing told that
-    /// it was not removed.
-    fn is_untold(&self, oracle: &Oracle, index: usize) -> bool {
-        let mut offsets = oracle.offsets_of(index);
-        oracle.filters_at_times
-            && offsets.any(|(partition, offset)| self.gaps.has(partition, offset))
     }
 
     fn item_put(&mut self, oracle: &Oracle, row: &Row) -> Result<(), Violation> {

@@ -84,8 +84,6 @@ pub struct Oracle {
     pub on_gap: OnGap,
     /// A SmartModule removes records, with one configuration at least.
     pub filters_ever: bool,
-    /// With one configuration only.
-    pub filters_at_times: bool,
     /// What the table shows.
     pub items: Items,
 }
@@ -116,7 +114,6 @@ impl Oracle {
             partitions: scenario.partitions,
             on_gap: scenario.on_gap,
             filters_ever: scenario.configs.iter().any(|config| config.filter),
-            filters_at_times: scenario.configs[0].filter != scenario.configs[1].filter,
             items: Items::new(),
         }
     }

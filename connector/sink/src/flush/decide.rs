@@ -126,10 +126,12 @@ impl Core {
             .as_ref()
             .map_or(&self.ledger.marks, |done| &done.marks);
         let whole = self.ledger.start == 0;
+        // A filter that was there once hid what went with the gaps of its time.
         let past = Past {
             on_gap,
             recorded: &self.recorded,
-            doubts_all: jumps.filtered && (self.recorded.has_offsets() || !lost.is_empty()),
+            doubts_all: (jumps.filtered || marks.removed_ever > 0)
+                && (self.recorded.has_offsets() || !lost.is_empty()),
         };
         let admission = loop {
             let outcome = admit_past(past, &units, removed, marks, whole, &cutoffs, &mut tools)
