@@ -9,6 +9,7 @@ pub(crate) mod losses;
 mod outcomes;
 mod releases;
 pub(crate) mod sharing;
+mod survey;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -422,7 +423,8 @@ impl Session {
         self.urgent = false;
         for (id, active) in &mut self.active {
             let rate = active.progress.bytes_per_second(now.into_std());
-            self.roster.measured(id, rate);
+            let figures = self.watch.figures(id, (self.parts.clock)());
+            self.roster.measured(id, rate, figures);
         }
         let shared = self.shared.as_ref();
         let writes = self

@@ -125,6 +125,7 @@ fn run(seed: u64, days: u64) -> Found {
             open_shards: shards,
             in_milli: milli,
             out_milli: milli / 2,
+            unknown_shards: 0,
         };
         // While a change is under way none is asked for.
         if coming.is_none()
@@ -243,6 +244,7 @@ fn load(open_shards: u32, in_milli: u32) -> Load {
         open_shards,
         in_milli,
         out_milli: 0,
+        unknown_shards: 0,
     }
 }
 
@@ -299,6 +301,58 @@ fn a_refusal_is_believed_for_an_hour() {
     }
     assert!(scaling.decide(at(3), load(10, 1_000)).is_some());
     scaling.refused(at(3));
-    assert!(scaling.decide(at(62), load(10, 1_000)).is_none());
+    for minute in 4..63 {
+        assert!(scaling.decide(at(minute), load(10, 1_000)).is_none());
+    }
     assert!(scaling.decide(at(63), load(10, 1_000)).is_some());
+}
+
+/// As [`load`], with shards of which nothing is known.
+fn partly(open_shards: u32, in_milli: u32) -> Load {
+    Load {
+        unknown_shards: 1,
+        ..load(open_shards, in_milli)
+    }
+}
+
+#[test]
+fn while_something_is_unknown_nothing_is_scaled_in_and_out_only_for_what_is_known() {
+    let mut scaling = scaling(1, 100);
+    for minute in 0..900 {
+        assert_eq!(scaling.advise(at(minute), partly(10, 10)), None, "{minute}");
+    }
+    assert!(scaling.is_blind());
+    // What is known is alone too much.
+    for minute in 900..903 {
+        assert_eq!(scaling.advise(at(minute), partly(10, 900)), None);
+    }
+    let up = scaling.advise(at(903), partly(10, 900));
+    assert_eq!(up.map(|advice| advice.to), Some(18));
+    // Six hours that were seen whole are needed then, of which a moment may be missing: a shard changes hands.
+    for minute in 904..1_264 {
+        let is_moving = (1_100..1_105).contains(&minute);
+        let load = if is_moving {
+            partly(10, 10)
+        } else {
+            load(10, 10)
+        };
+        assert_eq!(scaling.advise(at(minute), load), None, "{minute}");
+    }
+    assert!(!scaling.is_blind());
+    assert_eq!(scaling.advise(at(1_264), partly(10, 10)), None);
+    let down = scaling.advise(at(1_265), load(10, 10));
+    assert_eq!(down.map(|advice| advice.to), Some(5));
+}
+
+#[test]
+fn hours_in_which_nobody_looked_were_not_low() {
+    let mut scaling = scaling(1, 100);
+    for minute in 0..100 {
+        assert_eq!(scaling.advise(at(minute), load(10, 10)), None);
+    }
+    // Another source decided meanwhile.
+    for minute in 400..760 {
+        assert_eq!(scaling.advise(at(minute), load(10, 10)), None, "{minute}");
+    }
+    assert!(scaling.advise(at(760), load(10, 10)).is_some());
 }
