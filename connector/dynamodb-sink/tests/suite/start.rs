@@ -348,3 +348,26 @@ async fn a_ledger_in_a_table_of_its_own_is_bound_to_its_items() {
     )
     .await;
 }
+
+/// A drain is not held up by a table that never answered, unless something waits to be written to it.
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_a_sink_whose_table_does_not_answer_when_nothing_waits() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let unreachable = || {
+        let table = MemoryTable::new("t");
+        table.inject(vec![Some(Fault::Fail(Verdict::Transient)); 100_000]);
+        table
+    };
+    let minute = Duration::from_secs(60);
+    let empty = MemoryTopic::new(1);
+    let table = unreachable();
+    let ended = run(config(None), &table, &empty, folder.path());
+    let ended = tokio::time::timeout(minute, ended).await.expect("at once");
+    ended.expect("drained");
+    assert!(table.scan().is_empty());
+    let (filled, _) = filled(1);
+    let table = unreachable();
+    let waits = run(config(None), &table, &filled, folder.path());
+    let waits = tokio::time::timeout(minute, waits).await;
+    waits.expect_err("what is in the topic is to be written");
+}
