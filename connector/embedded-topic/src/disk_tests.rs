@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use millpond_connector::topic::{Topic, TopicError};
 
-use crate::backend::{DiskHook, FileOperation};
 use crate::{EmbeddedTopic, TopicConfig, conformance};
+use millpond_store_file::{DiskHook, FileOperation};
 
 fn topic_on(dir: &std::path::Path, hook: DiskHook) -> EmbeddedTopic {
     let config = TopicConfig::new(dir, "events", 2);

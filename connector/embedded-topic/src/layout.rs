@@ -3,9 +3,10 @@
 //! Three tables. `index`: (partition, base offset) to [`BatchHeader`]. `data`:
 //! (partition, base offset, part) to a piece of the raw batch. `meta`: the topic, its
 //! partitions and its consumers. Integers big endian, so that keys sort by position.
-//! redb does not check its pages when it reads them: every row carries a CRC-32C.
+//! Every row is sealed, or carries a CRC-32C of its own.
 
 use millpond_connector::topic::{Offset, PartitionId};
+use millpond_store_file::{seal, unseal};
 
 /// Version of the rows below; another one is refused.
 pub(crate) const LAYOUT_VERSION: u32 = 1;
@@ -158,19 +159,6 @@ pub(crate) fn decode_offsets(key: &str, row: &[u8]) -> Option<Vec<Offset>> {
     let (offsets, rest) = body.as_chunks::<8>();
     rest.is_empty()
         .then(|| offsets.iter().map(|o| Offset::from_be_bytes(*o)).collect())
-}
-
-/// Appends the CRC-32C over key and row, so that a row found under another key fails.
-fn seal(mut row: Vec<u8>, key: &[u8]) -> Vec<u8> {
-    let crc = crc32c::crc32c_append(crc32c::crc32c(key), &row);
-    row.extend_from_slice(&crc.to_be_bytes());
-    row
-}
-
-fn unseal<'a>(row: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
-    let (body, crc) = row.split_last_chunk::<4>()?;
-    let expected = crc32c::crc32c_append(crc32c::crc32c(key), body);
-    (u32::from_be_bytes(*crc) == expected).then_some(body)
 }
 
 struct Fields<'a>(&'a [u8]);

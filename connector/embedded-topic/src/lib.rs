@@ -1,8 +1,8 @@
 //! The embedded topic: a durable, partitioned log in one file, and the
 //! SmartModule engine that a Fluvio SPU runs, in this process.
 //!
-//! - `store`, `tables`, `layout`: batches, offsets and consumers in one redb file; every
-//!   commit is on disk when it returns. redb 4.6 was chosen over fjall 3.1 by measuring a
+//! - `store`, `tables`, `layout`: batches, offsets and consumers in one redb file
+//!   (`millpond-store-file`). redb 4.6 was chosen over fjall 3.1 by measuring a
 //!   queue of 1 MiB batches in durable groups of four, 4 GiB through a backlog of 512 MiB,
 //!   one run on two cores: 743 against 262 MB/s, 0.56 against 1.09 CPU seconds per GB, 1.02
 //!   against 2.01 bytes written per byte, 23 against 147 MB of memory, and a file as large
@@ -15,7 +15,6 @@
 //! - `modules`, `chain`: SmartModules by name or path, and one engine instance per reader;
 //!   `pool`: the few instances that the readers of a chain of pure modules share.
 
-mod backend;
 mod chain;
 mod config;
 #[cfg(any(feature = "conformance", test))]

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use millpond_connector::random;
 use millpond_connector::topic::{Offset, PartitionId};
-use redb::{Database, ReadableDatabase, TableDefinition, TableError};
+use millpond_store_file::redb::{Database, ReadableDatabase, TableDefinition, TableError};
 
 use crate::config::MAX_BATCH_BYTES;
 use crate::layout::{
@@ -16,18 +16,19 @@ const INDEX: TableDefinition<&[u8; 12], &[u8]> = TableDefinition::new("index");
 const DATA: TableDefinition<&[u8; 16], &[u8]> = TableDefinition::new("data");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 
-/// What goes wrong inside a transaction, before the path is known.
-pub(crate) enum Fault {
-    Redb(redb::Error),
-    Damaged(PartitionId, Offset, String),
-    Corrupt(String),
-    Mismatch(String),
+/// What is wrong with the store that is no fault of its file.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// A stored batch is damaged.
+    Batch(PartitionId, Offset, String),
+    /// The store is another topic's, or cannot take what it is given.
+    Promise(String),
 }
 
-impl<E: Into<redb::Error>> From<E> for Fault {
-    fn from(error: E) -> Self {
-        Self::Redb(error.into())
-    }
+pub(crate) type Fault = millpond_store_file::Fault<Broken>;
+
+fn mismatch(reason: String) -> Fault {
+    Fault::Other(Broken::Promise(reason))
 }
 
 pub(crate) fn create_tables(db: &Database, topic: &TopicRow) -> Result<(), Fault> {
@@ -65,19 +66,19 @@ pub(crate) fn create_tables(db: &Database, topic: &TopicRow) -> Result<(), Fault
 
 fn check_topic(stored: &TopicRow, wanted: &TopicRow) -> Result<(), Fault> {
     if stored.layout_version != LAYOUT_VERSION {
-        return Err(Fault::Mismatch(format!(
+        return Err(mismatch(format!(
             "has layout version {}, this program knows {LAYOUT_VERSION}; use the release that wrote it",
             stored.layout_version
         )));
     }
     if stored.name != wanted.name {
-        return Err(Fault::Mismatch(format!(
+        return Err(mismatch(format!(
             "holds topic `{}`, not `{}`; give each topic a directory of its own",
             stored.name, wanted.name
         )));
     }
     if stored.partition_count != wanted.partition_count {
-        return Err(Fault::Mismatch(format!(
+        return Err(mismatch(format!(
             "has {} partitions, the configuration says {}; the count of an existing topic cannot \
              change: set it back, or use another data directory",
             stored.partition_count, wanted.partition_count
@@ -136,7 +137,7 @@ pub(crate) fn commit(db: &Database, change: &Change) -> Result<(), Fault> {
 fn header_of(placed: &PlacedBatch) -> Result<BatchHeader, Fault> {
     let raw: &Bytes = &placed.batch.raw;
     let raw_len = u32::try_from(raw.len())
-        .map_err(|_| Fault::Mismatch(format!("cannot hold a batch of {} bytes", raw.len())))?;
+        .map_err(|_| mismatch(format!("cannot hold a batch of {} bytes", raw.len())))?;
     Ok(BatchHeader {
         record_count: placed.batch.record_count,
         raw_len,
@@ -151,7 +152,7 @@ pub(crate) fn read(
     partition: PartitionId,
     offset: Offset,
 ) -> Result<ReadBatch, Fault> {
-    let damaged = |reason: String| Fault::Damaged(partition, offset, reason);
+    let damaged = |reason: String| Fault::Other(Broken::Batch(partition, offset, reason));
     let tx = db.begin_read()?;
     let index = tx.open_table(INDEX)?;
     let first = layout::index_key(partition, 0);

@@ -11,13 +11,13 @@ use millpond_connector::topic::{
 };
 use tokio::sync::{Mutex, oneshot};
 
-use crate::backend::DiskHook;
 use crate::config::{MAX_BATCH_BYTES, QUEUE_BYTES, TopicConfig};
 use crate::layout::{LAYOUT_VERSION, TopicRow};
 use crate::reader;
 use crate::shared::{Life, QueuedAppend, Shared, State};
 use crate::store::{PartitionState, Store};
 use crate::writer;
+use millpond_store_file::DiskHook;
 
 /// A durable topic in one file of this machine.
 ///

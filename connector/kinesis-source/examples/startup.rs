@@ -22,7 +22,7 @@ use millpond_connector::connector::{ConnectorContext, Source};
 use millpond_connector::metrics::Metrics;
 use millpond_kinesis_local::{Server, ServerConfig};
 use millpond_kinesis_source::KinesisSource;
-use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
+use millpond_kinesis_source::checkpoint_store::StoredCheckpoints;
 use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::sdk::SdkStream;
 use tokio::time::sleep;
@@ -91,7 +91,7 @@ async fn read(endpoint: &str, shards: u32) -> Outcome<()> {
     let source: Box<dyn Source> = Box::new(KinesisSource::new(
         Arc::new(SdkStream::new(&config, "events")),
         SourceConfig::default(),
-        Arc::new(FileCheckpoints::new(dir.path())),
+        Arc::new(StoredCheckpoints::new(dir.path())),
     ));
     let running = tokio::spawn(source.run(context));
     while metrics.caught_up.load(Ordering::Acquire) == 0 {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use millpond_format::sequence::{Position, SequenceNumber};
+use millpond_store_file::FileError;
 use serde::{Deserialize, Serialize};
 
 use crate::numbering::Numbering;
@@ -225,6 +226,14 @@ pub enum CheckpointError {
         place: String,
         /// Why it failed.
         source: std::io::Error,
+    },
+    /// The store could not do it.
+    #[error("cannot {action} the checkpoint: {source}")]
+    Store {
+        /// What was being done.
+        action: &'static str,
+        /// Why it failed.
+        source: FileError,
     },
     /// What is there was not written by this source.
     #[error(

@@ -1,32 +1,24 @@
-//! Checkpoints as one small file for each stream, replaced atomically.
+//! Checkpoint files of earlier versions: one JSON file for each stream. They are read once, and what
+//! they say goes into the store ([`crate::checkpoint_store`]).
 //!
 //! `{"format": "millpond-kinesis-checkpoint", "version": 1, "crc32c": n, "checkpoint": {..}}`:
 //! the checksum is taken over the text of `checkpoint` as it stands in the file.
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::checkpoint::{CheckpointError, CheckpointStore, StreamCheckpoint};
+use crate::checkpoint::{CheckpointError, StreamCheckpoint};
 use crate::limits::MAX_CHECKPOINT_BYTES;
 
 const FORMAT: &str = "millpond-kinesis-checkpoint";
 const VERSION: u32 = 1;
 
-/// Keeps checkpoints in a directory.
-#[derive(Debug, Clone)]
-pub struct FileCheckpoints {
-    dir: PathBuf,
-}
-
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Header<'a> {
-    format: String,
-    version: u32,
     #[serde(default)]
     crc32c: u32,
     #[serde(borrow)]
@@ -39,46 +31,18 @@ struct Identity {
     version: u32,
 }
 
-impl FileCheckpoints {
-    /// Keeps checkpoints in `dir`, which is created when the first one is saved.
-    #[must_use]
-    pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
-    }
-
-    /// The file of a stream.
-    #[must_use]
-    pub fn path(&self, stream: &str) -> PathBuf {
-        self.dir.join(format!("{stream}.kinesis-checkpoint.json"))
-    }
+/// The file of a stream in `dir`.
+pub(crate) fn path(dir: &Path, stream: &str) -> PathBuf {
+    dir.join(format!("{stream}.kinesis-checkpoint.json"))
 }
 
-#[async_trait]
-impl CheckpointStore for FileCheckpoints {
-    async fn load(&self, stream: &str) -> Result<Option<StreamCheckpoint>, CheckpointError> {
-        let path = self.path(stream);
-        let stream = stream.to_owned();
-        blocking(path.clone(), "read", move || load(&path, &stream)).await
-    }
-
-    async fn save(&self, checkpoint: &StreamCheckpoint) -> Result<(), CheckpointError> {
-        let path = self.path(&checkpoint.stream);
-        let text = encode(checkpoint).map_err(|source| io_error("write", &path)(source.into()))?;
-        blocking(path.clone(), "write", move || {
-            replace(&path, text.as_bytes()).map_err(io_error("write", &path))
-        })
-        .await
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    path: PathBuf,
-    action: &'static str,
-    work: impl FnOnce() -> Result<T, CheckpointError> + Send + 'static,
-) -> Result<T, CheckpointError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .unwrap_or_else(|error| Err(io_error(action, &path)(io::Error::other(error))))
+/// Puts the file out of the way, durably: what it says is in the store.
+pub(crate) fn set_aside(path: &Path) -> Result<(), CheckpointError> {
+    let aside = path.with_extension("json.moved");
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::rename(path, aside)
+        .and_then(|()| File::open(dir)?.sync_all())
+        .map_err(io_error("set aside", path))
 }
 
 fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> CheckpointError {
@@ -90,17 +54,8 @@ fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Chec
     }
 }
 
-fn encode(checkpoint: &StreamCheckpoint) -> Result<String, serde_json::Error> {
-    let body = serde_json::value::to_raw_value(checkpoint)?;
-    serde_json::to_string(&Header {
-        format: FORMAT.to_owned(),
-        version: VERSION,
-        crc32c: crc32c::crc32c(body.get().as_bytes()),
-        checkpoint: &body,
-    })
-}
-
-fn load(path: &Path, stream: &str) -> Result<Option<StreamCheckpoint>, CheckpointError> {
+/// What the file says; `None` where there is none.
+pub(crate) fn load(path: &Path, stream: &str) -> Result<Option<StreamCheckpoint>, CheckpointError> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -175,19 +130,6 @@ fn decode(bytes: &[u8], place: &str) -> Result<StreamCheckpoint, CheckpointError
     Ok(checkpoint)
 }
 
-/// Writes beside the file, makes that durable, and only then puts it in the file's place.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(dir)?;
-    let temporary = path.with_extension("json.new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    drop(file);
-    fs::rename(&temporary, path)?;
-    File::open(dir)?.sync_all()
-}
-
 #[cfg(test)]
 #[path = "checkpoint_file_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 
 use crate::checkpoint::{CheckpointError, CheckpointStore, StreamCheckpoint};
 
-/// Keeps checkpoints in memory, with the promises of the file store but for its durability.
+/// Keeps checkpoints in memory, with the promises of the embedded store but for its durability.
 #[derive(Debug, Default)]
 pub struct MemoryCheckpoints {
     streams: Mutex<BTreeMap<String, StreamCheckpoint>>,

@@ -11,7 +11,7 @@ use millpond_connector::registry::{BuiltConnector, ConnectorKind, ValidConnector
 use millpond_connector::section::Section;
 use schemars::{Schema, SchemaGenerator};
 
-use crate::checkpoint_file::FileCheckpoints;
+use crate::checkpoint_store::StoredCheckpoints;
 use crate::config::{KinesisConfig, LeaseConfig, RawKinesis, Start};
 use crate::dynamo_table::{DynamoTable, TableSettings};
 use crate::fan_out::FanOut;
@@ -66,23 +66,9 @@ impl ValidConnector for KinesisConfig {
     }
 
     async fn build(self: Box<Self>) -> anyhow::Result<BuiltConnector> {
-        let sdk = self.aws.load_with(self.switches).await?;
-        self.aws.check_credentials(&sdk).await?;
-        let lease_sdk = match &self.leases {
-            Some(leases) => Some(leases.aws.load_with(self.switches).await?),
-            None => None,
-        };
-        // With connections of its own.
-        let fan_out_sdk = match &self.fan_out {
-            Some(_) => Some(self.aws.load_with(self.switches).await?),
-            None => None,
-        };
-        Ok(BuiltConnector::Source(Box::new(ConfiguredSource {
-            config: *self,
-            sdk,
-            lease_sdk,
-            fan_out_sdk,
-        })))
+        let source = ConfiguredSource::load(*self).await?;
+        source.config.aws.check_credentials(&source.sdk).await?;
+        Ok(BuiltConnector::Source(Box::new(source)))
     }
 }
 
@@ -95,6 +81,24 @@ struct ConfiguredSource {
 }
 
 impl ConfiguredSource {
+    /// Every client is under the section's switches.
+    async fn load(config: KinesisConfig) -> anyhow::Result<Self> {
+        let switches = config.switches;
+        Ok(Self {
+            sdk: config.aws.load_with(switches).await?,
+            lease_sdk: match &config.leases {
+                Some(leases) => Some(leases.aws.load_with(switches).await?),
+                None => None,
+            },
+            // With connections of its own.
+            fan_out_sdk: match &config.fan_out {
+                Some(_) => Some(config.aws.load_with(switches).await?),
+                None => None,
+            },
+            config,
+        })
+    }
+
     fn fan_out(&self) -> Option<FanOut> {
         let (config, sdk) = self
             .config
@@ -142,7 +146,7 @@ impl Source for ConfiguredSource {
         let api = Arc::new(SdkStream::new(&self.sdk, &self.config.stream));
         let source = match self.config.leases.as_ref().zip(self.lease_sdk.as_ref()) {
             None => {
-                let checkpoints = Arc::new(FileCheckpoints::new(&context.data_dir));
+                let checkpoints = Arc::new(StoredCheckpoints::new(&context.data_dir));
                 KinesisSource::new(api, self.config.source, checkpoints)
             }
             Some((leases, sdk)) => {
@@ -165,5 +169,69 @@ impl Source for ConfiguredSource {
             None => source,
         };
         Box::new(source).run(context).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Mutex, PoisonError};
+
+    use millpond_connector::testing::validate_section;
+
+    use super::*;
+
+    /// The kind, which keeps what it found valid.
+    #[derive(Clone, Default)]
+    struct Keeps(Arc<Mutex<Option<KinesisConfig>>>);
+
+    impl ConnectorKind for Keeps {
+        fn type_name(&self) -> &'static str {
+            KinesisKind.type_name()
+        }
+        fn section_name(&self) -> &'static str {
+            KinesisKind.section_name()
+        }
+        fn section_schema(&self, generator: &mut SchemaGenerator) -> Schema {
+            KinesisKind.section_schema(generator)
+        }
+        fn validate(
+            &self,
+            document: &ConnectorDocument,
+            section: &Section<'_>,
+            problems: &mut Problems,
+        ) -> Option<Box<dyn ValidConnector>> {
+            let found = KinesisConfig::validate(document, section, problems);
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = found;
+            None
+        }
+    }
+
+    #[tokio::test]
+    async fn the_switches_hold_for_every_client() {
+        for (switches, expected) in [
+            ("fips: true\ndual-stack: true", (Some(true), Some(true))),
+            ("dual-stack: true", (None, Some(true))),
+            ("fips: false", (Some(false), None)),
+        ] {
+            let keeps = Keeps::default();
+            let section = format!(
+                "stream: events\nregion: us-east-1\nmode: fan-out\nconsumer-name: millpond\n\
+                 lease-table: leases\n{switches}"
+            );
+            let (problems, _) = validate_section(keeps.clone(), &section);
+            let config = keeps.0.lock().expect("no panic").take();
+            let config = config.unwrap_or_else(|| panic!("{problems:?}"));
+            let source = ConfiguredSource::load(config).await.expect("loads");
+            let clients = [
+                Some(&source.sdk),
+                source.lease_sdk.as_ref(),
+                source.fan_out_sdk.as_ref(),
+            ];
+            for client in clients {
+                let client = client.expect("made");
+                let found = (client.use_fips(), client.use_dual_stack());
+                assert_eq!(found, expected, "{switches}");
+            }
+        }
     }
 }

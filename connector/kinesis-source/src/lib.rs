@@ -8,7 +8,7 @@
 //! [`lineage`] (parents before children), [`pacing`] (when and how much to read),
 //! [`aggregate`] (records that hold many events), [`opening`] (compressed payloads), [`delivery`] (batches, chains, durable positions), [`roster`] (lineage and checkpoint in step),
 //! [`classify`] (what a failed call means). Adapters: [`client`] is the stream service as used here,
-//! [`fan_out`] the calls of enhanced fan-out, [`sdk`] and [`sdk_fan_out`] the AWS SDK behind them, [`checkpoint`] the store with its file in [`checkpoint_file`].
+//! [`fan_out`] the calls of enhanced fan-out, [`sdk`] and [`sdk_fan_out`] the AWS SDK behind them, [`checkpoint`] is what is remembered, kept by [`checkpoint_store`].
 //! Around them: one reader task for each shard, which has a feed (asked for, or pushed), and one session task that owns all decisions.
 //!
 //! [`shard_table`] puts leases beside the checkpoints, so that many sources share the shards:
@@ -17,8 +17,9 @@
 pub mod admin;
 pub mod aggregate;
 pub mod checkpoint;
-pub mod checkpoint_file;
+mod checkpoint_file;
 pub mod checkpoint_memory;
+pub mod checkpoint_store;
 pub mod classify;
 pub mod client;
 pub mod clock;

@@ -1,6 +1,7 @@
 //! Leases and checkpoints of a stream's shards, together: one trait, whoever keeps them.
 //!
-//! [`Alone`] is for one process that reads every shard: a checkpoint store beneath, no leases.
+//! [`Alone`] is for one process that reads every shard: the embedded store beneath
+//! ([`crate::checkpoint_store`]), no leases.
 //! [`crate::dynamo_table::DynamoTable`] is a table in DynamoDB, shared by many processes and
 //! laid out as the Kinesis Client Library's. [`crate::memory_table::MemoryTable`] is the same
 //! in memory, for tests and simulation.

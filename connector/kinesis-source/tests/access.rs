@@ -11,8 +11,10 @@ use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
 use millpond_connector::aws::{AwsSettings, AwsSwitches};
 use millpond_kinesis_source::client::StreamApi as _;
+use millpond_kinesis_source::fan_out::FanOutApi as _;
 use millpond_kinesis_source::operations::{Mode, policy};
 use millpond_kinesis_source::sdk::SdkStream;
+use millpond_kinesis_source::sdk_fan_out::SdkFanOut;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -101,8 +103,15 @@ fn one_call() {
             .credentials_provider(SharedCredentialsProvider::new(credentials))
             .build();
         // The proxy answers nothing useful.
-        let described = SdkStream::new(&config, "events").describe().await;
-        described.expect_err("no stream behind the proxy");
+        if role.contains("fan-out") {
+            let described = SdkFanOut::new(&config, "events")
+                .describe_consumer("c")
+                .await;
+            described.expect_err("no consumer behind the proxy");
+        } else {
+            let described = SdkStream::new(&config, "events").describe().await;
+            described.expect_err("no stream behind the proxy");
+        }
     });
 }
 
@@ -149,6 +158,7 @@ fn the_proxy_of_the_environment_is_used_and_the_switches_choose_the_endpoint() {
         ("fips", "kinesis-fips.us-east-1.amazonaws.com:443"),
         ("dual", "kinesis.us-east-1.api.aws:443"),
         ("fips dual", "kinesis-fips.us-east-1.api.aws:443"),
+        ("fan-out fips dual", "kinesis-fips.us-east-1.api.aws:443"),
     ] {
         let (url, asked) = proxy();
         assert!(call(role, &[("HTTPS_PROXY", &url)]), "{role}");

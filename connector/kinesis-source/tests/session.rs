@@ -10,8 +10,8 @@ use millpond_connector::connector::Source;
 use millpond_kinesis_local::model::{ModelConfig, ReadLimits, ShardId};
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint::CheckpointStore;
-use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
 use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
+use millpond_kinesis_source::checkpoint_store::StoredCheckpoints;
 use millpond_kinesis_source::classify::{FailedStep, Failure, Operation};
 use millpond_kinesis_source::config::{SourceConfig, Start};
 use proptest::prelude::*;
@@ -560,7 +560,7 @@ async fn many_shards_start_together() {
     let stream = ModelStream::new(1_000, ModelConfig::default());
     let topic = Arc::new(MemoryTopic::new(4));
     let dir = tempfile::tempdir().expect("directory");
-    let store: Arc<dyn CheckpointStore> = Arc::new(FileCheckpoints::new(dir.path()));
+    let store: Arc<dyn CheckpointStore> = Arc::new(StoredCheckpoints::new(dir.path()));
     stream.put_many(100);
     let running = run(&stream, SourceConfig::default(), &store, &topic);
     running.caught_up().await;

@@ -16,7 +16,7 @@ use millpond_kinesis_local::model::ModelConfig;
 use millpond_kinesis_source::checkpoint::{
     Aggregated, ChainState, CheckpointError, PinnedStart, Progress, ShardCheckpoint,
 };
-use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
+use millpond_kinesis_source::checkpoint_store::StoredCheckpoints;
 use millpond_kinesis_source::config::{DEFAULT_LEASE_DURATION, SourceConfig};
 use millpond_kinesis_source::dynamo_table::{DynamoTable, TableSettings, companion_name};
 use millpond_kinesis_source::kcl_row::{self, Meaning};
@@ -257,14 +257,15 @@ async fn assert_shares(table: &dyn ShardTable, other: &dyn ShardTable) {
 }
 
 #[tokio::test]
-async fn a_file_of_one_process_keeps_the_promises() {
+async fn the_embedded_store_of_one_process_keeps_the_promises() {
     let dir = tempfile::tempdir().expect("directory");
-    let open = || Alone::new(Arc::new(FileCheckpoints::new(dir.path())));
+    let open = || Alone::new(Arc::new(StoredCheckpoints::new(dir.path())));
     let table = open();
     assert!(table.sharing().is_none());
     assert_keeps(&table, || async { 0 }).await;
-    let again = open().load(STREAM).await.expect("loads");
     let before = table.load(STREAM).await.expect("loads");
+    drop(table);
+    let again = open().load(STREAM).await.expect("loads");
     assert_eq!(again, before);
     assert_eq!(again.shards.len(), 2);
 }

@@ -15,7 +15,7 @@ use aws_sdk_kinesis::Client;
 use millpond_kinesis_local::{Server, ServerConfig, ServerHandle};
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint::CheckpointStore;
-use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
+use millpond_kinesis_source::checkpoint_store::StoredCheckpoints;
 use millpond_kinesis_source::classify::FailedStep;
 use millpond_kinesis_source::client::{ReadFrom, ShardIterator, ShardScope, StreamApi as _};
 use millpond_kinesis_source::config::{SourceConfig, Start};
@@ -35,7 +35,8 @@ struct Wire {
     config: SdkConfig,
     put: BTreeMap<String, Vec<Vec<u8>>>,
     topic: Arc<MemoryTopic>,
-    dir: tempfile::TempDir,
+    store: Arc<dyn CheckpointStore>,
+    _dir: tempfile::TempDir,
     runs: AtomicU64,
 }
 
@@ -60,24 +61,22 @@ impl Wire {
         let config = sdk_config(format!("http://{}", server.addr)).await;
         let client = Client::new(&config);
         create_stream(&client, shards).await;
+        let dir = tempfile::tempdir().expect("directory");
         Self {
             server,
             client,
             config,
             put: BTreeMap::new(),
             topic: Arc::new(MemoryTopic::new(4)),
-            dir: tempfile::tempdir().expect("directory"),
+            store: Arc::new(StoredCheckpoints::new(dir.path())),
+            _dir: dir,
             runs: AtomicU64::new(0),
         }
     }
 
-    fn store(&self) -> Arc<dyn CheckpointStore> {
-        Arc::new(FileCheckpoints::new(self.dir.path()))
-    }
-
     fn run(&self, config: SourceConfig) -> Running {
         let api = Arc::new(SdkStream::new(&self.config, "events"));
-        let source = KinesisSource::new(api, config, self.store());
+        let source = KinesisSource::new(api, config, self.store.clone());
         let source = match is_pushed() {
             true => source.with_fan_out(self.fan_out()),
             false => source,
@@ -373,7 +372,7 @@ async fn an_endpoint_that_is_down_at_first_and_again_later_is_waited_for() {
 async fn a_stream_that_does_not_exist_is_named_with_its_place() {
     let wire = Wire::new(1, ServerConfig::default()).await;
     let api = Arc::new(SdkStream::new(&wire.config, "evnets"));
-    let running = start(api, SourceConfig::default(), &wire.store(), &wire.topic);
+    let running = start(api, SourceConfig::default(), &wire.store, &wire.topic);
     let error = running.failed().await;
     let expected = format!(
         "stream `evnets` in region `eu-central-1` at endpoint `http://{}` does not exist",

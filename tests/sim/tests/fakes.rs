@@ -19,7 +19,7 @@ use millpond_dynamodb_sink::spread::WriteShards;
 use millpond_embedded_topic::conformance;
 use millpond_kinesis_local::model::NewRecord;
 use millpond_kinesis_local::{Server, ServerConfig};
-use millpond_kinesis_source::checkpoint_file::FileCheckpoints;
+use millpond_kinesis_source::checkpoint_store::StoredCheckpoints;
 use millpond_kinesis_source::sdk::SdkStream;
 use millpond_sim::checkpoints::FakeCheckpoints;
 use millpond_sim::process::Process;
@@ -54,10 +54,10 @@ async fn the_table_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_checkpoints_are_kept_as_in_a_file() {
+async fn the_checkpoints_are_kept_as_in_the_store() {
     checkpoint_rules::assert_rules(&FakeCheckpoints(calm())).await;
     let dir = tempfile::tempdir().expect("directory");
-    checkpoint_rules::assert_rules(&FileCheckpoints::new(dir.path())).await;
+    checkpoint_rules::assert_rules(&StoredCheckpoints::new(dir.path())).await;
 }
 
 /// The model's stream, moved by hand.

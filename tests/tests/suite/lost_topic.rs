@@ -2,6 +2,10 @@
 //! `checkpoint-after`.
 
 use anyhow::{Context as _, Result, ensure};
+use millpond_kinesis_source::checkpoint::{
+    CheckpointStore as _, Progress, ShardCheckpoint, StreamCheckpoint,
+};
+use millpond_kinesis_source::checkpoint_store::{STORE_FILE, StoredCheckpoints};
 use millpond_tests::pipeline::{EVENTS, Pipeline};
 use millpond_tests::{config, eventually, process};
 use rustix::process::Signal;
@@ -66,14 +70,24 @@ async fn with_the_checkpoint_behind_the_table_a_lost_topic_costs_a_replay() -> R
     is_complete(&pipeline)
 }
 
-/// What the checkpoint of the source says, once it says anything.
-async fn checkpoint(pipeline: &Pipeline, other_than: &str) -> Result<String> {
-    let file = pipeline
-        .dir()
-        .join("data/connectors/events-source/events.kinesis-checkpoint.json");
+/// What the source has saved, once a shard of it is delivered and it is another than `before`.
+async fn checkpoint(
+    pipeline: &Pipeline,
+    before: Option<&StreamCheckpoint>,
+) -> Result<StreamCheckpoint> {
+    let connector = pipeline.dir().join("data/connectors/events-source");
+    let is_delivered =
+        |shard: &ShardCheckpoint| matches!(shard.progress, Progress::Delivered { .. });
     eventually("newer checkpoint", async || {
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        Ok((text.contains("delivered") && text != other_than).then_some(text))
+        // The source has its store open: a copy is read, which may have been taken in the middle of a write.
+        let copy = tempfile::tempdir()?;
+        let copied = std::fs::copy(connector.join(STORE_FILE), copy.path().join(STORE_FILE));
+        if copied.is_err() {
+            return Ok(None);
+        }
+        let found = StoredCheckpoints::new(copy.path()).load(EVENTS).await;
+        let found = found.ok().flatten();
+        Ok(found.filter(|found| found.shards.values().any(is_delivered) && Some(found) != before))
     })
     .await
 }
@@ -86,9 +100,9 @@ async fn with_the_checkpoint_behind_the_topic_what_is_lost_is_said() -> Result<(
     pipeline.emit(COUNT, SEED)?;
     let mut running = pipeline.start()?;
     pipeline.first_item().await?;
-    let before = checkpoint(&pipeline, "").await?;
+    let before = checkpoint(&pipeline, None).await?;
     pipeline.emit(COUNT, SEED + 1)?;
-    checkpoint(&pipeline, &before).await?;
+    checkpoint(&pipeline, Some(&before)).await?;
     running.signal(Signal::KILL)?;
     running.wait()?;
     lose_topic(&pipeline)?;

@@ -11,19 +11,18 @@ use redb::{BackendError, StorageBackend};
 
 /// What the file is asked to do next.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum FileOperation {
+pub enum FileOperation {
     /// Write bytes that end at this position.
     Write {
         /// One past the last byte.
-        #[cfg_attr(not(test), expect(dead_code, reason = "asked for by tests"))]
         end: u64,
     },
     /// Make what was written durable.
     Sync,
 }
 
-/// Decides whether the disk does what it is asked; the real one always answers `Ok`.
-pub(crate) type DiskHook = Arc<dyn Fn(FileOperation) -> io::Result<()> + Send + Sync>;
+/// Decides whether the disk does what it is asked: for tests of one that is full or fails.
+pub type DiskHook = Arc<dyn Fn(FileOperation) -> io::Result<()> + Send + Sync>;
 
 /// A file that the hook can make fail.
 pub(crate) struct HookedFile {
