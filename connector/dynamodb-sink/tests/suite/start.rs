@@ -16,7 +16,7 @@ use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, QUICK, config, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, QUICK, config, draining, pack, shared, until};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -238,14 +238,7 @@ async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {
             .find(|row| row.key.pk.starts_with("millpond:ledger/"));
         ledger.and_then(|row| row.string(names::INTENT).map(str::to_owned))
     };
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while intent().is_none() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "no intent was recorded"
-        );
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("an intent is recorded", || intent().is_some()).await;
     process.abort();
     assert!(process.await.is_err_and(|end| end.is_cancelled()));
     let other: Vec<Transform> = Vec::new();
