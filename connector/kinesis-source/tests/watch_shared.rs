@@ -7,14 +7,20 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use millpond_connector::stream_clock::StreamClock;
 use millpond_kinesis_local::model::{ModelConfig, NewRecord};
 use millpond_kinesis_source::admin::StreamAdmin as _;
 use millpond_kinesis_source::aggregate::hash_key;
+use millpond_kinesis_source::checkpoint::CheckpointError;
 use millpond_kinesis_source::config::{DEFAULT_LEASE_DURATION, SourceConfig};
 use millpond_kinesis_source::memory_table::MemoryTable;
 use millpond_kinesis_source::retention_guard::{GuardAction, GuardSettings};
+use millpond_kinesis_source::shard::ShardId;
 use millpond_kinesis_source::shard_scaling::{ScalingMode, ScalingSettings};
+use millpond_kinesis_source::shard_table::{
+    Found, ShardRow, ShardTable, ShardWrite, Sharing, StreamHead,
+};
 use millpond_kinesis_source::{KinesisSource, Worker};
 use millpond_leases::{Beat, Change, LeaseId, LeaseRow, LeaseStore as _, Settings, WorkerId};
 use sources::held;
@@ -46,11 +52,15 @@ impl Shared {
     }
 
     fn start(&self, id: &str, config: SourceConfig) -> Running {
+        let table = self.table.of(WorkerId::new(id));
+        self.start_on(id, config, Arc::new(table))
+    }
+
+    fn start_on(&self, id: &str, config: SourceConfig, table: Arc<dyn ShardTable>) -> Running {
         let worker = Worker {
             id: WorkerId::new(id),
             settings: Settings::new(DEFAULT_LEASE_DURATION.get()).expect("in range"),
         };
-        let table = Arc::new(self.table.of(worker.id.clone()));
         let source = KinesisSource::shared(self.stream.clone(), config, table, worker)
             .with_clock(self.stream.clock())
             .with_admin(self.admin.clone());
@@ -183,32 +193,93 @@ async fn idle_owner(table: MemoryTable, shard: LeaseId) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_shard_that_was_never_begun_is_seen_by_whoever_decides() {
-    let shared = Shared::new();
-    let mut config = SourceConfig::default();
-    config.pace.idle_interval = Duration::from_secs(5);
-    config.guard = GuardSettings {
-        max_hours: Some(48),
-        give_back_hours: None,
-    };
-    let second = LeaseId::new("shardId-000000000001");
-    let idle = tokio::spawn(idle_owner(shared.table.of(WorkerId::new("idle")), second));
-    let one = shared.start("a", config);
-    until("held", || {
-        let count = |id| held(&shared.table, &WorkerId::new(id));
-        (count("a"), count("idle")) == (1, 1)
-    })
-    .await;
-    shared.stream.put(&key_of(false), b"waits".to_vec());
-    sleep(17 * HOUR).await;
-    let count = |id| held(&shared.table, &WorkerId::new(id));
-    assert_eq!((count("a"), count("idle")), (1, 1));
-    assert_eq!(shared.hours().await, 24);
-    sleep(2 * HOUR).await;
-    assert_eq!(shared.hours().await, 48);
-    idle.abort();
-    until("read by the other", || shared.topic.len() == 1).await;
-    one.drained().await;
+async fn a_shard_that_was_never_begun_is_seen_whoever_holds_it() {
+    for is_first in [true, false] {
+        let shared = Shared::new();
+        let mut config = SourceConfig::default();
+        config.pace.idle_interval = Duration::from_secs(30);
+        config.guard = GuardSettings {
+            max_hours: Some(48),
+            give_back_hours: None,
+        };
+        let shard = LeaseId::new(match is_first {
+            true => "shardId-000000000000",
+            false => "shardId-000000000001",
+        });
+        let idle = tokio::spawn(idle_owner(shared.table.of(WorkerId::new("idle")), shard));
+        let one = shared.start("a", config);
+        let each = || ["a", "idle"].map(|id| held(&shared.table, &WorkerId::new(id)));
+        until("a shard each", || each() == [1, 1]).await;
+        shared.stream.put(&key_of(is_first), b"waits".to_vec());
+        sleep(17 * HOUR).await;
+        assert_eq!(each(), [1, 1]);
+        assert_eq!(shared.hours().await, 24, "first: {is_first}");
+        sleep(2 * HOUR).await;
+        assert_eq!(shared.hours().await, 48, "first: {is_first}");
+        idle.abort();
+        until("read by the other", || shared.topic.len() == 1).await;
+        one.drained().await;
+    }
+}
+
+/// The table as an earlier version writes it: without what shards carry.
+struct Earlier(MemoryTable);
+
+#[async_trait]
+impl ShardTable for Earlier {
+    async fn load(&self, stream: &str) -> Result<Found, CheckpointError> {
+        self.0.load(stream).await
+    }
+
+    async fn begin(&self, head: StreamHead) -> Result<StreamHead, CheckpointError> {
+        self.0.begin(head).await
+    }
+
+    async fn save(&self, writes: &[ShardWrite]) -> Result<Vec<ShardId>, CheckpointError> {
+        let mut writes = writes.to_vec();
+        writes.iter_mut().for_each(|write| write.row.figures = None);
+        self.0.save(&writes).await
+    }
+
+    async fn claim(
+        &self,
+        shard: &ShardId,
+        epoch: u64,
+    ) -> Result<Option<ShardRow>, CheckpointError> {
+        self.0.claim(shard, epoch).await
+    }
+
+    fn sharing(&self) -> Option<Sharing> {
+        self.0.sharing()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn beside_an_earlier_version_nothing_is_scaled_in() {
+    for (is_earlier, advised) in [(true, None), (false, Some(1))] {
+        let shared = Shared::new();
+        let mut config = SourceConfig {
+            scaling: advise(),
+            ..SourceConfig::default()
+        };
+        config.pace.idle_interval = Duration::from_secs(30);
+        let pair = ["a", "b"].map(|id| {
+            let table = shared.table.of(WorkerId::new(id));
+            match is_earlier {
+                true => shared.start_on(id, config, Arc::new(Earlier(table))),
+                false => shared.start_on(id, config, Arc::new(table)),
+            }
+        });
+        sleep(7 * HOUR).await;
+        let clocks = clocks(&pair);
+        let unknown: Vec<u32> = clocks.iter().map(|clock| clock.unknown_shards).collect();
+        assert_eq!(unknown, [u32::from(is_earlier); 2]);
+        let found = clocks.iter().filter_map(|clock| clock.advised_shards);
+        assert_eq!(found.min(), advised, "earlier: {is_earlier}");
+        for one in pair {
+            one.drained().await;
+        }
+    }
 }
 
 fn advise() -> ScalingSettings {

@@ -20,22 +20,42 @@ use crate::shard_figures::{Heard, ShardFigures};
 /// A shard that was not begun by then is not just being begun.
 const BEGUN_WITHIN: Duration = Duration::from_secs(60);
 
+/// The reader of a shard that says nothing for so long does not decide anything either.
+const SILENT_AFTER: Duration = Duration::from_secs(240);
+
 /// What is known of shards, whoever reads them.
 #[derive(Default)]
 pub(super) struct Overview {
     /// By their positions alone: a shard that changes hands keeps its speed.
     clocks: BTreeMap<ShardId, ShardClock>,
     heard: BTreeMap<ShardId, Heard>,
+    /// When a reader of the shard was heard of last, or the shard was noticed.
+    told: BTreeMap<ShardId, Instant>,
     /// Never begun: since when that is known, and since when something may be unread, milliseconds since the Unix
     /// epoch.
     unbegun: BTreeMap<ShardId, (Instant, i64)>,
 }
 
 impl Overview {
-    fn keep(&mut self, ids: &BTreeSet<ShardId>) {
+    pub(super) fn keep(&mut self, ids: &BTreeSet<ShardId>) {
         self.clocks.retain(|id, _| ids.contains(id));
         self.heard.retain(|id, _| ids.contains(id));
+        self.told.retain(|id, _| ids.contains(id));
         self.unbegun.retain(|id, _| ids.contains(id));
+    }
+
+    fn is_told(&mut self, id: &ShardId, is_told: bool, now: Instant) {
+        let at = self.told.entry(id.clone()).or_insert(now);
+        if is_told {
+            *at = now;
+        }
+    }
+
+    /// True for a shard of whose reader nothing was heard for long.
+    pub(super) fn is_silent(&self, id: &ShardId, now: Instant) -> bool {
+        self.told
+            .get(id)
+            .is_some_and(|at| now >= *at + SILENT_AFTER)
     }
 
     fn believed(
@@ -77,10 +97,10 @@ impl Session {
     pub(super) fn survey(&mut self, now: Instant) -> Survey {
         let now_ms = (self.parts.clock)();
         let retention_ms = self.parts.retention.ms();
-        let leads = self.leads();
+        let leads = self.leads(now);
         let mut ids: BTreeSet<ShardId> = self.roster.readable().cloned().collect();
         ids.extend(self.active.keys().cloned());
-        self.watch.overview.keep(&ids);
+        self.watch.keep(&ids);
         let mut survey = Survey {
             clock: StreamClock::default(),
             dangers: Vec::with_capacity(ids.len()),
@@ -94,6 +114,7 @@ impl Session {
                 clocks, overview, ..
             } = &mut self.watch;
             let told = overview.believed(id, told, now);
+            overview.is_told(id, is_here || told.is_some(), now);
             let position = overview.clocks.entry(id.clone()).or_default();
             position.moved(now.into_std(), since_ms);
             survey.dangers.extend(position.danger(now_ms, retention_ms));

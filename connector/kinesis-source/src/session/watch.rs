@@ -2,10 +2,10 @@
 //!
 //! What it does to the stream is decided by pure parts: [`crate::clock`], [`crate::retention_guard`] and
 //! [`crate::shard_scaling`]. A failed call stops nothing: the next look at the stream decides again. Where the
-//! shards are shared, only the reader of the first one that is not read to its end acts, from what [`super::survey`] says of
+//! shards are shared, only the reader of the first one that is not read to its end and whose reader is heard of acts, from what [`super::survey`] says of
 //! all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -110,6 +110,12 @@ impl Watch {
         self.shape.map(|shape| shape.open_shards)
     }
 
+    /// What is known of shards that are not in the stream any more, or read to their end, is forgotten.
+    pub(super) fn keep(&mut self, ids: &BTreeSet<ShardId>) {
+        self.overview.keep(ids);
+        self.said.retain(|id, _| ids.contains(id));
+    }
+
     pub(super) fn forget(&mut self, id: &ShardId) {
         self.clocks.remove(id);
         self.said.remove(id);
@@ -197,7 +203,7 @@ impl Session {
         let Some(admin) = self.watch.settings.admin.clone() else {
             return;
         };
-        let Some(shape) = self.watch.shape.filter(|_| self.leads()) else {
+        let Some(shape) = self.watch.shape.filter(|_| self.leads(now)) else {
             return;
         };
         // Both see every reading, also while they may not act.
@@ -280,12 +286,14 @@ impl Session {
         advice
     }
 
-    /// True for the one process that acts.
-    pub(super) fn leads(&self) -> bool {
+    /// True for the one process that acts: it reads the first shard, of those whose readers are heard of.
+    pub(super) fn leads(&self, now: Instant) -> bool {
         let Some(shared) = &self.shared else {
             return true;
         };
-        let first = self.roster.leasable().into_iter().next();
+        let overview = &self.watch.overview;
+        let mut shards = self.roster.leasable().into_iter();
+        let first = shards.find(|id| shared.is_ready(id) || !overview.is_silent(id, now));
         first.is_some_and(|first| shared.is_ready(&first))
     }
 
