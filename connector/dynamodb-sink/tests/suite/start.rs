@@ -364,3 +364,14 @@ async fn a_drain_ends_a_sink_whose_table_does_not_answer_when_nothing_waits() {
     let waits = tokio::time::timeout(minute, waits).await;
     waits.expect_err("what is in the topic is to be written");
 }
+
+/// The ledger's time is part of the plans' time: a claim is no plan.
+#[tokio::test]
+async fn a_claim_is_not_counted_as_time_of_plans() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let table = MemoryTable::new("t");
+    let metrics = run(config(None), &table, &MemoryTopic::new(1), folder.path()).await;
+    let metrics = metrics.expect("drained");
+    assert!(!table.scan().is_empty(), "claimed");
+    assert!(metrics.ledger_micros.get() <= metrics.flush_micros.get());
+}
