@@ -34,6 +34,9 @@ const SPACING: Duration = Duration::from_secs(10 * 60);
 /// Everything must have been near its newest record for so long before anything is given back.
 const CALM: Duration = Duration::from_secs(60 * 60);
 
+/// What was not looked at for longer is not known to have been so all the time: another source decided meanwhile.
+const GAP: Duration = Duration::from_secs(5 * 60);
+
 /// What the guard may do. Without a maximum it only warns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct GuardSettings {
@@ -89,6 +92,7 @@ impl Danger {
 pub struct RetentionGuard {
     settings: GuardSettings,
     changed: Option<Instant>,
+    looked: Option<Instant>,
     losing_since: Option<Instant>,
     short_since: Option<Instant>,
     calm_since: Option<Instant>,
@@ -101,6 +105,7 @@ impl RetentionGuard {
         Self {
             settings,
             changed: None,
+            looked: None,
             losing_since: None,
             short_since: None,
             calm_since: None,
@@ -110,6 +115,10 @@ impl RetentionGuard {
     /// What is to be done. `hours` is the period as it is, `dangers` those of all shards of the stream, also of those
     /// that others read or nobody does.
     pub fn decide(&mut self, now: Instant, hours: u32, dangers: &[Danger]) -> Option<GuardAction> {
+        let is_long = |at: Instant| now.saturating_duration_since(at) > GAP;
+        if self.looked.replace(now).is_some_and(is_long) {
+            (self.losing_since, self.short_since, self.calm_since) = (None, None, None);
+        }
         let held = |since: Option<Instant>, is_so: bool| is_so.then(|| since.unwrap_or(now));
         self.losing_since = held(self.losing_since, dangers.iter().any(Danger::is_losing));
         self.short_since = held(self.short_since, dangers.iter().any(Danger::is_short));

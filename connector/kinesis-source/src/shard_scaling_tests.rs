@@ -354,7 +354,7 @@ fn weeks(readers: Readers, limits: &Limits) {
     let number = |name| std::env::var(name).ok()?.parse::<u64>().ok();
     let seeds = match number("MILLPOND_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("MILLPOND_SEEDS").unwrap_or(40),
+        None => 0..number("MILLPOND_SEEDS").unwrap_or(25),
     };
     let (mut used, mut most, mut steps) = (Vec::new(), [(0, 0); 3], 0);
     for seed in seeds {

@@ -332,7 +332,7 @@ async fn small_records_elsewhere_count_as_what_they_take() {
     let pair = shared.pair(config).await;
     let keys = [key_of(true), key_of(false)];
     let mut unknown = Vec::new();
-    for second in 0..360u32 {
+    for second in 0..300u32 {
         for n in 0..1_900u32 {
             let event = format!("{second}/{n}").into_bytes();
             let record = NewRecord::new(&keys[n as usize % 2], None, event).expect("a record");
