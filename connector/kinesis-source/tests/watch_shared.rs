@@ -37,6 +37,7 @@ struct Shared {
     admin: Arc<ModelAdmin>,
     topic: Arc<MemoryTopic>,
     table: MemoryTable,
+    lease_duration: Duration,
 }
 
 impl Shared {
@@ -48,6 +49,7 @@ impl Shared {
             stream,
             topic: Arc::new(MemoryTopic::new(1)),
             table: MemoryTable::new(WorkerId::new("nobody")),
+            lease_duration: DEFAULT_LEASE_DURATION.get(),
         }
     }
 
@@ -59,7 +61,7 @@ impl Shared {
     fn start_on(&self, id: &str, config: SourceConfig, table: Arc<dyn ShardTable>) -> Running {
         let worker = Worker {
             id: WorkerId::new(id),
-            settings: Settings::new(DEFAULT_LEASE_DURATION.get()).expect("in range"),
+            settings: Settings::new(self.lease_duration).expect("in range"),
         };
         let source = KinesisSource::shared(self.stream.clone(), config, table, worker)
             .with_clock(self.stream.clock())
@@ -158,6 +160,8 @@ async fn nothing_is_given_back_while_a_shard_elsewhere_is_behind() {
     }
 }
 
+const BEAT: Duration = Duration::from_secs(5);
+
 /// A worker that renews its lease on a shard and does nothing else.
 async fn idle_owner(table: MemoryTable, shard: LeaseId) {
     let id = WorkerId::new("idle");
@@ -188,14 +192,16 @@ async fn idle_owner(table: MemoryTable, shard: LeaseId) {
             let view = table.view().await.expect("in memory");
             is_held = view.leases.get(&shard) == Some(&lease);
         }
-        sleep(Duration::from_secs(1)).await;
+        sleep(BEAT).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shard_that_was_never_begun_is_seen_whoever_holds_it() {
     for is_first in [true, false] {
-        let shared = Shared::new();
+        let mut shared = Shared::new();
+        // It takes days of the clock, and each beat is a look at the table.
+        shared.lease_duration = 4 * BEAT;
         let mut config = SourceConfig::default();
         config.pace.idle_interval = Duration::from_secs(30);
         config.guard = GuardSettings {
