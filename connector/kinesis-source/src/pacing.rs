@@ -95,6 +95,21 @@ impl Pacer {
         self.next_read.unwrap_or(now)
     }
 
+    /// When a read of one record may begin, in between: as long after the last read as any.
+    #[must_use]
+    pub fn next_look(&self, now: Instant) -> Instant {
+        let last = self.recent.back();
+        last.map_or(now, |(began, _)| *began + self.interval)
+    }
+
+    /// Such a read, which began at `began`, gave so many bytes.
+    pub fn looked(&mut self, began: Instant, bytes: u64) {
+        self.recent.push_back((began, bytes));
+        let earliest = began + self.interval;
+        let earliest = self.next_read.map_or(earliest, |next| next.max(earliest));
+        self.next_read = Some(self.window_has_room(earliest));
+    }
+
     /// `Limit` of the next read: as many records as fill the target.
     #[must_use]
     pub fn limit(&self) -> u32 {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use async_trait::async_trait;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::random;
+use millpond_format::sequence::SequenceNumber;
 
 use crate::classify::Operation;
 use crate::client::{Continuation, ReadAnswer, ReadFrom, ShardIterator, StreamApi, StreamRecord};
@@ -117,6 +118,41 @@ impl ShardFeed for PollingFeed {
             }
         }
         Ok(None)
+    }
+
+    async fn is_kept(&mut self, position: &str) -> Result<bool, SourceError> {
+        let wanted = SequenceNumber::parse(position);
+        let from = ReadFrom::At(position.to_owned());
+        let target = self.api.target();
+        let mut opens = Retry::for_shard(Operation::ShardIterator, target, &self.shard);
+        let mut reads = Retry::for_shard(Operation::Read, target, &self.shard);
+        let mut iterator = None;
+        loop {
+            let Some(current) = iterator.clone() else {
+                let call = || self.api.shard_iterator(&self.shard, &from);
+                iterator = opens.call(call).await?;
+                continue;
+            };
+            tokio::time::sleep_until(self.pacer.next_look(now()).into()).await;
+            let began = now();
+            let call = || self.api.read(&current, 1);
+            let Some(answer) = reads.call(call).await? else {
+                iterator = None;
+                continue;
+            };
+            self.metrics.source_reads.add(1);
+            self.pacer.looked(began, size(&answer).bytes);
+            if let Some(first) = answer.records.first() {
+                return Ok(SequenceNumber::parse(&first.sequence) <= wanted);
+            }
+            // An empty answer says nothing as long as there is something behind it.
+            match answer.continuation {
+                Continuation::Next(next) if answer.millis_behind_latest > 0 => {
+                    iterator = Some(next);
+                }
+                Continuation::Next(_) | Continuation::End(_) => return Ok(false),
+            }
+        }
     }
 }
 

@@ -363,7 +363,7 @@ impl Session {
             self.recount = true;
             let reader = ShardReader {
                 feed: self.parts.feed(&id),
-                target: self.parts.api.target().clone(),
+                api: self.parts.api.clone(),
                 shard: id.clone(),
                 index,
                 from: order.from,
@@ -372,8 +372,7 @@ impl Session {
                 retention: self.parts.retention.clone(),
                 on_loss: self.parts.on_loss,
                 decompress: self.parts.decompress,
-                clock: self.parts.clock.clone(),
-                in_doubt: false,
+                is_resumed: true,
                 out: self.to_session.clone(),
             };
             let name = id.clone();
