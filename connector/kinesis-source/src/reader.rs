@@ -129,10 +129,10 @@ impl ShardReader {
             }
         }
         self.is_resumed &= first.is_none() && !caught_up;
-        // An answer whose records grow when they are opened is handed over in pieces.
+        // An answer whose records grow when they are opened or taken apart is handed over in pieces.
         loop {
-            let sizes = records.iter().map(|record| record.data.as_ref().len());
-            let rest = records.split_off(opening::piece(self.decompress, sizes));
+            let payloads = records.iter().map(|record| record.data.as_ref());
+            let rest = records.split_off(opening::piece(self.decompress, payloads));
             if rest.is_empty() {
                 break;
             }
