@@ -188,6 +188,7 @@ impl Session {
         let chain = self.roster.renumber(&id, &lost, now_ms);
         let hash_keys = self.roster.hash_keys(&id);
         let since_ms = lost.unread_since_ms;
+        self.give_up_places();
         let index = self
             .delivery
             .add_shard(id.clone(), position, chain, since_ms, hash_keys);
