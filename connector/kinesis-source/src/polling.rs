@@ -13,6 +13,7 @@ use crate::client::{Continuation, ReadAnswer, ReadFrom, ShardIterator, StreamApi
 use crate::error::SourceError;
 use crate::feed::{FeedAnswer, ShardFeed};
 use crate::pacing::{AnswerSize, Pace, Pacer};
+use crate::progress::Rest;
 use crate::reader::WallClock;
 use crate::retry::{LONGEST_RETRY_AFTER, Retry, Step};
 use crate::shard::ShardId;
@@ -24,6 +25,7 @@ pub(crate) struct PollingFeed {
     clock: WallClock,
     metrics: Arc<Metrics>,
     pacer: Pacer,
+    rest: Rest,
     retry: Retry,
     iterator: Option<ShardIterator>,
 }
@@ -33,11 +35,13 @@ impl PollingFeed {
         api: Arc<dyn StreamApi>,
         shard: ShardId,
         pace: Pace,
+        rest: Rest,
         clock: WallClock,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             pacer: Pacer::new(pace),
+            rest,
             retry: Retry::for_shard(Operation::Read, api.target(), &shard),
             api,
             shard,
@@ -87,6 +91,7 @@ impl ShardFeed for PollingFeed {
 
     async fn next(&mut self) -> Result<Option<FeedAnswer>, SourceError> {
         while let Some(current) = self.iterator.clone() {
+            self.rest.until(self.pacer.rests_until());
             tokio::time::sleep_until(self.pacer.next_read(now()).into()).await;
             let began = now();
             let began_ms = (self.clock)();
