@@ -42,13 +42,14 @@ use crate::loss::OnLoss;
 use crate::numbering::Decompress;
 use crate::pacing::Pace;
 use crate::polling::PollingFeed;
-use crate::progress::Progress;
+use crate::progress::{Progress, Rest};
 use crate::reader::{FromReader, ShardReader, WallClock};
 use crate::retention::Retention;
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
 use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
 use crate::subscribing::SubscribedFeed;
+use intake::Stray;
 use losses::Losses;
 use outcomes::append;
 use releases::Releases;
@@ -79,10 +80,10 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Where a shard's records come from.
-    fn feed(&self, shard: &ShardId) -> Box<dyn ShardFeed> {
+    fn feed(&self, shard: &ShardId, rest: Rest) -> Box<dyn ShardFeed> {
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         let (api, shard) = (self.api.clone(), shard.clone());
-        let polling = PollingFeed::new(api, shard.clone(), self.pace, clock, metrics);
+        let polling = PollingFeed::new(api, shard.clone(), self.pace, rest, clock, metrics);
         let Some(consumer) = self.consumer.clone() else {
             return Box::new(polling);
         };
@@ -153,6 +154,7 @@ pub(crate) struct Session {
     ends: BTreeMap<PartitionId, Offset>,
     endings: Endings,
     losses: Losses,
+    stray: Stray,
     watch: Watch,
     releases: Releases,
     listing: bool,
@@ -204,6 +206,7 @@ impl Session {
             ends: BTreeMap::new(),
             endings: Endings::default(),
             losses: Losses::default(),
+            stray: Stray::default(),
             watch,
             releases,
             listing: false,
@@ -350,6 +353,7 @@ impl Session {
                 continue;
             }
             let order = self.roster.begin(&id, (self.parts.clock)());
+            self.give_up_places();
             tracing::info!(shard = %id, from = ?order.from, "shard begun");
             let index = self.delivery.add_shard(
                 id.clone(),
@@ -362,9 +366,10 @@ impl Session {
                 self.delivery.skip_to(index, position);
             }
             self.recount = true;
+            let rest = Rest::default();
             let reader = ShardReader {
-                feed: self.parts.feed(&id),
-                target: self.parts.api.target().clone(),
+                feed: self.parts.feed(&id, rest.clone()),
+                api: self.parts.api.clone(),
                 shard: id.clone(),
                 index,
                 from: order.from,
@@ -373,18 +378,16 @@ impl Session {
                 retention: self.parts.retention.clone(),
                 on_loss: self.parts.on_loss,
                 decompress: self.parts.decompress,
-                clock: self.parts.clock.clone(),
-                in_doubt: false,
+                is_resumed: true,
                 out: self.to_session.clone(),
             };
             let name = id.clone();
             let reader = self
                 .readers
                 .spawn(async move { (name, reader.run().await) });
-            // A silent shard is asked half as often.
-            let patience = STALL_PATIENCE + 2 * self.parts.pace.idle_interval;
             let before = self.roster.bytes_per_second(&id);
-            let progress = Progress::new(Instant::now().into_std(), patience, before);
+            let now = Instant::now().into_std();
+            let progress = Progress::new(now, STALL_PATIENCE, before, rest);
             let active = Active {
                 index,
                 reader,
@@ -392,6 +395,12 @@ impl Session {
             };
             self.active.insert(id, active);
         }
+    }
+
+    /// Lets the delivery forget shards that are not read here any more.
+    fn give_up_places(&mut self) {
+        let read: BTreeSet<ShardIndex> = self.active.values().map(|active| active.index).collect();
+        self.delivery.retain(|index| read.contains(&index));
     }
 
     fn start_listing(&mut self, now: Instant) {
