@@ -378,6 +378,7 @@ impl Session {
                 on_loss: self.parts.on_loss,
                 decompress: self.parts.decompress,
                 is_resumed: true,
+                started_ms: self.started_ms,
                 out: self.to_session.clone(),
             };
             let name = id.clone();
