@@ -9,6 +9,7 @@ pub(crate) mod losses;
 mod outcomes;
 mod releases;
 pub(crate) mod sharing;
+mod stalls;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -32,8 +33,7 @@ use crate::delivery::{Delivery, ShardIndex};
 use crate::error::SourceError;
 use crate::feed::ShardFeed;
 use crate::limits::{
-    CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING,
-    SHARED_CHECKPOINT_INTERVAL, STALL_PATIENCE,
+    CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING, SHARED_CHECKPOINT_INTERVAL,
 };
 use crate::lineage::ListingTicket;
 use crate::listing::{Listing, list_all};
@@ -52,6 +52,7 @@ use losses::Losses;
 use outcomes::append;
 use releases::Releases;
 use sharing::Shared;
+use stalls::Stalls;
 use watch::{Changed, Look, Watch, WatchSettings};
 
 /// Waits between tries of an append or a save: the disk may have room again.
@@ -151,6 +152,7 @@ pub(crate) struct Session {
     /// End of the last append to each topic partition.
     ends: BTreeMap<PartitionId, Offset>,
     endings: Endings,
+    stalls: Stalls,
     losses: Losses,
     watch: Watch,
     releases: Releases,
@@ -187,6 +189,7 @@ impl Session {
         let watch = Watch::new(parts.watch.clone(), now);
         let releases = Releases::new(parts.awaits_release, now);
         let started_ms = (parts.clock)();
+        let stalls = Stalls::new(parts.pace.idle_interval);
         Self {
             started_ms,
             parts,
@@ -202,6 +205,7 @@ impl Session {
             append_backoffs: BTreeMap::new(),
             ends: BTreeMap::new(),
             endings: Endings::default(),
+            stalls,
             losses: Losses::default(),
             watch,
             releases,
@@ -326,7 +330,7 @@ impl Session {
         }
         if self.drain_until.is_none() {
             self.keep_watch(now);
-            self.give_up_stalled(now.into_std());
+            self.give_up_stalled(now);
             self.refresh_wanted();
             self.finish_leaving();
         }
@@ -380,8 +384,8 @@ impl Session {
             let reader = self
                 .readers
                 .spawn(async move { (name, reader.run().await) });
-            // A silent shard is asked half as often.
-            let patience = STALL_PATIENCE + 2 * self.parts.pace.idle_interval;
+            let stands_at = self.roster.progress(&id);
+            let patience = self.stalls.patience(&id, stands_at);
             let before = self.roster.bytes_per_second(&id);
             let progress = Progress::new(Instant::now().into_std(), patience, before);
             let active = Active {
@@ -408,6 +412,7 @@ impl Session {
 
     fn start_appends(&mut self) {
         while let Some((partition, batch)) = self.delivery.next_append() {
+            self.stalls.offered(partition, Instant::now());
             let topic = self.parts.topic.clone();
             self.tasks.spawn(append(topic, partition, batch));
         }

@@ -80,6 +80,8 @@ pub struct Coordinator {
     seen: BTreeMap<WorkerId, Sighting>,
     /// Since when leases are seen without a live owner.
     free: BTreeMap<LeaseId, Duration>,
+    /// Other live workers in the latest view.
+    others: usize,
     is_leaving: bool,
     is_over: bool,
 }
@@ -99,6 +101,7 @@ impl Coordinator {
             held: BTreeMap::new(),
             seen: BTreeMap::new(),
             free: BTreeMap::new(),
+            others: 0,
             is_leaving: false,
             is_over: false,
         }
@@ -132,6 +135,12 @@ impl Coordinator {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// How many other workers lived in the latest view that was decided on.
+    #[must_use]
+    pub fn others(&self) -> usize {
+        self.others
     }
 
     /// From now on, everything is handed over and nothing taken; then the worker's row goes.
@@ -187,12 +196,13 @@ impl Coordinator {
         if self.is_over {
             return decisions;
         }
+        let live = self.live(read, view);
+        self.others = live.iter().filter(|worker| ***worker != self.me).count();
         let is_last = self.is_leaving && self.held.is_empty() && !self.owns_any(view);
         let beat = self.beat(view, is_last);
         decisions.push(Decision::Change(beat));
         // Before the first confirmed beat others do not know us; they must before we own anything.
         if self.is_live(now) && !is_last {
-            let live = self.live(read, view);
             self.mark_leaving(view, leases, &live, &mut decisions);
             let mut changes = self.settle_own(view, leases, &live);
             if !self.is_leaving {

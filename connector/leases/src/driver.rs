@@ -93,6 +93,7 @@ enum Command {
 struct Holdings {
     epochs: BTreeMap<LeaseId, u64>,
     valid_until: Option<Instant>,
+    others: usize,
 }
 
 type Shared = Arc<Mutex<Holdings>>;
@@ -118,6 +119,12 @@ impl LeaseHandle {
             && holdings
                 .valid_until
                 .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// True when the latest view showed another live worker, who could take what is given up.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        lock(&self.shared).others > 0
     }
 
     /// Replaces the leases that there are. Held ones that are not among them are to be handed over.
@@ -410,6 +417,7 @@ impl LeaseDriver {
     fn publish(&self) {
         let mut holdings = lock(&self.shared);
         holdings.valid_until = self.expiry();
+        holdings.others = self.coordinator.others();
         holdings
             .epochs
             .retain(|lease, epoch| self.epochs.get(lease) == Some(epoch));
