@@ -1,3 +1,5 @@
+#![allow(clippy::print_stdout, reason = "seeds are printed")]
+
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 

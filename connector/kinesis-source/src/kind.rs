@@ -222,14 +222,14 @@ mod tests {
             let config = keeps.0.lock().expect("no panic").take();
             let config = config.unwrap_or_else(|| panic!("{problems:?}"));
             let source = ConfiguredSource::load(config).await.expect("loads");
-            let clients = [
+            let loaded = [
                 Some(&source.sdk),
                 source.lease_sdk.as_ref(),
                 source.fan_out_sdk.as_ref(),
             ];
-            for client in clients {
-                let client = client.expect("made");
-                let found = (client.use_fips(), client.use_dual_stack());
+            for sdk in loaded {
+                let sdk = sdk.expect("loaded");
+                let found = (sdk.use_fips(), sdk.use_dual_stack());
                 assert_eq!(found, expected, "{switches}");
             }
         }

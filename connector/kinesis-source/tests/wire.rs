@@ -36,7 +36,7 @@ struct Wire {
     put: BTreeMap<String, Vec<Vec<u8>>>,
     topic: Arc<MemoryTopic>,
     store: Arc<dyn CheckpointStore>,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
     runs: AtomicU64,
 }
 
@@ -69,9 +69,15 @@ impl Wire {
             put: BTreeMap::new(),
             topic: Arc::new(MemoryTopic::new(4)),
             store: Arc::new(StoredCheckpoints::new(dir.path())),
-            _dir: dir,
+            dir,
             runs: AtomicU64::new(0),
         }
+    }
+
+    /// Its checkpoint is gone.
+    fn forget(&mut self) {
+        self.dir = tempfile::tempdir().expect("directory");
+        self.store = Arc::new(StoredCheckpoints::new(self.dir.path()));
     }
 
     fn run(&self, config: SourceConfig) -> Running {
@@ -267,7 +273,7 @@ async fn each_start_begins_where_it_says() {
     assert_eq!(wire.verify().await, 0);
 
     // Another start, another checkpoint, another topic.
-    wire.dir = tempfile::tempdir().expect("directory");
+    wire.forget();
     wire.topic = Arc::new(MemoryTopic::new(2));
     wire.put.clear();
     config.start = Start::Latest;
@@ -281,7 +287,7 @@ async fn each_start_begins_where_it_says() {
     running.drained().await;
     assert_eq!(wire.verify().await, 0);
 
-    wire.dir = tempfile::tempdir().expect("directory");
+    wire.forget();
     wire.topic = Arc::new(MemoryTopic::new(3));
     wire.put = hour_old;
     for (key, events) in half_old.into_iter().chain(newest) {
