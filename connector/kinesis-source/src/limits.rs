@@ -126,6 +126,12 @@ pub const STALL_REST: Duration = Duration::from_secs(60);
 /// for everybody must not make leases wander.
 pub const STALL_DOUBLINGS: u32 = 5;
 
+/// A worker of the Kinesis Client Library counts as dead when it renewed none of its leases for so long. It renews each
+/// third of its `failoverTimeMillis` (`LeaseCoordinator.getRenewerTakerIntervalMillis` of
+/// awslabs/amazon-kinesis-client 3.5.1, read 2026-11-26; 10 s by default), which no row says: this is
+/// good up to 90 s of it, with room for a renewal that fails.
+pub const LIBRARY_SILENCE: Duration = Duration::from_secs(60);
+
 /// Rows of a lease table written at the same time.
 pub const TABLE_WRITES_AT_ONCE: usize = 32;
 

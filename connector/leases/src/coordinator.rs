@@ -65,6 +65,8 @@ pub enum Event {
 struct Sighting {
     beat: Option<Beat>,
     since: Duration,
+    /// How long it may be silent.
+    silence: Duration,
 }
 
 /// The state of one worker. Times are durations since any fixed start of the local monotonic clock.
@@ -266,14 +268,15 @@ impl Coordinator {
         self.seen.retain(|worker, _| known.contains(worker));
         for worker in known {
             let beat = view.workers.get(worker).copied();
-            match self.seen.get_mut(worker) {
-                Some(sighting) if sighting.beat == beat => {}
-                Some(sighting) => *sighting = Sighting { beat, since: now },
-                None => {
-                    let sighting = Sighting { beat, since: now };
-                    self.seen.insert(worker.clone(), sighting);
-                }
-            }
+            let silence = view.silences.get(worker).copied();
+            let before = self.seen.get(worker);
+            let before = before.filter(|sighting| sighting.beat == beat);
+            let sighting = Sighting {
+                beat,
+                since: before.map_or(now, |sighting| sighting.since),
+                silence: silence.unwrap_or(self.settings.lease_duration()),
+            };
+            self.seen.insert(worker.clone(), sighting);
         }
     }
 
@@ -408,7 +411,7 @@ impl Coordinator {
     /// True for a worker whose row did not change, or was missing, for long enough.
     fn is_dead(&self, worker: &WorkerId, read: Duration) -> bool {
         let sighting = self.seen.get(worker);
-        sighting.is_some_and(|seen| read >= seen.since + self.settings.lease_duration())
+        sighting.is_some_and(|seen| read >= seen.since + seen.silence)
     }
 
     /// Removes rows of workers that are long dead and own nothing.
