@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use millpond_kinesis_source::checkpoint::{PinnedStart, Progress, ShardCheckpoint};
+use millpond_kinesis_source::config::CheckpointAfter;
 use millpond_kinesis_source::shard_table::{ShardTable, ShardWrite, WriteIf};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -56,6 +57,38 @@ async fn shards_are_handed_over_gracefully_and_nothing_is_repeated() {
     );
     third.running.drained().await;
     assert_eq!(scene.verify(), 0);
+}
+
+/// I2: where the checkpoint follows the sinks, the next owner sends again what they have not committed, under the
+/// same origins.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_released_is_sent_again_by_the_next_owner() {
+    let mut scene = Scene::new(4, 3);
+    scene.config.checkpoint_after = CheckpointAfter::Table;
+    let first = scene.start("a");
+    scene.holds(&first, 4).await;
+    scene.stream.put_many(400);
+    scene.all_delivered().await;
+    let second = scene.start("b");
+    until("both work", || held(&scene.table, &second.id) > 0).await;
+    scene.stream.put_many(100);
+    scene.all_delivered().await;
+    until("the rest is sent again", || {
+        second.running.metrics.source_events.get() > 100
+    })
+    .await;
+    sleep(Duration::from_secs(5)).await;
+    let repeated = scene.verify();
+    assert!(repeated > 0, "nothing was repeated: this shows nothing");
+    // What the sinks have is checkpointed, and then nothing is.
+    scene.topic.release_all();
+    sleep(Duration::from_secs(10)).await;
+    first.running.drained().await;
+    scene.holds(&second, 4).await;
+    scene.stream.put_many(100);
+    scene.all_delivered().await;
+    second.running.drained().await;
+    assert_eq!(scene.verify(), repeated, "released events were repeated");
 }
 
 #[tokio::test(start_paused = true)]
