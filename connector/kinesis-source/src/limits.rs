@@ -119,6 +119,9 @@ pub const SHARED_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 /// after as long.
 pub const STALL_PATIENCE: Duration = Duration::from_secs(30);
 
+/// Time between two looks for shards that stand still.
+pub const STALL_LOOK: Duration = Duration::from_secs(1);
+
 /// How long a process that gave a shard up takes no other.
 pub const STALL_REST: Duration = Duration::from_secs(60);
 
@@ -134,6 +137,9 @@ pub const LIBRARY_SILENCE: Duration = Duration::from_secs(60);
 
 /// Rows of a lease table written at the same time.
 pub const TABLE_WRITES_AT_ONCE: usize = 32;
+
+/// Rows that are read at the same time because their leases were just taken.
+pub const CLAIMS_AT_ONCE: usize = 32;
 
 /// A new table that is not active by then is worth a warning.
 pub const TABLE_ACTIVE_WITHIN: Duration = Duration::from_secs(60);

@@ -274,8 +274,7 @@ impl Session {
         let may_save = self.saving.is_none() && !self.losses.hold_saves();
         let save = (self.roster.is_dirty() && may_save).then_some(self.next_save);
         let listing = (!self.listing && self.drain_until.is_none()).then(|| self.next_listing());
-        let shared = self.shared.as_ref().filter(|_| self.drain_until.is_none());
-        let stall = shared.and_then(|shared| self.next_stall(shared));
+        let stall = self.next_stall().filter(|_| self.drain_until.is_none());
         let watch = self.drain_until.is_none().then(|| self.watch.next());
         let awaits = self.delivery.awaits();
         let release = self.releases.next().filter(|_| awaits);

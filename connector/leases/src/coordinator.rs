@@ -15,7 +15,7 @@ use crate::settings::Settings;
 use crate::store::Outcome;
 
 /// Changes of leases in one step, so that the next beat is not late for them.
-const CHANGES_PER_STEP: usize = 64;
+const CHANGES_PER_STEP: usize = 256;
 /// A dead worker's row is removed after so many lease durations.
 const FORGET_AFTER: u32 = 20;
 

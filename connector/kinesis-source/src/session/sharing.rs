@@ -23,13 +23,13 @@ use millpond_leases::{
     DropReason, LeaseDriver, LeaseEvent, LeaseEvents, LeaseHandle, LeaseId, Settings, StoreError,
     WorkerId,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::{Done, LOCAL, Session};
 use crate::checkpoint::CheckpointError;
 use crate::error::SourceError;
-use crate::limits::LEAVE_LIMIT;
+use crate::limits::{CLAIMS_AT_ONCE, LEAVE_LIMIT};
 use crate::shard::ShardId;
 use crate::shard_table::{Rows, ShardRow, Sharing, WriteIf};
 
@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     rows: watch::Receiver<Arc<Rows>>,
     held: BTreeMap<ShardId, Holding>,
     wanted: BTreeSet<ShardId>,
+    /// Room for rows to be read.
+    claims: Arc<Semaphore>,
     is_over: bool,
     metrics: Arc<Metrics>,
 }
@@ -95,6 +97,7 @@ impl Shared {
             rows: sharing.rows,
             held: BTreeMap::new(),
             wanted: BTreeSet::new(),
+            claims: Arc::new(Semaphore::new(CLAIMS_AT_ONCE)),
             is_over: false,
             metrics,
         }
@@ -287,9 +290,14 @@ impl Session {
     }
 
     fn claim(&mut self, id: ShardId, epoch: u64, wait: Duration) {
+        let Some(room) = self.shared.as_ref().map(|shared| shared.claims.clone()) else {
+            return;
+        };
         let table = self.parts.table.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(wait).await;
+            // Never closed, so there is always a permit to come.
+            let _permit = room.acquire().await;
             let row = table.claim(&id, epoch).await;
             Done::Claimed(id, epoch, row)
         });

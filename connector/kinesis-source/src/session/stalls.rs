@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::sharing::Shared;
 use super::{Active, Session};
 use crate::checkpoint::Progress;
-use crate::limits::{STALL_DOUBLINGS, STALL_PATIENCE, STALL_REST};
+use crate::limits::{STALL_DOUBLINGS, STALL_LOOK, STALL_PATIENCE, STALL_REST};
 use crate::shard::ShardId;
 
 /// A shard that was given up here.
@@ -37,6 +37,9 @@ pub(super) struct Stalls {
     offered: BTreeMap<PartitionId, Instant>,
     given_up: BTreeMap<ShardId, GivenUp>,
     rests_until: Option<Instant>,
+    /// With a thousand shards a look at each of them costs more than most of what a session does: it is taken once in
+    /// a while.
+    next_look: Instant,
 }
 
 impl Stalls {
@@ -47,6 +50,7 @@ impl Stalls {
             offered: BTreeMap::new(),
             given_up: BTreeMap::new(),
             rests_until: None,
+            next_look: Instant::now(),
         }
     }
 
@@ -137,6 +141,10 @@ impl Session {
         let Some(shared) = &self.shared else {
             return;
         };
+        if now < self.stalls.next_look {
+            return;
+        }
+        self.stalls.next_look = now + STALL_LOOK;
         let stalled: Vec<ShardId> = self
             .standstills(shared)
             .filter(|(_, at)| now >= *at)
@@ -156,10 +164,8 @@ impl Session {
         }
     }
 
-    /// When something about stalled shards is to be done.
-    pub(super) fn next_stall(&self, shared: &Shared) -> Option<Instant> {
-        let now = Instant::now();
-        let rest = self.stalls.rests_until.filter(|until| *until > now);
-        self.standstills(shared).map(|(_, at)| at).chain(rest).min()
+    /// When stalled shards are looked for.
+    pub(super) fn next_stall(&self) -> Option<Instant> {
+        self.shared.as_ref().map(|_| self.stalls.next_look)
     }
 }
