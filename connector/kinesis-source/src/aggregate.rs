@@ -6,7 +6,11 @@
 //!
 //! The library aggregates events for the shard that it expects them to reach. After a reshard some
 //! land in a shard whose hash range does not cover them; it notices and sends those again, and
-//! consumers drop the stray ones (`AggregatorUtil` of awslabs/amazon-kinesis-client). So do we.
+//! consumers drop the stray ones. The Kinesis Client Library drops the whole rest of a record with a stray event, and
+//! those before it (`AggregatorUtil.deaggregate` of awslabs/amazon-kinesis-client, read 2026-11-26). We drop the stray
+//! ones alone: where the producer library finds that a record reached the shard that it expected, it sends only the
+//! stray ones again (`retrier.cc`, `succeed_if_correct_shard`), and the rest would be lost (I1). Where it expected another
+//! shard it sends all of them again: then those of this shard come twice, as two records of the stream.
 
 use std::collections::HashMap;
 
@@ -52,6 +56,9 @@ pub enum BrokenAggregate {
     /// There is no room for a digest.
     #[error("it has {0} bytes, too few for a digest")]
     Truncated(usize),
+    /// It holds nothing: as an event it would be gone without a word.
+    #[error("it holds no event")]
+    Empty,
     /// The digest is another.
     #[error("its MD5 digest does not match")]
     Digest,
@@ -126,6 +133,9 @@ impl Aggregate {
             return Err(BrokenAggregate::Digest);
         }
         let message = AggregatedRecord::decode(Bytes::copy_from_slice(message))?;
+        if message.events.is_empty() {
+            return Err(BrokenAggregate::Empty);
+        }
         let texts = message.partition_keys.iter().enumerate();
         let texts = texts.map(|(index, key)| {
             let text = partition_key(key).ok_or(BrokenAggregate::PartitionKey(index));

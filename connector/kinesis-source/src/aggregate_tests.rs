@@ -39,7 +39,7 @@ fn events() -> impl Strategy<Value = Vec<Given>> {
         prop::option::of(any::<u128>()),
         prop::collection::vec(any::<u8>(), 0..60),
     );
-    prop::collection::vec(event, 0..12)
+    prop::collection::vec(event, 1..12)
 }
 
 proptest! {
@@ -130,6 +130,19 @@ fn each_fault_has_its_name() {
             },
         ),
         (taken_apart(&MAGIC), BrokenAggregate::Truncated(4)),
+        // Nothing at all, and keys without an event.
+        (
+            taken_apart(&AggregateBuilder::default().finish()),
+            BrokenAggregate::Empty,
+        ),
+        (
+            taken_apart(&sealed(AggregatedRecord {
+                partition_keys: vec![Bytes::from_static(b"k")],
+                explicit_hash_keys: vec![],
+                events: vec![],
+            })),
+            BrokenAggregate::Empty,
+        ),
     ] {
         assert_eq!(outcome, Err(expected));
     }

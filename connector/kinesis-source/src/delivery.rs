@@ -13,6 +13,7 @@
 //!   Nothing is kept for single events.
 
 mod appends;
+mod places;
 mod told;
 
 use std::collections::VecDeque;
@@ -35,9 +36,12 @@ use crate::shard::{HashKeyRange, ShardId};
 
 pub use told::{Accepted, AnswerEnd, BadSequence, Batching, Durable};
 
-/// Handle of a shard within one [`Delivery`].
+/// Handle of a shard within one [`Delivery`]: its place, and how often that was given to another before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ShardIndex(usize);
+pub struct ShardIndex {
+    slot: usize,
+    generation: u64,
+}
 
 /// The state of a shard after one answer, reached once, for every topic partition, all that was sent
 /// is durable up to `sends`.
@@ -52,6 +56,7 @@ struct Mark {
 #[derive(Debug)]
 struct Shard {
     id: ShardId,
+    generation: u64,
     hash_keys: Option<HashKeyRange>,
     epoch: u64,
     next_ordinals: Vec<u64>,
@@ -124,6 +129,8 @@ pub struct Delivery {
     /// None where no payload is opened.
     opener: Option<Opener>,
     shards: Vec<Shard>,
+    /// Places among them that were given up.
+    free: Vec<usize>,
     partitions: Vec<Partition>,
     sealed_bytes: usize,
     open_bytes: usize,
@@ -160,6 +167,7 @@ impl Delivery {
             opener: (numbering.decompress != Decompress::None)
                 .then(|| Opener::new(numbering.decompress)),
             shards: Vec::new(),
+            free: Vec::new(),
             partitions: (0..partition_count.max(1))
                 .map(|_| Partition::default())
                 .collect(),
@@ -185,6 +193,7 @@ impl Delivery {
     /// Takes up a shard; `chain` is the numbering to go on with.
     ///
     /// A numbering of another number of partitions cannot be continued: the caller begins a new one.
+    /// Places of shards that [`Delivery::retain`] gave up are taken first.
     pub fn add_shard(
         &mut self,
         id: ShardId,
@@ -194,8 +203,11 @@ impl Delivery {
         hash_keys: Option<HashKeyRange>,
     ) -> ShardIndex {
         chain.next_ordinals.resize(self.partitions.len(), 0);
-        self.shards.push(Shard {
+        let free = self.free.pop();
+        let generation = free.map_or(0, |slot| self.shards[slot].generation + 1);
+        let shard = Shard {
             id,
+            generation,
             hash_keys,
             epoch: chain.epoch,
             next_ordinals: chain.next_ordinals.clone(),
@@ -211,25 +223,30 @@ impl Delivery {
                 finished: false,
             },
             skip: None,
-        });
-        ShardIndex(self.shards.len() - 1)
+        };
+        let slot = free.unwrap_or(self.shards.len());
+        match self.shards.get_mut(slot) {
+            Some(place) => *place = shard,
+            None => self.shards.push(shard),
+        }
+        ShardIndex { slot, generation }
     }
 
     /// Leaves out the events of the shard's first record up to and including this position.
     pub fn skip_to(&mut self, index: ShardIndex, position: Position) {
-        self.shards[index.0].skip = Some(position);
+        self.shards[index.slot].skip = Some(position);
     }
 
     /// The first record of a shard was read: whatever is unread arrived then or later.
     pub fn begins_at(&mut self, index: ShardIndex, arrival_ms: Option<i64>) {
-        let since_ms = &mut self.shards[index.0].durable.unread_since_ms;
+        let since_ms = &mut self.shards[index.slot].durable.unread_since_ms;
         *since_ms = arrival_ms.max(*since_ms);
     }
 
     /// True when everything taken in of the shard is in the topic.
     #[must_use]
     pub fn is_settled(&self, index: ShardIndex) -> bool {
-        let shard = &self.shards[index.0];
+        let shard = &self.shards[index.slot];
         shard.appended_sends == shard.next_sends
     }
 
@@ -254,13 +271,13 @@ impl Delivery {
             arrival_ms = record.arrival_ms.unwrap_or(arrival_ms);
             let Some(sequence) = SequenceNumber::parse(&record.sequence) else {
                 return Err(BadSequence {
-                    shard: self.shards[index.0].id.clone(),
+                    shard: self.shards[index.slot].id.clone(),
                     sequence: record.sequence.clone(),
                 });
             };
             let last = self.take_in(index, record, sequence, arrival_ms, now, &mut accepted);
             position = Some((sequence, last));
-            self.shards[index.0].skip = None;
+            self.shards[index.slot].skip = None;
         }
         let position = position.map(|(sequence, last)| Position::new(sequence, last));
         self.mark(index, position, end);
@@ -299,7 +316,7 @@ impl Delivery {
             }
         };
         let range = match self.aggregated {
-            Aggregated::Auto => self.shards[index.0].hash_keys,
+            Aggregated::Auto => self.shards[index.slot].hash_keys,
             Aggregated::KeepStray | Aggregated::Off => None,
         };
         for user in aggregate.events() {
@@ -327,7 +344,7 @@ impl Delivery {
         allowance: &mut Allowance,
         accepted: &mut Accepted,
     ) {
-        let skip = self.shards[index.0].skip.as_ref();
+        let skip = self.shards[index.slot].skip.as_ref();
         let is_new = skip.is_none_or(|skip| {
             let order = skip.cmp_to(event.sequence, event.sub_sequence);
             order.is_lt()
@@ -366,7 +383,7 @@ impl Delivery {
     /// Puts an event into the batch of its topic partition, or a dead letter with its reason.
     fn send(&mut self, index: ShardIndex, event: Event<'_>, broken: Option<&str>, now: Instant) {
         let partition_count = self.partitions.len() as u32;
-        let shard = &mut self.shards[index.0];
+        let shard = &mut self.shards[index.slot];
         let routed_by = match mutation::is(Mutation::RoutedByShard) {
             true => shard.id.as_str(),
             false => event.partition_key,
@@ -438,13 +455,13 @@ impl Delivery {
     /// What of the shard is durable.
     #[must_use]
     pub fn durable(&self, index: ShardIndex) -> &Durable {
-        &self.shards[index.0].durable
+        &self.shards[index.slot].durable
     }
 
     /// The shard behind a handle.
     #[must_use]
     pub fn shard_id(&self, index: ShardIndex) -> &ShardId {
-        &self.shards[index.0].id
+        &self.shards[index.slot].id
     }
 
     /// Bytes in open and sealed batches, those in flight included.

@@ -1,10 +1,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use millpond_format::record::Records;
 use proptest::prelude::*;
 
 use super::*;
+use crate::aggregate::AggregateBuilder;
+use crate::opening::TAKEN_APART_RATIO;
 
 const EPOCH: u64 = 1_763_885_999_000;
 
@@ -317,7 +320,13 @@ impl World {
                 .map_or(0, |position| position.sequence.parse().expect("small"));
             let name = shard_name(shard).as_str().into();
             let index = self.delivery.add_shard(name, position, chain, None, None);
-            assert_eq!(index, ShardIndex(shard));
+            assert_eq!(
+                index,
+                ShardIndex {
+                    slot: shard,
+                    generation: 0
+                }
+            );
         }
     }
 
@@ -338,7 +347,15 @@ impl World {
             self.read_to[shard] = last.sequence.parse().expect("small");
         }
         self.delivery
-            .accept(ShardIndex(shard), &unread, on(0), self.now)
+            .accept(
+                ShardIndex {
+                    slot: shard,
+                    generation: 0,
+                },
+                &unread,
+                on(0),
+                self.now,
+            )
             .expect("accepted");
     }
 
@@ -371,7 +388,14 @@ impl World {
 
     fn check(&self) {
         for shard in 0..3 {
-            let Some(position) = &self.delivery.durable(ShardIndex(shard)).position else {
+            let Some(position) = &self
+                .delivery
+                .durable(ShardIndex {
+                    slot: shard,
+                    generation: 0,
+                })
+                .position
+            else {
                 continue;
             };
             let upto: u64 = position.sequence.parse().expect("small");
@@ -455,7 +479,7 @@ proptest! {
                 Step::Crash => {
                     for index in world.delivery.take_changed() {
                         let durable = world.delivery.durable(index);
-                        world.saved[index.0] = (durable.position.clone(), durable.chain.clone());
+                        world.saved[index.slot] = (durable.position.clone(), durable.chain.clone());
                     }
                     world.start();
                 }
@@ -553,4 +577,77 @@ fn a_batch_has_events_of_so_many_shards_at_most() {
         .map(|(origin, _)| origin.split('/').nth(2).expect("a shard").to_owned())
         .collect();
     assert_eq!(shards.len(), MAX_SHARDS_PER_BATCH);
+}
+
+#[test]
+fn shards_that_begin_again_and_again_take_no_more_places() {
+    for awaits in [false, true] {
+        let mut delivery = Delivery::new("events", 2, batching(1), Aggregated::Off);
+        if awaits {
+            delivery = delivery.awaiting_release();
+        }
+        let now = Instant::now();
+        let mut end = 0;
+        let mut before: Vec<ShardIndex> = Vec::new();
+        for life in 0..1_000 {
+            let last = before.last().copied();
+            delivery.retain(|index| Some(index) == last);
+            let chain = ChainState {
+                epoch: life,
+                next_ordinals: vec![0, 0],
+            };
+            let index = delivery.add_shard("shard".into(), None, chain, None, None);
+            // A message of the one before, which comes late, is not taken for one of this.
+            assert!(before.iter().all(|other| *other != index));
+            assert!(delivery.is_current(index));
+            let given_up = before.iter().filter(|other| !delivery.is_current(**other));
+            assert!(given_up.count() + 8 > before.len(), "life {life}");
+            delivery
+                .accept(index, &[record(1_000 + life, "k", 5)], on(0), now)
+                .expect("numbers");
+            // Of what is on its way nothing is given up.
+            if life % 4 == 3 {
+                while let Some((partition, batch)) = delivery.next_append() {
+                    end += u64::from(batch.record_count);
+                    delivery.appended(partition, end);
+                    delivery.released(partition, end);
+                }
+                delivery.take_changed();
+            }
+            let durable = delivery.durable(index).position.is_some();
+            assert_eq!(durable, life % 4 == 3, "life {life}");
+            before.push(index);
+        }
+        assert!(delivery.shards.len() <= 8, "{}", delivery.shards.len());
+    }
+}
+
+#[test]
+fn an_aggregated_record_of_tiny_events_grows_no_more_than_is_reckoned_with() {
+    let mut record = AggregateBuilder::default();
+    while record.max_bytes() < 1 << 20 {
+        record.push("k", None, Bytes::new());
+    }
+    let count = record.len();
+    let record = StreamRecord {
+        sequence: "49".repeat(28),
+        partition_key: "k".to_owned(),
+        arrival_ms: Some(EPOCH as i64),
+        data: record.finish().into(),
+    };
+    let mut delivery = Delivery::new("events", 1, batching(1 << 20), Aggregated::Auto);
+    let chain = ChainState {
+        epoch: EPOCH,
+        next_ordinals: vec![0],
+    };
+    let shard = "shardId-000000000000".into();
+    let index = delivery.add_shard(shard, None, chain, None, None);
+    let bytes = record.data.as_ref().len();
+    let accepted = delivery
+        .accept(index, &[record], on(0), Instant::now())
+        .expect("numbers");
+    assert_eq!(accepted.events, count as u64);
+    let grown = delivery.buffered_bytes();
+    assert!(grown > 16 * bytes, "{grown} of {bytes}");
+    assert!(grown <= TAKEN_APART_RATIO * bytes, "{grown} of {bytes}");
 }

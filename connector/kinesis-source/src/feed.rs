@@ -36,4 +36,8 @@ pub(crate) trait ShardFeed: Send {
 
     /// The next answer; `None` when it must be opened again.
     async fn next(&mut self) -> Result<Option<FeedAnswer>, SourceError>;
+
+    /// Asks the service whether this record, or one before it, can still be read now. Changes nothing about what
+    /// the next answer is.
+    async fn is_kept(&mut self, position: &str) -> Result<bool, SourceError>;
 }

@@ -27,6 +27,10 @@ pub const WARNING_INTERVAL: Duration = Duration::from_secs(600);
 /// 2026-11-26).
 pub const RETENTION_HOURS: std::ops::RangeInclusive<u32> = 24..=8_760;
 
+/// Younger than this a record is there, whatever is known of the period: the shortest is 24 hours, of which one is
+/// left to clocks that differ.
+pub const SURELY_KEPT_MS: i64 = 23 * 3_600_000;
+
 /// Largest `Limit` of one `GetRecords` call (Kinesis API reference, `GetRecords`, read 2026-11-23).
 pub const MAX_RECORDS_PER_READ: u32 = 10_000;
 

@@ -9,6 +9,7 @@ use flate2::read::MultiGzDecoder;
 use millpond_format::limits::MAX_EVENT_BYTES;
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation as _, OutBuffer};
 
+use crate::aggregate::is_aggregated;
 use crate::numbering::Decompress;
 
 /// What all events of one record may be opened to, together: more than the largest event.
@@ -31,6 +32,10 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// Largest of what all records in one piece of an answer may be opened to, unless it is one record:
 /// so much may be taken in at once beyond `max-buffered`.
 const PIECE_BYTES: usize = 8 << 20;
+
+/// An aggregated record is taken apart to so many times its bytes: an event of nothing has six there, and the key that
+/// it gets about 140. Long partition keys, which each of those keys repeats, make it more.
+pub(crate) const TAKEN_APART_RATIO: usize = 32;
 
 const GZIP_MAGIC: [u8; 3] = [0x1f, 0x8b, 8];
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
@@ -224,16 +229,20 @@ fn most_of(compressed: usize) -> usize {
         .clamp(FREE_RATIO_BYTES, MAX_OPENED_RECORD_BYTES)
 }
 
-/// Where to cut an answer, so that what its pieces may be opened to is bounded: after so many records.
+/// Where to cut an answer, so that what its pieces may be opened to, and taken apart into, is bounded: after so many
+/// records.
 #[must_use]
-pub fn piece(decompress: Decompress, sizes: impl Iterator<Item = usize>) -> usize {
-    let mut most = 0;
+pub fn piece<'a>(decompress: Decompress, payloads: impl Iterator<Item = &'a [u8]>) -> usize {
+    let mut most = 0usize;
     let mut count = 0;
-    for bytes in sizes {
+    for payload in payloads {
         most += match decompress {
             Decompress::None => 0,
-            Decompress::Auto | Decompress::Gzip | Decompress::Zstd => most_of(bytes),
+            Decompress::Auto | Decompress::Gzip | Decompress::Zstd => most_of(payload.len()),
         };
+        if is_aggregated(payload) {
+            most += payload.len().saturating_mul(TAKEN_APART_RATIO);
+        }
         if count > 0 && most > PIECE_BYTES {
             break;
         }

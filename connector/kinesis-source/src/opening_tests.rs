@@ -135,11 +135,20 @@ fn the_events_of_a_record_share_what_it_may_be_opened_to() {
 
 #[test]
 fn an_answer_is_cut_so_that_a_piece_is_bounded() {
-    let sizes = |count: usize, bytes: usize| std::iter::repeat_n(bytes, count);
-    assert_eq!(piece(Decompress::None, sizes(10_000, 1 << 20)), 10_000);
-    assert_eq!(piece(Decompress::Auto, sizes(10_000, 200)), 128);
-    assert_eq!(piece(Decompress::Gzip, sizes(10, 10 << 20)), 1);
-    assert_eq!(piece(Decompress::Zstd, sizes(0, 0)), 0);
+    let cut = |decompress, count: usize, payload: &[u8]| {
+        piece(decompress, std::iter::repeat_n(payload, count))
+    };
+    let zeros = vec![0; 10 << 20];
+    assert_eq!(cut(Decompress::None, 10_000, &zeros[..1 << 20]), 10_000);
+    assert_eq!(cut(Decompress::Auto, 10_000, &zeros[..200]), 128);
+    assert_eq!(cut(Decompress::Gzip, 10, &zeros), 1);
+    assert_eq!(cut(Decompress::Zstd, 0, &[]), 0);
+    // What is taken apart, whatever is opened.
+    let mut aggregated = crate::aggregate::MAGIC.to_vec();
+    aggregated.resize(64 << 10, 0);
+    assert_eq!(cut(Decompress::None, 100, &aggregated), 4);
+    aggregated.resize(1 << 20, 0);
+    assert_eq!(cut(Decompress::None, 10, &aggregated), 1);
 }
 
 proptest! {

@@ -61,6 +61,8 @@ pub struct AnswerSize {
 pub struct Pacer {
     pace: Pace,
     next_read: Option<Instant>,
+    /// The end of a wait that is no failure: what was read is to be paid for, or the service asked for it.
+    rests_until: Option<Instant>,
     record_bytes: Option<u64>,
     empty_answers: u32,
     /// Time between two reads; longer than the pace says while others read the shard, too.
@@ -80,6 +82,7 @@ impl Pacer {
         Self {
             pace,
             next_read: None,
+            rests_until: None,
             record_bytes: None,
             empty_answers: 0,
             interval: pace.read_interval(),
@@ -93,6 +96,27 @@ impl Pacer {
     #[must_use]
     pub fn next_read(&self, now: Instant) -> Instant {
         self.next_read.unwrap_or(now)
+    }
+
+    /// Until when the next read waits, where that is no failure.
+    #[must_use]
+    pub fn rests_until(&self) -> Option<Instant> {
+        self.rests_until
+    }
+
+    /// When a read of one record may begin, in between: as long after the last read as any.
+    #[must_use]
+    pub fn next_look(&self, now: Instant) -> Instant {
+        let last = self.recent.back();
+        last.map_or(now, |(began, _)| *began + self.interval)
+    }
+
+    /// Such a read, which began at `began`, gave so many bytes.
+    pub fn looked(&mut self, began: Instant, bytes: u64) {
+        self.recent.push_back((began, bytes));
+        let earliest = began + self.interval;
+        let earliest = self.next_read.map_or(earliest, |next| next.max(earliest));
+        self.next_read = Some(self.window_has_room(earliest));
     }
 
     /// `Limit` of the next read: as many records as fill the target.
@@ -139,6 +163,7 @@ impl Pacer {
         }
         self.recent.push_back((began, answer.bytes));
         self.next_read = Some(self.window_has_room(earliest));
+        self.rests_until = self.next_read;
     }
 
     /// Bytes that one answer is aimed at.
@@ -183,11 +208,13 @@ impl Pacer {
         // From a quarter to three quarters of it: who waits for room must look often enough to find some.
         let wait = self.interval.mul_f64(0.25 + jitter.clamp(0.0, 1.0) / 2.0);
         self.next_read = Some(now + wait.max(asked));
+        self.rests_until = (!asked.is_zero()).then_some(now + asked);
     }
 
     /// A read that began at `began` failed; the next one waits for at least `wait` after `now`.
     pub fn failed(&mut self, began: Instant, now: Instant, wait: Duration) {
         self.next_read = Some((now + wait).max(began + self.pace.read_interval()));
+        self.rests_until = None;
     }
 
     /// Grows at once, so that an answer does not exceed the target twice; shrinks slowly.

@@ -6,12 +6,14 @@ use std::time::Instant;
 use async_trait::async_trait;
 use millpond_connector::metrics::Metrics;
 use millpond_connector::random;
+use millpond_format::sequence::SequenceNumber;
 
 use crate::classify::Operation;
 use crate::client::{Continuation, ReadAnswer, ReadFrom, ShardIterator, StreamApi, StreamRecord};
 use crate::error::SourceError;
 use crate::feed::{FeedAnswer, ShardFeed};
 use crate::pacing::{AnswerSize, Pace, Pacer};
+use crate::progress::Rest;
 use crate::reader::WallClock;
 use crate::retry::{LONGEST_RETRY_AFTER, Retry, Step};
 use crate::shard::ShardId;
@@ -23,6 +25,7 @@ pub(crate) struct PollingFeed {
     clock: WallClock,
     metrics: Arc<Metrics>,
     pacer: Pacer,
+    rest: Rest,
     retry: Retry,
     iterator: Option<ShardIterator>,
 }
@@ -32,11 +35,13 @@ impl PollingFeed {
         api: Arc<dyn StreamApi>,
         shard: ShardId,
         pace: Pace,
+        rest: Rest,
         clock: WallClock,
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
             pacer: Pacer::new(pace),
+            rest,
             retry: Retry::for_shard(Operation::Read, api.target(), &shard),
             api,
             shard,
@@ -86,6 +91,7 @@ impl ShardFeed for PollingFeed {
 
     async fn next(&mut self) -> Result<Option<FeedAnswer>, SourceError> {
         while let Some(current) = self.iterator.clone() {
+            self.rest.until(self.pacer.rests_until());
             tokio::time::sleep_until(self.pacer.next_read(now()).into()).await;
             let began = now();
             let began_ms = (self.clock)();
@@ -117,6 +123,41 @@ impl ShardFeed for PollingFeed {
             }
         }
         Ok(None)
+    }
+
+    async fn is_kept(&mut self, position: &str) -> Result<bool, SourceError> {
+        let wanted = SequenceNumber::parse(position);
+        let from = ReadFrom::At(position.to_owned());
+        let target = self.api.target();
+        let mut opens = Retry::for_shard(Operation::ShardIterator, target, &self.shard);
+        let mut reads = Retry::for_shard(Operation::Read, target, &self.shard);
+        let mut iterator = None;
+        loop {
+            let Some(current) = iterator.clone() else {
+                let call = || self.api.shard_iterator(&self.shard, &from);
+                iterator = opens.call(call).await?;
+                continue;
+            };
+            tokio::time::sleep_until(self.pacer.next_look(now()).into()).await;
+            let began = now();
+            let call = || self.api.read(&current, 1);
+            let Some(answer) = reads.call(call).await? else {
+                iterator = None;
+                continue;
+            };
+            self.metrics.source_reads.add(1);
+            self.pacer.looked(began, size(&answer).bytes);
+            if let Some(first) = answer.records.first() {
+                return Ok(SequenceNumber::parse(&first.sequence) <= wanted);
+            }
+            // An empty answer says nothing as long as there is something behind it.
+            match answer.continuation {
+                Continuation::Next(next) if answer.millis_behind_latest > 0 => {
+                    iterator = Some(next);
+                }
+                Continuation::Next(_) | Continuation::End(_) => return Ok(false),
+            }
+        }
     }
 }
 

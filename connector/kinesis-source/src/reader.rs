@@ -8,7 +8,8 @@ use millpond_format::stream_gap::StreamGapKind;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{Instrument as _, debug_span};
 
-use crate::client::{ReadFrom, StreamRecord, StreamTarget};
+use crate::classify::Operation;
+use crate::client::{ReadFrom, StreamApi, StreamRecord};
 use crate::delivery::{AnswerEnd, ShardIndex};
 use crate::error::SourceError;
 use crate::feed::{FeedAnswer, ShardFeed};
@@ -16,6 +17,7 @@ use crate::loss::{FirstLeft, Lost, OnLoss};
 use crate::numbering::Decompress;
 use crate::opening;
 use crate::retention::Retention;
+use crate::retry::{Phase, Retry};
 use crate::session::losses::Noted;
 use crate::shard::{ShardId, ShardInfo};
 
@@ -52,7 +54,7 @@ pub(crate) enum FromReader {
 pub(crate) struct ShardReader {
     /// Where its records come from.
     pub(crate) feed: Box<dyn ShardFeed>,
-    pub(crate) target: StreamTarget,
+    pub(crate) api: Arc<dyn StreamApi>,
     pub(crate) shard: ShardId,
     pub(crate) index: ShardIndex,
     /// Where to begin.
@@ -61,14 +63,13 @@ pub(crate) struct ShardReader {
     pub(crate) unpinned: bool,
     /// Every unread record arrived at this time or later.
     pub(crate) unread_since_ms: Option<i64>,
+    /// Nothing was handed over since its start: what held before is not known.
+    pub(crate) is_resumed: bool,
     /// How long the stream keeps records.
     pub(crate) retention: Retention,
     pub(crate) on_loss: OnLoss,
-    /// Unread records may be lost: to be said once it is known what is left.
-    pub(crate) in_doubt: bool,
     /// Which payloads will be opened.
     pub(crate) decompress: Decompress,
-    pub(crate) clock: WallClock,
     pub(crate) out: mpsc::Sender<FromReader>,
 }
 
@@ -77,7 +78,6 @@ impl ShardReader {
     pub(crate) async fn run(mut self) -> Result<(), SourceError> {
         loop {
             if !self.feed.is_open() {
-                self.check_age()?;
                 self.feed.open(&self.from).await?;
             }
             let next = self.feed.next();
@@ -100,30 +100,10 @@ impl ShardReader {
         }
     }
 
-    /// Where unread records may be older than the stream keeps them, some may be lost. Kinesis
-    /// itself does not say so: it reads on at the oldest record kept.
-    fn check_age(&mut self) -> Result<(), SourceError> {
-        let Some(unread_since_ms) = self.unread_since_ms else {
-            return Ok(());
-        };
-        let age_ms = (self.clock)().saturating_sub(unread_since_ms);
-        if age_ms <= self.retention.ms() {
-            return Ok(());
-        }
-        if self.on_loss == OnLoss::GapAndContinue {
-            self.in_doubt = true;
-            return Ok(());
-        }
-        Err(self.too_old(format!(
-            "everything before {unread_since_ms} ms since 1970 was read, which is {} h ago",
-            age_ms / 3_600_000
-        )))
-    }
-
     fn too_old(&self, reason: String) -> SourceError {
         SourceError::TooOld {
             shard: self.shard.clone(),
-            target: Box::new(self.target.clone()),
+            target: Box::new(self.api.target().clone()),
             retention_hours: self.retention.ms() / 3_600_000,
             reason,
         }
@@ -139,10 +119,20 @@ impl ShardReader {
             end,
         } = answer;
         self.leave_out_read(&mut records);
-        // An answer whose records grow when they are opened is handed over in pieces.
+        let first = records.first();
+        if (first.is_some() || caught_up || end.is_some())
+            && let Some(kind) = self.missing(first).await?
+        {
+            let left_ms = (caught_up && end.is_none()).then_some(since_ms);
+            if !self.note_loss(kind, first, left_ms).await {
+                return Ok(false);
+            }
+        }
+        self.is_resumed &= first.is_none() && !caught_up;
+        // An answer whose records grow when they are opened or taken apart is handed over in pieces.
         loop {
-            let sizes = records.iter().map(|record| record.data.as_ref().len());
-            let rest = records.split_off(opening::piece(self.decompress, sizes));
+            let payloads = records.iter().map(|record| record.data.as_ref());
+            let rest = records.split_off(opening::piece(self.decompress, payloads));
             if rest.is_empty() {
                 break;
             }
@@ -165,6 +155,78 @@ impl ShardReader {
             end,
         };
         self.hand_over_piece(last).await
+    }
+
+    /// Whether something may be missing between what was handed over and an answer that begins with `first`, or
+    /// that says that nothing is left.
+    ///
+    /// Kinesis does not say so: it reads on at the oldest record that it keeps. The answer was made by now, so what
+    /// is still in the stream now was in it then.
+    async fn missing(
+        &mut self,
+        first: Option<&StreamRecord>,
+    ) -> Result<Option<StreamGapKind>, SourceError> {
+        if let (ReadFrom::At(wanted), Some(first)) = (&self.from, first) {
+            // What should be next is still there, and so is everything behind it.
+            return match *wanted == first.sequence {
+                true => Ok(None),
+                false => self.decide(StreamGapKind::Missing, || {
+                    let answered = &first.sequence;
+                    format!("record `{wanted}` should be next, and `{answered}` was answered")
+                }),
+            };
+        }
+        let Some(since_ms) = self.unread_since_ms else {
+            return Ok(None);
+        };
+        if self.retention.surely_keeps(since_ms) {
+            return Ok(None);
+        }
+        match &self.from {
+            ReadFrom::After(last) if self.feed.is_kept(last).await? => return Ok(None),
+            // The period may have been another before the start, and what it removed does not come back.
+            ReadFrom::After(_) | ReadFrom::At(_) if self.is_resumed => {
+                return self.expired(since_ms);
+            }
+            _ => {}
+        }
+        // There is no last record, or it may have gone with its time: the period decides, which may be another by now.
+        if since_ms > self.retention.horizon_ms() {
+            self.ask_retention().await?;
+        }
+        if since_ms > self.retention.horizon_ms() {
+            return Ok(None);
+        }
+        self.expired(since_ms)
+    }
+
+    fn expired(&self, since_ms: i64) -> Result<Option<StreamGapKind>, SourceError> {
+        self.decide(StreamGapKind::Expired, || {
+            format!(
+                "everything before {since_ms} ms since 1970 was read, and the stream may have removed what followed"
+            )
+        })
+    }
+
+    fn decide(
+        &self,
+        kind: StreamGapKind,
+        reason: impl FnOnce() -> String,
+    ) -> Result<Option<StreamGapKind>, SourceError> {
+        match self.on_loss {
+            OnLoss::GapAndContinue => Ok(Some(kind)),
+            OnLoss::Fail => Err(self.too_old(reason())),
+        }
+    }
+
+    async fn ask_retention(&mut self) -> Result<(), SourceError> {
+        let mut retry = Retry::new(Operation::Describe, self.api.target(), Phase::Running);
+        loop {
+            if let Some(summary) = retry.call(|| self.api.describe()).await? {
+                self.retention.set(summary.retention_ms);
+                return Ok(());
+            }
+        }
     }
 
     /// A service that begins before the position it was given would repeat events under other ordinals (I2).
@@ -197,13 +259,6 @@ impl ShardReader {
             millis_behind_latest,
             end,
         } = answer;
-        let is_told = caught_up || end.is_some();
-        if let Some(kind) = self.missing(records.first(), is_told)? {
-            let left_ms = caught_up.then_some(since_ms);
-            if !self.note_loss(kind, records.first(), left_ms).await {
-                return Ok(false);
-            }
-        }
         if let Some(first) = records.first()
             && self.unpinned
             && !self.remember_first(first).await
@@ -214,10 +269,12 @@ impl ShardReader {
             self.from = ReadFrom::After(last.sequence.clone());
             self.unread_since_ms = self.unread_since_ms.max(last.arrival_ms);
         }
-        if caught_up {
+        let closed = end.is_some();
+        // At a shard's end that nothing is left says nothing of its children: their records may be as old as its
+        // last one.
+        if caught_up && !closed {
             self.unread_since_ms = self.unread_since_ms.max(Some(since_ms));
         }
-        let closed = end.is_some();
         let message = FromReader::Answer {
             shard: self.index,
             records,
@@ -233,30 +290,6 @@ impl ShardReader {
         Ok(heard && !closed)
     }
 
-    /// What kind of loss an answer shows that begins with `first`. An empty one shows something only when
-    /// it is told that nothing is left.
-    fn missing(
-        &mut self,
-        first: Option<&StreamRecord>,
-        is_told: bool,
-    ) -> Result<Option<StreamGapKind>, SourceError> {
-        if let (ReadFrom::At(wanted), Some(first)) = (&self.from, first) {
-            if *wanted == first.sequence {
-                // What should be next is still there, and so is everything behind it.
-                self.in_doubt = false;
-            } else if self.on_loss == OnLoss::GapAndContinue {
-                return Ok(Some(StreamGapKind::Missing));
-            } else {
-                return Err(self.too_old(format!(
-                    "record `{wanted}` should be next, and `{}` was answered",
-                    first.sequence
-                )));
-            }
-        }
-        let is_shown = self.in_doubt && (first.is_some() || is_told);
-        Ok(is_shown.then_some(StreamGapKind::Expired))
-    }
-
     /// Has a loss recorded, and waits until reading may go on behind it. False when nobody listens.
     async fn note_loss(
         &mut self,
@@ -265,7 +298,7 @@ impl ShardReader {
         left_ms: Option<i64>,
     ) -> bool {
         let arrival_ms = first.and_then(|first| first.arrival_ms);
-        let horizon_ms = (self.clock)().saturating_sub(self.retention.ms());
+        let horizon_ms = self.retention.horizon_ms();
         let from_ms = self.unread_since_ms;
         let to_ms = arrival_ms.unwrap_or(horizon_ms);
         self.unread_since_ms = arrival_ms.or(left_ms).or(Some(horizon_ms)).max(from_ms);
@@ -291,7 +324,6 @@ impl ShardReader {
             return false;
         };
         self.index = index;
-        self.in_doubt = false;
         // A first record that was to be read again is given up with what is lost.
         let was_begun = matches!(self.from, ReadFrom::At(_));
         self.unpinned = first.is_none() && (self.unpinned || was_begun);

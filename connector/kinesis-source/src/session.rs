@@ -41,13 +41,14 @@ use crate::loss::OnLoss;
 use crate::numbering::Decompress;
 use crate::pacing::Pace;
 use crate::polling::PollingFeed;
-use crate::progress::Progress;
+use crate::progress::{Progress, Rest};
 use crate::reader::{FromReader, ShardReader, WallClock};
 use crate::retention::Retention;
 use crate::roster::Roster;
 use crate::shard::{ShardId, ShardInfo};
 use crate::shard_table::{ShardRow, ShardTable, ShardWrite, WriteIf};
 use crate::subscribing::SubscribedFeed;
+use intake::Stray;
 use losses::Losses;
 use outcomes::append;
 use releases::Releases;
@@ -79,10 +80,10 @@ pub(crate) struct Parts {
 
 impl Parts {
     /// Where a shard's records come from.
-    fn feed(&self, shard: &ShardId) -> Box<dyn ShardFeed> {
+    fn feed(&self, shard: &ShardId, rest: Rest) -> Box<dyn ShardFeed> {
         let (clock, metrics) = (self.clock.clone(), self.metrics.clone());
         let (api, shard) = (self.api.clone(), shard.clone());
-        let polling = PollingFeed::new(api, shard.clone(), self.pace, clock, metrics);
+        let polling = PollingFeed::new(api, shard.clone(), self.pace, rest, clock, metrics);
         let Some(consumer) = self.consumer.clone() else {
             return Box::new(polling);
         };
@@ -154,6 +155,7 @@ pub(crate) struct Session {
     endings: Endings,
     stalls: Stalls,
     losses: Losses,
+    stray: Stray,
     watch: Watch,
     releases: Releases,
     listing: bool,
@@ -189,7 +191,7 @@ impl Session {
         let watch = Watch::new(parts.watch.clone(), now);
         let releases = Releases::new(parts.awaits_release, now);
         let started_ms = (parts.clock)();
-        let stalls = Stalls::new(parts.pace.idle_interval);
+        let stalls = Stalls::new();
         Self {
             started_ms,
             parts,
@@ -207,6 +209,7 @@ impl Session {
             endings: Endings::default(),
             stalls,
             losses: Losses::default(),
+            stray: Stray::default(),
             watch,
             releases,
             listing: false,
@@ -352,6 +355,7 @@ impl Session {
                 continue;
             }
             let order = self.roster.begin(&id, (self.parts.clock)());
+            self.give_up_places();
             tracing::info!(shard = %id, from = ?order.from, "shard begun");
             let index = self.delivery.add_shard(
                 id.clone(),
@@ -364,9 +368,10 @@ impl Session {
                 self.delivery.skip_to(index, position);
             }
             self.recount = true;
+            let rest = Rest::default();
             let reader = ShardReader {
-                feed: self.parts.feed(&id),
-                target: self.parts.api.target().clone(),
+                feed: self.parts.feed(&id, rest.clone()),
+                api: self.parts.api.clone(),
                 shard: id.clone(),
                 index,
                 from: order.from,
@@ -375,8 +380,7 @@ impl Session {
                 retention: self.parts.retention.clone(),
                 on_loss: self.parts.on_loss,
                 decompress: self.parts.decompress,
-                clock: self.parts.clock.clone(),
-                in_doubt: false,
+                is_resumed: true,
                 out: self.to_session.clone(),
             };
             let name = id.clone();
@@ -386,7 +390,8 @@ impl Session {
             let stands_at = self.roster.progress(&id);
             let patience = self.stalls.patience(&id, stands_at);
             let before = self.roster.bytes_per_second(&id);
-            let progress = Progress::new(Instant::now().into_std(), patience, before);
+            let now = Instant::now().into_std();
+            let progress = Progress::new(now, patience, before, rest);
             let active = Active {
                 index,
                 reader,
@@ -394,6 +399,12 @@ impl Session {
             };
             self.active.insert(id, active);
         }
+    }
+
+    /// Lets the delivery forget shards that are not read here any more.
+    fn give_up_places(&mut self) {
+        let read: BTreeSet<ShardIndex> = self.active.values().map(|active| active.index).collect();
+        self.delivery.retain(|index| read.contains(&index));
     }
 
     fn start_listing(&mut self, now: Instant) {

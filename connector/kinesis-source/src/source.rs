@@ -369,9 +369,9 @@ impl Source for KinesisSource {
             table: self.table.clone(),
             topic: context.topic,
             metrics: context.metrics.clone(),
+            retention: Retention::new(summary.retention_ms, self.clock.clone()),
             clock: self.clock,
             pace: self.config.pace,
-            retention: Retention::new(summary.retention_ms),
             on_loss: self.config.on_loss,
             awaits_release,
             watch: WatchSettings {

@@ -310,6 +310,10 @@ impl ShardFeed for SubscribedFeed {
             }
         }
     }
+
+    async fn is_kept(&mut self, position: &str) -> Result<bool, SourceError> {
+        self.polling.is_kept(position).await
+    }
 }
 
 fn now() -> std::time::Instant {

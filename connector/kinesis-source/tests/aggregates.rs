@@ -13,9 +13,11 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use millpond_connector::connector::Source;
+use millpond_connector::metrics::Metrics;
+use millpond_format::origin::Origin;
 use millpond_kinesis_local::model::{ModelConfig, NewRecord, ShardId};
 use millpond_kinesis_source::KinesisSource;
-use millpond_kinesis_source::aggregate::{Aggregate, hash_key};
+use millpond_kinesis_source::aggregate::{Aggregate, AggregateBuilder, hash_key};
 use millpond_kinesis_source::checkpoint::{Aggregated, CheckpointStore};
 use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
 use millpond_kinesis_source::config::SourceConfig;
@@ -191,6 +193,69 @@ async fn events_of_another_shard_are_dropped_unless_they_are_to_be_kept() {
     }
 }
 
+fn put_record(stream: &ModelStream, key: &str, data: Vec<u8>) {
+    let record = NewRecord::new(key, None, data).expect("a record");
+    stream
+        .with_model(|model, now| model.put_record(now, "events", record, None))
+        .expect("accepted");
+}
+
+async fn read_all(stream: &Arc<ModelStream>, topic: &Arc<MemoryTopic>) -> Arc<Metrics> {
+    let store: Arc<dyn CheckpointStore> = Arc::new(MemoryCheckpoints::default());
+    let running = run(stream, Aggregated::Auto, &store, topic);
+    running.caught_up().await;
+    let metrics = running.metrics.clone();
+    running.drained().await;
+    metrics
+}
+
+/// The producer library sends stray events again, and only them where the record reached the shard that it expected.
+#[tokio::test(start_paused = true)]
+async fn of_a_mixed_record_only_the_stray_events_are_dropped() {
+    let stream = ModelStream::new(1, ModelConfig::default());
+    let topic = Arc::new(MemoryTopic::new(1));
+    let half = 1u128 << 127;
+    stream
+        .with_model(|model, now| {
+            model.split_shard(now, "events", ShardId::new(0), &half.to_string())
+        })
+        .expect("split");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let key_of = |is_low: bool| {
+        let mut keys = (0..).map(|n| format!("k{n}"));
+        keys.find(|key| (hash_key(key) < half) == is_low)
+            .expect("some key")
+    };
+    let (low, high) = (key_of(true), key_of(false));
+    let mut mixed = AggregateBuilder::default();
+    for (number, key) in [&low, &high, &low, &high, &low].into_iter().enumerate() {
+        mixed.push(key, None, vec![number as u8].into());
+    }
+    put_record(&stream, &low, mixed.finish());
+    let metrics = read_all(&stream, &topic).await;
+    let records = topic.records().into_iter();
+    let found: Vec<_> = records
+        .map(|(_, _, key, value)| {
+            let origin = Origin::parse(key.as_bytes()).expect("an origin");
+            (origin.sub_sequence, origin.partition_key.to_owned(), value)
+        })
+        .collect();
+    let kept = |number: u32| (number, low.clone(), vec![number as u8]);
+    assert_eq!(found, [0, 2, 4].map(kept));
+    assert_eq!(metrics.aggregates_stray.get(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_without_an_event_is_a_dead_letter() {
+    let stream = ModelStream::new(1, ModelConfig::default());
+    let topic = Arc::new(MemoryTopic::new(1));
+    let empty = AggregateBuilder::default().finish();
+    put_record(&stream, "key", empty.clone());
+    let metrics = read_all(&stream, &topic).await;
+    assert_eq!(topic.letters(), [("aggregate".to_owned(), empty)]);
+    assert_eq!(metrics.aggregates_broken.get(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_broken_one_is_one_dead_letter_as_it_was() {
     let case = &cases()["many keys"];
@@ -201,10 +266,7 @@ async fn a_broken_one_is_one_dead_letter_as_it_was() {
     let store: Arc<dyn CheckpointStore> = Arc::new(MemoryCheckpoints::default());
     for _ in 0..3 {
         put(&stream, case, "any", true);
-        let record = NewRecord::new("key", None, broken.clone()).expect("a record");
-        stream
-            .with_model(|model, now| model.put_record(now, "events", record, None))
-            .expect("accepted");
+        put_record(&stream, "key", broken.clone());
     }
     let running = run(&stream, Aggregated::Auto, &store, &topic);
     running.caught_up().await;

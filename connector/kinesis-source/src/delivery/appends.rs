@@ -14,7 +14,7 @@ use crate::limits::MAX_AWAITING;
 
 impl Delivery {
     pub(super) fn mark(&mut self, index: ShardIndex, position: Option<Position>, end: AnswerEnd) {
-        let shard = &mut self.shards[index.0];
+        let shard = &mut self.shards[index.slot];
         match shard.marks.back_mut() {
             // Nothing was read since: the same point, better known.
             Some(last) if position.is_none() && last.sends == shard.next_sends => {
@@ -114,7 +114,7 @@ impl Delivery {
         };
         self.sealed_bytes -= sealed.batch.raw.len();
         for run in &sealed.runs {
-            self.shards[run.shard.0].appended_sends[partition as usize] = run.next_send;
+            self.shards[run.shard.slot].appended_sends[partition as usize] = run.next_send;
         }
         if self.awaits_release {
             let awaiting = &mut self.partitions[partition as usize].awaiting;
@@ -158,7 +158,7 @@ impl Delivery {
 
     fn reached(&mut self, partition: PartitionId, runs: &[Run]) {
         for run in runs {
-            let durable = &mut self.shards[run.shard.0].durable_sends[partition as usize];
+            let durable = &mut self.shards[run.shard.slot].durable_sends[partition as usize];
             *durable = run.next_send.max(*durable);
             self.advance(run.shard);
         }
@@ -172,7 +172,7 @@ impl Delivery {
     }
 
     pub(super) fn advance(&mut self, index: ShardIndex) {
-        let shard = &mut self.shards[index.0];
+        let shard = &mut self.shards[index.slot];
         let mut moved = false;
         while let Some(mark) = shard.marks.front() {
             let reached = mark

@@ -6,22 +6,45 @@ use tokio::time::Instant;
 
 use super::Session;
 use crate::delivery::{Accepted, ShardIndex};
+use crate::limits::WARNING_INTERVAL;
 use crate::lineage::Stage;
 use crate::reader::FromReader;
 use crate::shard::{ShardId, ShardInfo};
 
+/// Stray events that were dropped and not said yet.
+#[derive(Default)]
+pub(super) struct Stray {
+    events: u64,
+    said: Option<Instant>,
+}
+
+impl Stray {
+    /// How many to say: all since it was said last, at once and then each ten minutes at most.
+    fn dropped(&mut self, now: Instant, events: u64) -> Option<u64> {
+        self.events += events;
+        if self.said.is_some_and(|said| now < said + WARNING_INTERVAL) {
+            return None;
+        }
+        self.said = Some(now);
+        Some(std::mem::take(&mut self.events))
+    }
+}
+
 impl Session {
     /// True for a shard that was not let go since.
     pub(super) fn is_active(&self, index: ShardIndex) -> bool {
+        if !self.delivery.is_current(index) {
+            return false;
+        }
         let active = self.active.get(self.delivery.shard_id(index));
         active.is_some_and(|active| active.index == index)
     }
 
     /// True for a shard whose answers are still to be taken in.
     pub(super) fn is_read(&self, index: ShardIndex) -> bool {
-        let id = self.delivery.shard_id(index);
         let shared = self.shared.as_ref();
-        self.is_active(index) && shared.is_none_or(|shared| shared.is_ready(id))
+        let is_ready = |id| shared.is_none_or(|shared| shared.is_ready(id));
+        self.is_active(index) && is_ready(self.delivery.shard_id(index))
     }
 
     pub(super) fn take_message(&mut self, message: FromReader) {
@@ -76,7 +99,7 @@ impl Session {
         }
     }
 
-    pub(super) fn count(&self, shard: ShardIndex, accepted: Accepted) {
+    pub(super) fn count(&mut self, shard: ShardIndex, accepted: Accepted) {
         let metrics = &self.parts.metrics;
         metrics.source_events.add(accepted.events);
         metrics.source_bytes.add(accepted.bytes);
@@ -98,7 +121,14 @@ impl Session {
             tracing::warn!(%shard, sequence, %error, "a payload cannot be opened, it is a dead letter");
         }
         if accepted.stray > 0 {
-            tracing::debug!(%shard, events = accepted.stray, "events of other shards dropped");
+            let now = Instant::now();
+            if let Some(events) = self.stray.dropped(now, accepted.stray) {
+                tracing::warn!(
+                    %shard,
+                    events,
+                    "events whose hash key is not of their shard are dropped: the Kinesis Producer Library sends them                      again. Another producer does not, and its events are lost: then set `aggregated: keep-stray`"
+                );
+            }
         }
     }
 
@@ -182,5 +212,24 @@ impl Session {
                 "caught up: what was in the stream at start is durable in the topic"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stray_events_are_said_seldom_and_all_of_them() {
+        let mut stray = Stray::default();
+        let start = Instant::now();
+        let said: Vec<_> = (0..1_201)
+            .map(|second| stray.dropped(start + std::time::Duration::from_secs(second), 2))
+            .collect();
+        let said = said.iter().enumerate();
+        let said: Vec<_> = said
+            .filter_map(|(at, events)| Some((at, (*events)?)))
+            .collect();
+        assert_eq!(said, [(0, 2), (600, 1_200), (1_200, 1_200)]);
     }
 }

@@ -113,7 +113,7 @@ impl Session {
         let lost = Lost {
             kind: StreamGapKind::Gone,
             from_ms,
-            to_ms: self.horizon_ms(),
+            to_ms: self.parts.retention.horizon_ms(),
             first: None,
             unread_since_ms: from_ms,
         };
@@ -124,11 +124,6 @@ impl Session {
             is_told: false,
         };
         self.losses.open.insert(id, open);
-    }
-
-    /// What arrived before this time may be removed.
-    fn horizon_ms(&self) -> i64 {
-        (self.parts.clock)().saturating_sub(self.parts.retention.ms())
     }
 
     /// Tells the topic of losses before which everything is durable.
@@ -193,6 +188,7 @@ impl Session {
         let chain = self.roster.renumber(&id, &lost, now_ms);
         let hash_keys = self.roster.hash_keys(&id);
         let since_ms = lost.unread_since_ms;
+        self.give_up_places();
         let index = self
             .delivery
             .add_shard(id.clone(), position, chain, since_ms, hash_keys);
@@ -215,7 +211,11 @@ impl Session {
                 continue;
             }
             self.losses.unseen += 1;
-            let gap = unseen_gap(&self.parts.api.target().stream, &id, self.horizon_ms());
+            let gap = unseen_gap(
+                &self.parts.api.target().stream,
+                &id,
+                self.parts.retention.horizon_ms(),
+            );
             let (topic, awaits) = (self.parts.topic.clone(), self.parts.awaits_release);
             self.tasks.spawn(async move {
                 let told = tell(topic, gap.clone(), now_ms, awaits).await;

@@ -32,7 +32,6 @@ struct GivenUp {
 
 /// What stands still, and what was learnt from it.
 pub(super) struct Stalls {
-    patience: Duration,
     /// Batches that the topic was given and did not acknowledge, and since when.
     offered: BTreeMap<PartitionId, Instant>,
     given_up: BTreeMap<ShardId, GivenUp>,
@@ -43,10 +42,8 @@ pub(super) struct Stalls {
 }
 
 impl Stalls {
-    /// A silent shard is asked half as often as each `idle_interval`.
-    pub(super) fn new(idle_interval: Duration) -> Self {
+    pub(super) fn new() -> Self {
         Self {
-            patience: STALL_PATIENCE + 2 * idle_interval,
             offered: BTreeMap::new(),
             given_up: BTreeMap::new(),
             rests_until: None,
@@ -73,7 +70,7 @@ impl Stalls {
     pub(super) fn patience(&self, id: &ShardId, at: Option<&Progress>) -> Duration {
         let before = self.given_up.get(id);
         let before = before.filter(|before| before.at.as_ref() == at);
-        self.patience * before.map_or(1, |before| 1 << before.times.min(STALL_DOUBLINGS))
+        STALL_PATIENCE * before.map_or(1, |before| 1 << before.times.min(STALL_DOUBLINGS))
     }
 
     fn give_up(&mut self, id: &ShardId, at: Option<&Progress>, now: Instant) {
@@ -92,7 +89,7 @@ impl Stalls {
         let silent = self.silent_since();
         has_others
             && (self.rests_until.is_some_and(|until| now < until)
-                || silent.is_some_and(|since| now >= since + self.patience))
+                || silent.is_some_and(|since| now >= since + STALL_PATIENCE))
     }
 }
 
@@ -118,7 +115,7 @@ impl Session {
             true => Some(since),
             false => self.stalls.silent_since(),
         };
-        standstill.map(|from| from.max(since) + self.stalls.patience)
+        standstill.map(|from| from.max(since) + STALL_PATIENCE)
     }
 
     /// The shards that do not move here, each with the time since when that is too long.

@@ -30,6 +30,8 @@ pub struct ModelStream {
     pub faults: Mutex<Vec<(Operation, VecDeque<Failure>)>>,
     /// Calls made: what, when.
     pub calls: Mutex<Vec<(Operation, Instant)>>,
+    /// The period that it says, where that is not the one after which it removes records.
+    pub said_hours: Mutex<Option<u32>>,
     /// Children are not named by the last answer, as an emulator may do.
     pub silent_ends: bool,
     /// So many pages of listings to come leave out the first shard.
@@ -90,6 +92,7 @@ impl ModelStream {
             put: Mutex::default(),
             faults: Mutex::default(),
             calls: Mutex::default(),
+            said_hours: Mutex::default(),
             silent_ends: false,
             stale_pages: AtomicU32::new(0),
             changed: tokio::sync::Notify::new(),
@@ -262,6 +265,8 @@ impl StreamApi for ModelStream {
         let summary = self
             .ask(|model, now| model.describe_stream_summary(now, "events"))
             .map_err(refused)?;
+        let said_hours = *self.said_hours.lock().expect("not poisoned");
+        let hours = said_hours.unwrap_or(summary.retention_hours);
         Ok(StreamSummary {
             state: match summary.status {
                 model::StreamStatus::Creating => StreamState::Creating,
@@ -269,7 +274,7 @@ impl StreamApi for ModelStream {
                 _ => StreamState::Readable,
             },
             created_ms: summary.created_ms as i64,
-            retention_ms: i64::from(summary.retention_hours) * 3_600_000,
+            retention_ms: i64::from(hours) * 3_600_000,
             server_time_ms: Some(self.now_ms() / 1_000 * 1_000),
         })
     }
