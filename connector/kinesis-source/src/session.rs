@@ -10,6 +10,7 @@ mod outcomes;
 mod releases;
 pub(crate) mod sharing;
 mod stalls;
+mod survey;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -438,7 +439,8 @@ impl Session {
         self.urgent = false;
         for (id, active) in &mut self.active {
             let rate = active.progress.bytes_per_second(now.into_std());
-            self.roster.measured(id, rate);
+            let figures = self.watch.figures(id, (self.parts.clock)());
+            self.roster.measured(id, rate, figures);
         }
         let shared = self.shared.as_ref();
         let writes = self
