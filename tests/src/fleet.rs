@@ -12,7 +12,7 @@ use rustix::process::Signal;
 use crate::on_cluster::Binaries;
 use crate::pipeline::{EVENTS, Pipeline};
 use crate::process::{Running, command};
-use crate::{PACK_WASM, config, eventually};
+use crate::{PACK_WASM, config, eventually, eventually_every};
 
 /// Name of the lease table.
 pub const LEASES: &str = "leases";
@@ -149,14 +149,9 @@ impl Fleet {
     /// # Errors
     /// When they are not there before the deadline.
     pub async fn arrived(&self, events: u64) -> Result<()> {
-        eventually("all events", async || {
+        eventually_every(Duration::from_secs(1), "all events", async || {
             let groups = self.pipeline.groups().unwrap_or_default();
-            if groups.values().sum::<u64>() >= events {
-                return Ok(Some(()));
-            }
-            // Each question is a process, which the connectors would wait for.
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Ok(None)
+            Ok((groups.values().sum::<u64>() >= events).then_some(()))
         })
         .await
     }

@@ -34,7 +34,23 @@ pub const DEADLINE: Duration = Duration::from_secs(300);
 ///
 /// # Errors
 /// Names `what` was waited for.
-pub async fn eventually<T, F>(what: &str, mut ask: impl FnMut() -> F) -> anyhow::Result<T>
+pub async fn eventually<T, F>(what: &str, ask: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    eventually_every(Duration::from_millis(20), what, ask).await
+}
+
+/// The same with a pause of its own between two questions, where each of them is work: a process that those asked
+/// about would wait for.
+///
+/// # Errors
+/// Names `what` was waited for.
+pub async fn eventually_every<T, F>(
+    pause: Duration,
+    what: &str,
+    mut ask: impl FnMut() -> F,
+) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
@@ -44,7 +60,7 @@ where
             return Ok(answer);
         }
         anyhow::ensure!(start.elapsed() < DEADLINE, "no {what} after {DEADLINE:?}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        tokio::time::sleep(pause).await;
     }
 }
 

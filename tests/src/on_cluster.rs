@@ -10,7 +10,7 @@ use millpond_fluvio_topic::testing::LocalCluster;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::eventually;
+use crate::eventually_every;
 use crate::pipeline::Pipeline;
 use crate::process;
 
@@ -30,7 +30,7 @@ pub const PACKAGES: [(&str, &str); 3] = [
     ),
 ];
 
-/// Time between two looks at the table.
+/// Time between two looks at the table: each is a process, which the connectors would wait for.
 pub const LOOK: Duration = Duration::from_millis(500);
 
 /// What Fluvio programs are needed beside its servers.
@@ -261,13 +261,8 @@ impl OnCluster {
     /// # Errors
     /// When they are not there before the deadline.
     pub async fn arrived(&self, events: u64) -> Result<()> {
-        eventually("all events", async || {
-            if self.events() >= events {
-                return Ok(Some(()));
-            }
-            // Each question is a process, which the connectors would wait for.
-            tokio::time::sleep(LOOK).await;
-            Ok(None)
+        eventually_every(LOOK, "all events", async || {
+            Ok((self.events() >= events).then_some(()))
         })
         .await
         .with_context(|| format!("{} of {events}\n{}", self.events(), self.logs()))

@@ -308,6 +308,11 @@ pub struct KeySpread {
 }
 
 impl Metrics {
+    /// Grows whenever a sink gets on: with each commit, and with each item on the way to one.
+    pub fn steps(&self) -> u64 {
+        self.commits.get() + self.items.get()
+    }
+
     /// Registers the hook that sees every acknowledged item.
     pub fn on_written(&self, hook: WrittenHook) {
         if let Ok(mut slot) = self.written_hook.lock() {

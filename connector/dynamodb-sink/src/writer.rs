@@ -19,8 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::budget::{Budget, Line, Reservation};
 use crate::client::classify::CREDENTIALS;
 use crate::client::{
-    ApiFailure, Capacity, Condition, TableApi, TableDescription, TableError, TailPage, Throttle,
-    Verdict,
+    ApiFailure, Capacity, Condition, PutOutcome, TableApi, TableDescription, TableError, TailPage,
+    Throttle, Verdict,
 };
 use crate::limits::{LOOK_LIMIT, MAX_IN_FLIGHT_BYTES};
 use crate::pacing::KeyUse;
@@ -151,15 +151,22 @@ impl TableWriter {
         let units = row.size(&self.keys).write_units();
         self.metrics.write_units_overhead.add(units);
         let of = Reservation::new([(row.key.pk.as_str(), units)]);
-        let of = &of;
-        let call = || async move {
-            let began = self.pace(of, None).await;
-            let outcome = self.api.put(row, condition).await;
-            let consumed = outcome.as_ref().map(|outcome| outcome.units);
-            self.settle(of, &consumed, &[], began);
-            outcome
-        };
+        let call = || self.put_once(&of, row, condition);
         Ok(self.call("PutItem", call).await?.applied)
+    }
+
+    /// One try of a put, paced.
+    async fn put_once(
+        &self,
+        of: &Reservation,
+        row: &Row,
+        condition: &Condition,
+    ) -> Result<PutOutcome, ApiFailure> {
+        let began = self.pace(of, None).await;
+        let outcome = self.api.put(row, condition).await;
+        let consumed = outcome.as_ref().map(|outcome| outcome.units);
+        self.settle(of, &consumed, &[], began);
+        outcome
     }
 
     /// Deletes a row, if it is there.

@@ -142,6 +142,48 @@ async fn a_failed_sync_is_no_acknowledgement() {
     conformance::read_to(&mut *reader, 0, 0, range.end).await;
 }
 
+/// A process must be able to end on a full disk: nothing that is still to be written keeps it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_closes_on_a_disk_that_stays_full() {
+    const NO_SPACE: i32 = 28;
+    let dir = tempfile::tempdir().expect("a directory");
+    let full = Arc::new(AtomicBool::new(false));
+    let fails = Arc::clone(&full);
+    let asked = Arc::new(AtomicU64::new(0));
+    let asks = Arc::clone(&asked);
+    let topic = topic_on(
+        dir.path(),
+        Arc::new(move |_| {
+            asks.fetch_add(1, Ordering::Relaxed);
+            match fails.load(Ordering::Relaxed) {
+                true => Err(io::Error::from_raw_os_error(NO_SPACE)),
+                false => Ok(()),
+            }
+        }),
+    );
+    topic.register_consumer("sink").expect("registered");
+    topic
+        .append(0, conformance::batch(0, 0, 5))
+        .await
+        .expect("stored");
+    full.store(true, Ordering::Relaxed);
+    topic
+        .append(0, conformance::batch(0, 5, 5))
+        .await
+        .expect_err("no room");
+    topic.release(0, "sink", 5).await.expect("noted");
+    let before = asked.load(Ordering::Relaxed);
+    let closing = tokio::task::spawn_blocking(move || topic.close());
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(60), closing).await;
+    if closed.is_err() {
+        // The writer has to end for the test to.
+        full.store(false, Ordering::Relaxed);
+        panic!("it goes on trying");
+    }
+    let tries = asked.load(Ordering::Relaxed) - before;
+    assert!(tries < 1_000, "{tries} operations");
+}
+
 /// Appends that wait for the queue fail with the one before them: stored, they would be
 /// ahead of what the caller sends again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

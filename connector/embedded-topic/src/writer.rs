@@ -297,8 +297,14 @@ impl Writer {
         if let Ok(loaded) = loaded {
             state.partitions = loaded.partitions;
         }
-        // Releases are still to be written, with the next commit that works.
-        state.dirty_consumers = state.consumers.keys().cloned().collect();
+        if state.life == Life::Open {
+            // Releases are still to be written, with the next commit that works.
+            state.dirty_consumers = state.consumers.keys().cloned().collect();
+        } else {
+            // There may be none: a disk that is full must not keep the process. Without them the sinks' ledgers
+            // say where to go on, and retention keeps what they have a little longer.
+            state.removal_due = false;
+        }
         state.failed_commits += 1;
         let queued = std::mem::take(&mut state.queue);
         drop(state);

@@ -81,7 +81,7 @@ async fn finish(
     direction: Direction,
     limit: Duration,
 ) -> Result<()> {
-    let before = state.metrics.commits.get();
+    let before = state.metrics.steps();
     if let Ok(ended) = timeout(limit, &mut task).await {
         ended.context("the connector broke off")??;
         tracing::info!("drained");
@@ -89,17 +89,17 @@ async fn finish(
     }
     // Nothing is left running; ledger and checkpoint say where to go on.
     task.abort();
-    let commits = state.metrics.commits.get() - before;
-    if direction == Direction::Sink && commits > 0 {
+    let steps = state.metrics.steps() - before;
+    if direction == Direction::Sink && steps > 0 {
         tracing::info!(
             seconds = limit.as_secs(),
-            commits,
+            steps,
             "drained for so long; the rest stays in the topic and is committed after the next start"
         );
         return Ok(());
     }
     bail!(
-        "it did not drain within {} s and committed nothing meanwhile; what was read is safe, start again to go on",
+        "it did not drain within {} s and wrote nothing meanwhile; what was read is safe, start again to go on",
         limit.as_secs()
     )
 }
@@ -129,7 +129,7 @@ mod tests {
     async fn a_backlog_ends_a_drain_well_as_long_as_it_gets_on() {
         after(DRAIN_LIMIT, 1, Direction::Sink).await.expect("well");
         let stuck = after(DRAIN_LIMIT, 0, Direction::Sink).await;
-        let stuck = stuck.expect_err("it committed nothing").to_string();
+        let stuck = stuck.expect_err("it wrote nothing").to_string();
         assert!(stuck.contains("within 30 s"), "{stuck}");
         // A source has no backlog to blame.
         let source = after(DRAIN_LIMIT, 1, Direction::Source).await;

@@ -1,5 +1,6 @@
 use super::*;
 use crate::checkpoint_store::tests::sample;
+use crate::shard::ShardId;
 
 /// The file of a checkpoint, as it was written once.
 pub(crate) fn written(checkpoint: &StreamCheckpoint) -> String {
@@ -56,4 +57,22 @@ fn a_file_of_another_stream_is_refused() {
         error.ends_with("belongs to the stream `a`, not to `b`"),
         "{error}"
     );
+}
+
+/// Made by version 0.1.0 as it was before the store.
+const EARLIER: &str = include_str!("../tests/golden/checkpoint-1.json");
+
+#[test]
+fn what_an_earlier_version_wrote_is_read() {
+    let found = decode(EARLIER.as_bytes(), "here").expect("whole");
+    assert_eq!(found.stream, "events");
+    assert_eq!(written(&found), EARLIER);
+    let next = |id: &str| {
+        let chain = found.shards[&ShardId::from(id)].progress.chain();
+        chain.expect("begun").next_ordinals.clone()
+    };
+    assert_eq!(found.shards.len(), 4);
+    assert_eq!(next("shardId-000000000000").len(), 4);
+    let events: u64 = (0..4).flat_map(|n| next(&format!("shardId-{n:012}"))).sum();
+    assert_eq!(events, 20_000, "what the stream held then");
 }

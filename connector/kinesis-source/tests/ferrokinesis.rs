@@ -25,7 +25,7 @@ use millpond_kinesis_source::sdk::SdkStream;
 use millpond_kinesis_source::sdk_fan_out::SdkFanOut;
 use support::service::{put_records, sdk_config};
 use support::topic::MemoryTopic;
-use support::{Running, check, context, spawn, until};
+use support::{Running, check, context, eventually, spawn, until};
 use tokio::task::JoinHandle;
 
 struct Ferro {
@@ -70,15 +70,13 @@ impl Ferro {
     }
 
     async fn active(&self) {
-        loop {
+        eventually("the stream is active", async || {
             let summary = self.client.describe_stream_summary().stream_name("events");
             let summary = summary.send().await.expect("described");
             let summary = summary.stream_description_summary.expect("a summary");
-            if summary.stream_status == StreamStatus::Active {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+            summary.stream_status == StreamStatus::Active
+        })
+        .await;
     }
 
     fn fan_out(&self) -> FanOut {
@@ -152,17 +150,16 @@ async fn a_consumer_becomes_active_and_goes() {
     assert_eq!(made.state, ConsumerState::Creating);
     let again = api.register_consumer("c").await.expect_err("taken");
     assert_eq!(again.code.as_deref(), Some("ResourceInUseException"));
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while api.describe_consumer("c").await.expect("there").state != ConsumerState::Active {
-        assert!(tokio::time::Instant::now() < deadline, "never active");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("it is active", async || {
+        let consumer = api.describe_consumer("c").await.expect("there");
+        consumer.state == ConsumerState::Active
+    })
+    .await;
     api.deregister_consumer(&made.arn).await.expect("removed");
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
-    while api.describe_consumer("c").await.is_ok() {
-        assert!(tokio::time::Instant::now() < deadline, "never gone");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    eventually("it is gone", async || {
+        api.describe_consumer("c").await.is_err()
+    })
+    .await;
     assert_eq!(ferro.end().await, 0);
 }
 

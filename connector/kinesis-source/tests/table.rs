@@ -32,7 +32,7 @@ use millpond_leases::{
 use support::service::sdk_config;
 use support::stream::ModelStream;
 use support::topic::MemoryTopic;
-use support::{Running, check, context, spawn};
+use support::{Running, check, context, eventually, spawn, until};
 use tokio::sync::oneshot;
 
 const STREAM: &str = "events";
@@ -349,14 +349,6 @@ fn run(
     spawn(Box::new(source.with_clock(stream.clock())), context(topic))
 }
 
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "not in time: {what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 async fn held(table: &DynamoTable, worker: &str) -> usize {
     let view = table.view().await.expect("view");
     let owner = WorkerId::new(worker);
@@ -366,14 +358,8 @@ async fn held(table: &DynamoTable, worker: &str) -> usize {
 }
 
 async fn holds(table: &DynamoTable, worker: &str, count: usize) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while held(table, worker).await != count {
-        assert!(
-            Instant::now() < deadline,
-            "`{worker}` does not hold {count}"
-        );
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let what = format!("`{worker}` holds {count}");
+    eventually(&what, async || held(table, worker).await == count).await;
 }
 
 /// A table as an application of the Kinesis Client Library leaves it: one worker still renews a lease.
@@ -442,13 +428,13 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
         renew(counter).await.expect("still its own");
         tokio::time::sleep(Duration::from_millis(3_300)).await;
     }
-    eventually("the stopped worker's shard is read", || {
+    until("the stopped worker's shard is read", || {
         topic.len() == in_first - 3
     })
     .await;
     assert_eq!(held(&table, "millpond").await, 1);
     // Now it stops.
-    eventually("all is read", || {
+    until("all is read", || {
         topic.len() == in_first - 3 + in_second - 5
     })
     .await;
@@ -491,7 +477,7 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
     let (_, in_second_now) = sequence(1, 0);
     let running = run(table.clone(), "millpond", &stream, &topic);
     let expected = in_first_now - in_first - 1 + in_second_now - in_second;
-    eventually("the rest is read", || topic.len() == before + expected).await;
+    until("the rest is read", || topic.len() == before + expected).await;
     running.drained().await;
     assert_eq!(topic.len(), before + expected);
     let item = server.get("app", id(0).as_str()).await;
@@ -549,7 +535,7 @@ async fn one_kill(server: &Server, pair: usize) -> Duration {
     holds(&view, "a", 2).await;
     holds(&view, "b", 2).await;
     stream.put_many(200);
-    eventually("all is read", || topic.len() >= 200).await;
+    until("all is read", || topic.len() >= 200).await;
     tokio::time::sleep(Duration::from_millis(pair as u64 * 97 % 1_500)).await;
     dead.killed().await;
     let killed = Instant::now();
@@ -558,7 +544,7 @@ async fn one_kill(server: &Server, pair: usize) -> Duration {
         let keys = topic.records().into_iter().map(|(_, _, key, _)| key);
         keys.collect::<std::collections::BTreeSet<_>>().len()
     };
-    eventually("all is read by the other", || events() == 400).await;
+    until("all is read by the other", || events() == 400).await;
     let time = killed.elapsed();
     assert!(other.metrics.source_events.get() > 0);
     assert_eq!(other.metrics.source_throttles.get(), 0);

@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use crate::families::{FAMILIES, Family, Values};
+use crate::families::{self, Family, Values};
 use crate::process::Snapshot;
 
 /// Media type of the text.
@@ -37,7 +37,7 @@ type Labels = Vec<(&'static str, String)>;
 
 impl Collector for Families {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        for family in FAMILIES {
+        for family in families::all() {
             let values = values(family, &self.0);
             let kind = if family.is_counter {
                 MetricType::Counter

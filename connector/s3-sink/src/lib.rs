@@ -10,6 +10,7 @@ pub mod encode;
 pub mod error;
 pub mod events;
 pub mod limits;
+mod lists;
 pub mod location;
 pub mod names;
 pub mod plan;

@@ -25,7 +25,7 @@ use millpond_sink::stored::{
 
 use crate::client::{ObjectApi, Version};
 use crate::error::S3Error;
-use crate::limits::{ENLIST_ATTEMPTS, MAX_IN_FLIGHT_DELETES, MAX_IN_FLIGHT_LETTERS};
+use crate::limits::{MAX_IN_FLIGHT_DELETES, MAX_IN_FLIGHT_LETTERS};
 use crate::names::Names;
 use crate::plan::PlanConfig;
 use crate::plan_writer::ObjectPlans;
@@ -74,14 +74,6 @@ struct ObjectSink {
 }
 
 impl ObjectSink {
-    fn state_error(&self, name: &str, error: &StoredError) -> S3Error {
-        S3Error::State {
-            store: self.objects.store().to_owned(),
-            name: name.to_owned(),
-            what: error.to_string(),
-        }
-    }
-
     fn remember(&self, partition: PartitionId, row: &LedgerRow, version: Version) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.insert(partition, (row.clone(), version));
@@ -116,67 +108,31 @@ impl ObjectSink {
             return Ok(None);
         };
         let known = decode_registration(&found.bytes);
-        let known = known.map_err(|error| self.state_error(&name, &error))?;
+        let known = known.map_err(|error| self.objects.state_error(&name, &error))?;
         Ok(Some((known, found.bytes)))
-    }
-
-    /// The pipelines that the topic feeds under this prefix, and the version of their list.
-    async fn list(&self) -> Result<Option<(Vec<(String, Registration)>, Version)>, S3Error> {
-        let name = self.names.pipelines(&self.place.topic);
-        let Some(found) = self.objects.get(&name).await? else {
-            return Ok(None);
-        };
-        let list = decode_pipelines(&found.bytes);
-        let list = list.map_err(|error| self.state_error(&name, &error))?;
-        Ok(Some((list, found.version)))
     }
 
     /// Puts the pipeline into the list of its topic, if it is not there.
     async fn enlist(&self, registration: &Registration) -> Result<(), S3Error> {
         let (topic, pipeline) = (&self.place.topic, &self.place.pipeline);
-        let name = self.names.pipelines(topic);
-        for _ in 0..ENLIST_ATTEMPTS {
-            let (mut list, version) = match self.list().await? {
-                Some((list, version)) => (list, Some(version)),
-                None => (Vec::new(), None),
-            };
-            if list.iter().any(|(known, _)| known == pipeline) {
-                return Ok(());
+        let encode = |list: &[(String, Registration)]| encode_pipelines(topic, list);
+        let add = |list: &mut Vec<(String, Registration)>| {
+            let is_new = list.iter().all(|(known, _)| known != pipeline);
+            if is_new {
+                list.push((pipeline.clone(), registration.clone()));
             }
-            list.push((pipeline.clone(), registration.clone()));
-            let bytes = encode_pipelines(topic, &list);
-            let bytes = bytes.map_err(|error| self.state_error(&name, &error))?;
-            let put = match version {
-                None => self.objects.create(&name, bytes).await?,
-                Some(version) => self.objects.replace(&name, bytes, &version).await?,
-            };
-            // Else another sink was first, or it was put and the answer lost: reading tells.
-            if put.is_some() {
-                return Ok(());
-            }
-        }
-        let busy = StoredError::Malformed("it is written faster than it can be read");
-        Err(self.state_error(&name, &busy))
-    }
-
-    /// The gaps of a topic partition, and the version of their list.
-    async fn gap_list(&self, name: &str) -> Result<Option<(Vec<(Offset, Gap)>, Version)>, S3Error> {
-        let Some(found) = self.objects.get(name).await? else {
-            return Ok(None);
+            is_new
         };
-        let list = decode_gaps(&found.bytes);
-        let list = list.map_err(|error| self.state_error(name, &error))?;
-        Ok(Some((list, found.version)))
+        let name = self.names.pipelines(topic);
+        let list = self
+            .objects
+            .change_entries(&name, decode_pipelines, encode, add);
+        list.await
     }
 
     /// Puts gaps into the list of their topic partition, if they are not there.
     async fn list_gaps(&self, of: PlanGaps<'_>) -> Result<(), S3Error> {
-        let name = self.names.gaps(&self.place.topic, of.partition);
-        for _ in 0..ENLIST_ATTEMPTS {
-            let (mut list, version) = match self.gap_list(&name).await? {
-                Some((list, version)) => (list, Some(version)),
-                None => (Vec::new(), None),
-            };
+        let add = |list: &mut Vec<(Offset, Gap)>| {
             let known = list.len();
             for gap in of.gaps {
                 let gap = (of.from, gap.clone());
@@ -184,30 +140,21 @@ impl ObjectSink {
                     list.push(gap);
                 }
             }
-            if list.len() == known {
-                return Ok(());
-            }
             list.sort_by_key(|(from, _)| *from);
-            let bytes = encode_gaps(&list);
-            let bytes = bytes.map_err(|error| self.state_error(&name, &error))?;
-            let put = match version {
-                None => self.objects.create(&name, bytes).await?,
-                Some(version) => self.objects.replace(&name, bytes, &version).await?,
-            };
-            // Else an owner of before was first, or it was put and the answer lost: reading tells.
-            if put.is_some() {
-                return Ok(());
-            }
-        }
-        let busy = StoredError::Malformed("it is written faster than it can be read");
-        Err(self.state_error(&name, &busy))
+            list.len() > known
+        };
+        let name = self.names.gaps(&self.place.topic, of.partition);
+        let list = self
+            .objects
+            .change_entries(&name, decode_gaps, encode_gaps, add);
+        list.await
     }
 
     async fn put_letter(&self, letter: &DeadLetter) -> Result<(), S3Error> {
         let name = self.names.dead_letter(&letter.id);
         let line = letter
             .line()
-            .map_err(|error| self.state_error(&name, &error.into()))?;
+            .map_err(|error| self.objects.state_error(&name, &error.into()))?;
         Ok(self.objects.put(&name, line.into()).await?)
     }
 }
@@ -224,7 +171,7 @@ impl Store for ObjectSink {
     ) -> Result<Option<Registration>, StoreError> {
         let name = self.names.registration();
         let bytes = encode_registration(registration);
-        let bytes = bytes.map_err(|error| self.state_error(&name, &error))?;
+        let bytes = bytes.map_err(|error| self.objects.state_error(&name, &error))?;
         let create = self.objects.create(&name, bytes.clone()).await;
         if create.map_err(S3Error::from)?.is_some() {
             self.check_conditions(&name, bytes).await?;
@@ -233,7 +180,7 @@ impl Store for ObjectSink {
         }
         let Some((known, bytes)) = self.own_registration().await? else {
             let gone = StoredError::Malformed("it was removed just now");
-            return Err(self.state_error(&name, &gone).into());
+            return Err(self.objects.state_error(&name, &gone).into());
         };
         self.check_conditions(&name, bytes).await?;
         if known.topic == registration.topic {
@@ -243,7 +190,9 @@ impl Store for ObjectSink {
     }
 
     async fn pipelines(&self) -> Result<Vec<(String, Registration)>, StoreError> {
-        let mut known = self.list().await?.map_or_else(Vec::new, |(list, _)| list);
+        let name = self.names.pipelines(&self.place.topic);
+        let list = self.objects.entries(&name, decode_pipelines).await?;
+        let mut known = list.map_or_else(Vec::new, |(list, _)| list);
         // Registered, and ended before it was in the list.
         if let Some((own, _)) = self.own_registration().await? {
             known.push((self.place.pipeline.clone(), own));
@@ -256,7 +205,7 @@ impl Store for ObjectSink {
         let found = self.objects.get(&name).await.map_err(S3Error::from)?;
         let Some(found) = found else { return Ok(None) };
         let row = decode_ledger(&found.bytes);
-        let row = row.map_err(|error| self.state_error(&name, &error))?;
+        let row = row.map_err(|error| self.objects.state_error(&name, &error))?;
         self.remember(partition, &row, found.version);
         Ok(Some(row))
     }
@@ -268,7 +217,7 @@ impl Store for ObjectSink {
         seen: Option<&LedgerRow>,
     ) -> Result<bool, StoreError> {
         let name = self.names.ledger(&self.place.topic, partition);
-        let bytes = encode_ledger(row).map_err(|error| self.state_error(&name, &error))?;
+        let bytes = encode_ledger(row).map_err(|error| self.objects.state_error(&name, &error))?;
         let put = match seen {
             None => self.objects.create(&name, bytes).await,
             Some(seen) => {
@@ -353,7 +302,7 @@ impl Store for ObjectSink {
 
     async fn gaps(&self, partition: PartitionId) -> Result<Vec<(Offset, Gap)>, StoreError> {
         let name = self.names.gaps(&self.place.topic, partition);
-        let list = self.gap_list(&name).await?;
+        let list = self.objects.entries(&name, decode_gaps).await?;
         Ok(list.map_or_else(Vec::new, |(list, _)| list))
     }
 

@@ -19,6 +19,8 @@ use millpond_format::header::Header;
 use millpond_format::keys;
 use serde::{Deserialize, Serialize};
 
+use crate::frames::each_frame;
+
 /// Where the bytes of an event are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
@@ -49,13 +51,11 @@ impl Payload {
 fn decode(header: &Header, frames: &[u8]) -> Result<Vec<u8>, millpond_format::error::DecodeError> {
     let mut decoder = FrameDecoder::new()?;
     let mut bytes = Vec::new();
-    for (info, range) in header.frame_ranges() {
-        let packed = frames.get(range).unwrap_or_default();
-        let frame = decoder.decode(header.codec, info, packed)?;
+    each_frame(&mut decoder, header, frames, |frame| {
         for event in &frame.events {
             bytes.extend_from_slice(frame.value(event));
         }
-    }
+    })?;
     Ok(bytes)
 }
 

@@ -25,6 +25,7 @@ use millpond_format::origin::{Origin, OriginError};
 use millpond_format::sequence::Position;
 
 use crate::contiguity::{Envelope, PlainRecord, Unit};
+use crate::frames::each_frame;
 use crate::gaps::OnGap;
 use crate::late::{LateBatch, note_batch, note_record};
 use crate::marks::Marks;
@@ -77,14 +78,11 @@ impl Workbench {
         mut show: impl FnMut(&[u8]),
     ) -> Result<(), TrimError> {
         let (decoder, _) = self.tools()?;
-        let header = &envelope.header;
-        for (info, range) in header.frame_ranges() {
-            let packed = envelope.frames.get(range).unwrap_or_default();
-            let frame = decoder.decode(header.codec, info, packed)?;
+        each_frame(decoder, &envelope.header, &envelope.frames, |frame| {
             for event in &frame.events {
                 show(frame.value(event));
             }
-        }
+        })?;
         Ok(())
     }
 
@@ -99,15 +97,13 @@ impl Workbench {
     ) -> Result<(), TrimError> {
         let (decoder, _) = self.tools()?;
         let header = &envelope.header;
-        for (info, range) in header.frame_ranges() {
-            let packed = envelope.frames.get(range).unwrap_or_default();
-            let frame = decoder.decode(header.codec, info, packed)?;
+        each_frame(decoder, header, &envelope.frames, |frame| {
             for event in &frame.events {
                 if let Some(source) = header.sources.get(event.source as usize) {
                     show(source, event.ordinal);
                 }
             }
-        }
+        })?;
         Ok(())
     }
 

@@ -3,14 +3,14 @@
 mod decide;
 mod late;
 mod lost_topic;
+mod timed;
 
 use std::sync::Arc;
 
-use millpond_connector::metrics::{Counter, Metrics};
+use millpond_connector::metrics::Metrics;
 use millpond_connector::mutation::{self, Mutation};
 use millpond_connector::topic::{Offset, OffsetBounds, PartitionId, Topic, Transform};
 use millpond_format::gap::Gap;
-use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::claim::{Claim, Moment};
@@ -23,6 +23,7 @@ use crate::reading::{Input, Reading};
 use crate::recorded::RecordedGaps;
 use crate::store::{PlanWriter, Store, StoreError};
 use decide::may_remove;
+use timed::Timed;
 
 /// What the topic partitions of a sink share.
 #[derive(Clone)]
@@ -247,7 +248,7 @@ impl Core {
     async fn commit_done(&mut self) -> Result<(), SinkError> {
         if self.done.is_some() {
             let step = self.ledger.commit(self.done.as_ref());
-            self.step(step).await?;
+            self.plan_step(step).await?;
             self.committed().await;
         }
         Ok(())
@@ -279,7 +280,7 @@ impl Core {
                 false => step.noted(self.writer.note()),
             };
             let commits = self.done.is_some();
-            self.step(step).await?;
+            self.plan_step(step).await?;
             if commits {
                 self.committed().await;
             }
@@ -398,10 +399,15 @@ impl Core {
         }
     }
 
+    /// A step of a plan: what it takes is part of what the plan takes.
+    async fn plan_step(&mut self, step: Step) -> Result<(), SinkError> {
+        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.ledger_micros);
+        self.step(step).await
+    }
+
     async fn step(&mut self, step: Step) -> Result<(), SinkError> {
         let partition = self.partition;
         let at = Moment::now();
-        let _timed = Timed::new(&self.shared.metrics, |metrics| &metrics.ledger_micros);
         let ledger_error = |source| SinkError::Ledger { partition, source };
         let Shared { store, .. } = &*self.shared;
         let put = store.put_ledger(partition, &step.row, step.seen.as_ref());
@@ -472,29 +478,5 @@ impl Core {
         }
         input.holes = holes;
         Ok(input)
-    }
-}
-
-/// Adds the time until it is dropped to a counter.
-struct Timed {
-    metrics: Arc<Metrics>,
-    counter: fn(&Metrics) -> &Counter,
-    began: Instant,
-}
-
-impl Timed {
-    fn new(metrics: &Arc<Metrics>, counter: fn(&Metrics) -> &Counter) -> Self {
-        Self {
-            metrics: metrics.clone(),
-            counter,
-            began: Instant::now(),
-        }
-    }
-}
-
-impl Drop for Timed {
-    fn drop(&mut self) {
-        let micros = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
-        (self.counter)(&self.metrics).add(micros);
     }
 }

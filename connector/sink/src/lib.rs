@@ -16,6 +16,7 @@ pub mod dedup;
 pub mod error;
 pub mod fingerprint;
 pub mod flush;
+mod frames;
 pub mod gaps;
 pub mod holdings;
 mod late;

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use millpond_connector::connector::{ConnectorContext, Sink};
 use millpond_connector::meta::PartitionChoice;
 use millpond_connector::random;
-use millpond_connector::topic::{PartitionId, Transform};
+use millpond_connector::topic::{PartitionId, Topic, Transform};
 use millpond_leases::{LeaseStore, WorkerId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -206,7 +206,11 @@ impl Sink for StoreSink {
         let known = self.worker.clone();
         let name = context.name.clone();
         let named = || format!("sink `{name}`");
-        let shared = self.open(&context).await.with_context(named)?;
+        let shared = tokio::select! {
+            biased;
+            opened = self.open(&context) => opened.with_context(named)?,
+            () = drained_with_nothing_to_do(&context, &partitions) => return Ok(()),
+        };
         info!(
             sink = name,
             store = shared.store.name(),
@@ -237,6 +241,37 @@ impl Sink for StoreSink {
         }
         bail!("sink `{name}`: {}", failures.join("; "))
     }
+}
+
+/// Time that a store has to open after a drain was asked for, when nothing waits to be written.
+const OPENING_GRACE: Duration = Duration::from_secs(2);
+
+/// Waits for the drain of a sink whose store did not answer yet, and returns if there is nothing to be written: what is in
+/// the topic is waited for.
+async fn drained_with_nothing_to_do(context: &ConnectorContext, partitions: &[PartitionId]) {
+    context.drain.cancelled().await;
+    // A store that answers is opened all the same: what it refuses is to be said.
+    tokio::time::sleep(OPENING_GRACE).await;
+    if !is_empty_for(context.topic.as_ref(), partitions).await {
+        std::future::pending().await
+    }
+}
+
+/// True when the topic holds nothing, in these partitions, that its consumers have not released.
+async fn is_empty_for(topic: &dyn Topic, partitions: &[PartitionId]) -> bool {
+    let Ok(released) = topic.released().await else {
+        return false;
+    };
+    for partition in partitions {
+        let Ok(bounds) = topic.bounds(*partition).await else {
+            return false;
+        };
+        let released = released.get(*partition as usize).copied().flatten();
+        if bounds.earliest.max(released.unwrap_or(0)) < bounds.end {
+            return false;
+        }
+    }
+    true
 }
 
 /// Runs all partitions until each is drained; answers why some did not go on.

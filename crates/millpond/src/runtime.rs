@@ -235,7 +235,7 @@ impl Runtime {
             failure: None,
             drain_limit,
             limit: None,
-            commits_at_drain: 0,
+            steps_at_drain: 0,
         };
         for (mut context, source) in self.sources {
             context.drain = sources_drain.clone();
@@ -272,7 +272,7 @@ struct Run {
     failure: Option<anyhow::Error>,
     drain_limit: Option<Duration>,
     limit: Option<Instant>,
-    commits_at_drain: u64,
+    steps_at_drain: u64,
 }
 
 impl Run {
@@ -287,7 +287,7 @@ impl Run {
             tokio::select! {
                 () = drain.cancelled(), if !told => {
                     told = true;
-                    self.commits_at_drain = self.commits();
+                    self.steps_at_drain = self.steps();
                     self.stop_within(self.drain_limit);
                 }
                 () = sleep(CAUGHT_UP_CHECK), if watching => {
@@ -342,7 +342,7 @@ impl Run {
 
     fn over_limit(&mut self) -> Result<Ended> {
         let left = self.sources.len() + self.sinks.len();
-        let is_getting_on = self.sources.is_empty() && self.commits() > self.commits_at_drain;
+        let is_getting_on = self.sources.is_empty() && self.steps() > self.steps_at_drain;
         // Nothing is left running; ledger and checkpoint say where to go on.
         self.sources.abort_all();
         self.sinks.abort_all();
@@ -350,7 +350,7 @@ impl Run {
             Some(failure) => Err(failure),
             None if is_getting_on => Ok(Ended::LimitReached),
             None => Err(anyhow!(
-                "{left} connectors did not drain within {} s and committed nothing meanwhile; what was read is safe in the topic, start again to go on",
+                "{left} connectors did not drain within {} s and wrote nothing meanwhile; what was read is safe in the topic, start again to go on",
                 self.drain_limit.unwrap_or_default().as_secs()
             )),
         }
@@ -365,10 +365,10 @@ impl Run {
         })
     }
 
-    fn commits(&self) -> u64 {
+    fn steps(&self) -> u64 {
         self.watched
             .iter()
-            .map(|watched| watched.metrics.commits.get())
+            .map(|watched| watched.metrics.steps())
             .sum()
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use millpond_tests::on_cluster::{LOOK, OnCluster, sorted};
-use millpond_tests::{config, eventually};
+use millpond_tests::{config, eventually_every};
 use serde_json::Value;
 
 use crate::BUILT;
@@ -52,14 +52,10 @@ async fn objects_in_place_of_items() -> Result<()> {
     // Beside the sink's document, wherever `deploy` put that.
     let lake = on.pipeline.dir().join(".millpond/cluster/lake");
     let arrived = async |count: usize| {
-        eventually("all events", async || {
+        eventually_every(LOOK, "all events", async || {
             // An object that is being put is not to be read yet: then it is looked again.
             let there = events(&lake).map_or(0, |events| events.len());
-            if there >= count {
-                return Ok(Some(()));
-            }
-            tokio::time::sleep(LOOK).await;
-            Ok(None)
+            Ok((there >= count).then_some(()))
         })
         .await
         .with_context(|| on.logs())

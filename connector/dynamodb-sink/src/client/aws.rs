@@ -1,28 +1,22 @@
 //! The real table, through the AWS SDK. The SDK's own retries are off (see
 //! `millpond_connector::aws`): a retry happens once, in [`crate::writer`].
 
-use std::collections::HashMap;
+mod batch;
+mod items;
+
 use std::error::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
-use aws_sdk_dynamodb::operation::batch_write_item::BatchWriteItemError;
 use aws_sdk_dynamodb::operation::put_item::PutItemError;
-use aws_sdk_dynamodb::primitives::Blob;
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, ConsumedCapacity, KeySchemaElement, KeyType,
-    ProvisionedThroughput, PutRequest, ReturnConsumedCapacity, ScalarAttributeType,
-    TableDescription as ApiTableDescription, TableStatus, ThrottlingReason, WriteRequest,
+    ProvisionedThroughput, ReturnConsumedCapacity, ScalarAttributeType,
+    TableDescription as ApiTableDescription, TableStatus, ThrottlingReason,
 };
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::Intercept;
-use aws_smithy_runtime_api::client::interceptors::context::BeforeTransmitInterceptorContextRef;
-use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::http::Response;
-use aws_smithy_types::config_bag::ConfigBag;
 use millpond_connector::aws::{FailureKind, describe, failure_kind};
 use millpond_sink::claim::Claim;
 
@@ -31,8 +25,7 @@ use super::{
     TailPage, Verdict, classify,
 };
 use crate::pacing::WriteCapacity;
-use crate::row::{Key, KeyNames, Row, Value};
-use crate::typed::Typed;
+use crate::row::{Key, KeyNames, Row};
 
 /// A table of the service.
 #[derive(Debug, Clone)]
@@ -41,8 +34,6 @@ pub struct AwsTable {
     table: String,
     keys: KeyNames,
 }
-
-type Attributes = HashMap<String, AttributeValue>;
 
 impl AwsTable {
     /// A table by name; nothing is asked yet.
@@ -53,157 +44,6 @@ impl AwsTable {
             table,
             keys,
         }
-    }
-
-    fn key_attributes(&self, key: &Key) -> Attributes {
-        HashMap::from([
-            (
-                self.keys.partition.clone(),
-                AttributeValue::S(key.pk.clone()),
-            ),
-            (self.keys.sort.clone(), AttributeValue::S(key.sk.clone())),
-        ])
-    }
-
-    fn to_item(&self, row: &Row) -> Attributes {
-        let mut item = self.key_attributes(&row.key);
-        for (name, value) in &row.attributes {
-            let value = match value {
-                Value::S(text) => AttributeValue::S(text.clone()),
-                Value::N(number) => AttributeValue::N(number.to_string()),
-                Value::B(pieces) => AttributeValue::B(Blob::new(pieces.concat())),
-                Value::Typed(typed) => attribute(typed),
-            };
-            item.insert(name.clone(), value);
-        }
-        item
-    }
-
-    /// Attributes of other types than Millpond writes are left out.
-    fn to_row(&self, item: Attributes) -> Option<Row> {
-        let mut key = Key {
-            pk: String::new(),
-            sk: String::new(),
-        };
-        let mut attributes = std::collections::BTreeMap::new();
-        for (name, value) in item {
-            match value {
-                AttributeValue::S(text) if name == self.keys.partition => key.pk = text,
-                AttributeValue::S(text) if name == self.keys.sort => key.sk = text,
-                AttributeValue::S(text) => {
-                    attributes.insert(name, Value::S(text));
-                }
-                AttributeValue::N(number) => {
-                    if let Ok(number) = number.parse() {
-                        attributes.insert(name, Value::N(number));
-                    }
-                }
-                AttributeValue::B(blob) => {
-                    attributes.insert(name, Value::B(blob.into_inner().into()));
-                }
-                _ => {}
-            }
-        }
-        (!key.pk.is_empty()).then_some(Row { key, attributes })
-    }
-
-    /// Puts rows; with a gate only while that is open.
-    async fn write_batch(
-        &self,
-        rows: &[Arc<Row>],
-        gate: Option<Gate>,
-    ) -> Result<BatchOutcome, ApiFailure> {
-        let mut requests = Vec::with_capacity(rows.len());
-        for row in rows {
-            let put = PutRequest::builder().set_item(Some(self.to_item(row)));
-            let put = put.build().map_err(|error| unbuilt(&error))?;
-            requests.push(WriteRequest::builder().put_request(put).build());
-        }
-        let call = self
-            .client
-            .batch_write_item()
-            .request_items(&self.table, requests)
-            .return_consumed_capacity(ReturnConsumedCapacity::Total)
-            .customize();
-        let call = match gate {
-            Some(gate) => call.interceptor(gate),
-            None => call,
-        };
-        let answer = call.send().await.map_err(|error| {
-            let reasons = match error.as_service_error() {
-                Some(BatchWriteItemError::ProvisionedThroughputExceededException(e)) => {
-                    e.throttling_reasons()
-                }
-                Some(BatchWriteItemError::RequestLimitExceeded(e)) => e.throttling_reasons(),
-                Some(BatchWriteItemError::ThrottlingException(e)) => e.throttling_reasons(),
-                _ => &[],
-            };
-            failure(&error, reasons)
-        })?;
-        if answer.consumed_capacity.is_none() {
-            return Err(cut("consumed capacity"));
-        }
-        let index: HashMap<(&str, &str), usize> = rows
-            .iter()
-            .enumerate()
-            .map(|(index, row)| ((row.key.pk.as_str(), row.key.sk.as_str()), index))
-            .collect();
-        let mut unprocessed = Vec::new();
-        for request in answer
-            .unprocessed_items()
-            .into_iter()
-            .flatten()
-            .flat_map(|(_, r)| r)
-        {
-            let item = request.put_request().map(PutRequest::item);
-            let text = |name: &str| {
-                let value = item.and_then(|item| item.get(name));
-                value
-                    .and_then(|value| value.as_s().ok())
-                    .map(String::as_str)
-            };
-            let key = text(&self.keys.partition).zip(text(&self.keys.sort));
-            let Some(found) = key.and_then(|key| index.get(&key)) else {
-                // Which row it was cannot be told, so none of them counts as written.
-                unprocessed = (0..rows.len()).collect();
-                break;
-            };
-            unprocessed.push(*found);
-        }
-        unprocessed.sort_unstable();
-        unprocessed.dedup();
-        Ok(BatchOutcome {
-            unprocessed,
-            units: answer.consumed_capacity().iter().map(units).sum(),
-        })
-    }
-}
-
-/// Stops a request that a stale writer has signed, right before it is sent. A process that is paused after that sends
-/// what has an end: the service takes a signature for some minutes only.
-#[derive(Debug, Clone)]
-struct Gate {
-    claim: Arc<Claim>,
-    /// It stopped one.
-    closed: Arc<AtomicBool>,
-}
-
-impl Intercept for Gate {
-    fn name(&self) -> &'static str {
-        "Gate"
-    }
-
-    fn read_before_transmit(
-        &self,
-        _: &BeforeTransmitInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        if self.claim.is_fresh() {
-            return Ok(());
-        }
-        self.closed.store(true, Ordering::Relaxed);
-        Err("the ledger row was not looked at for too long".into())
     }
 }
 
@@ -287,7 +127,7 @@ impl TableApi for AwsTable {
     }
 
     async fn batch_write(&self, rows: &[Arc<Row>]) -> Result<BatchOutcome, ApiFailure> {
-        self.write_batch(rows, None).await
+        self.write_batch(rows).await
     }
 
     async fn batch_write_under(
@@ -295,15 +135,7 @@ impl TableApi for AwsTable {
         rows: &[Arc<Row>],
         claim: &Arc<Claim>,
     ) -> Result<BatchOutcome, ApiFailure> {
-        let gate = Gate {
-            claim: claim.clone(),
-            closed: Arc::default(),
-        };
-        let written = self.write_batch(rows, Some(gate.clone())).await;
-        match gate.closed.load(Ordering::Relaxed) {
-            true => Err(ApiFailure::unsent()),
-            false => written,
-        }
+        self.write_batch_under(rows, claim).await
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Row>, ApiFailure> {
@@ -457,32 +289,6 @@ fn write_capacity(table: &ApiTableDescription) -> WriteCapacity {
                 .and_then(|of| of.max_write_request_units())
                 .and_then(positive),
         },
-    }
-}
-
-/// The value as the service takes it.
-fn attribute(typed: &Typed) -> AttributeValue {
-    match typed {
-        Typed::S(text) => AttributeValue::S(text.clone()),
-        Typed::N(number) => AttributeValue::N(number.to_string()),
-        Typed::B(bytes) => AttributeValue::B(Blob::new(bytes.to_vec())),
-        Typed::Bool(is) => AttributeValue::Bool(*is),
-        Typed::Null => AttributeValue::Null(true),
-        Typed::L(list) => AttributeValue::L(list.iter().map(attribute).collect()),
-        Typed::M(map) => {
-            let entries = map.iter();
-            AttributeValue::M(
-                entries
-                    .map(|(name, v)| (name.clone(), attribute(v)))
-                    .collect(),
-            )
-        }
-        Typed::Ss(set) => AttributeValue::Ss(set.iter().cloned().collect()),
-        Typed::Ns(set) => AttributeValue::Ns(set.iter().map(ToString::to_string).collect()),
-        Typed::Bs(set) => {
-            let blobs = set.iter().map(|bytes| Blob::new(bytes.to_vec()));
-            AttributeValue::Bs(blobs.collect())
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::pointer::Pointer;
+use super::pointer::{self, Pointer};
 
 /// Most members of one object or elements of one array: each takes at least a byte of an item.
 const MAX_ELEMENTS: usize = MAX_ITEM_BYTES;
@@ -56,11 +56,7 @@ impl<'a> Node<'a> {
                 let found = members.find(|(name, _)| name == token);
                 found.map(|(_, value)| *value)
             }
-            Self::List(elements) => {
-                let is_index = token == "0" || !token.starts_with(['0', '+']);
-                let index: usize = token.parse().ok().filter(|_| is_index)?;
-                elements.get(index).copied()
-            }
+            Self::List(elements) => elements.get(pointer::index(token)?).copied(),
             _ => None,
         }
     }

@@ -75,6 +75,13 @@ impl fmt::Display for Pointer {
     }
 }
 
+/// The index of an element that a reference token stands for; `None` for one that stands for a name only.
+#[must_use]
+pub fn index(token: &str) -> Option<usize> {
+    let is_index = token == "0" || !token.starts_with(['0', '+']);
+    token.parse().ok().filter(|_| is_index)
+}
+
 fn unescaped(token: &str) -> Option<String> {
     let mut parts = token.split('~');
     let mut out = parts.next().unwrap_or_default().to_owned();

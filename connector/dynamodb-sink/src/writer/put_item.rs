@@ -35,14 +35,7 @@ impl TableWriter {
         let units = item.units;
         let row = &item.row;
         let of = Reservation::new([(row.key.pk.as_str(), units)]);
-        let of = &of;
-        let call = || async move {
-            let began = self.pace(of, None).await;
-            let outcome = self.api.put(row, condition).await;
-            let consumed = outcome.as_ref().map(|outcome| outcome.units);
-            self.settle(of, &consumed, &[], began);
-            outcome
-        };
+        let call = || self.put_once(&of, row, condition);
         match self.retry("PutItem", call).await {
             Ok(outcome) if outcome.applied => {
                 self.acknowledged(std::iter::once(item), Count::Items);

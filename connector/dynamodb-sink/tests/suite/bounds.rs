@@ -6,20 +6,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
-use millpond_dynamodb_sink::client::{
-    ApiFailure, BatchOutcome, Capacity, Condition, PutOutcome, TableApi, TableDescription, TailPage,
-};
 use millpond_dynamodb_sink::limits::{MAX_BATCH_BYTES, MAX_IN_FLIGHT_REQUESTS};
-use millpond_dynamodb_sink::row::{Key, KeyNames, Row, names};
+use millpond_dynamodb_sink::row::{KeyNames, names};
 use millpond_sink::limits::plan_bytes;
 use millpond_sink::partition;
+use tokio::time::sleep;
 
 use crate::harness::{draining, shared};
+use crate::tapped::{Call, Tap, Tapped};
 use crate::topic::MemoryTopic;
 
-/// A table that takes its time and watches what is under way.
-struct SlowTable {
-    table: MemoryTable,
+/// Takes its time and watches what is under way.
+struct Watch {
     topic: MemoryTopic,
     written: AtomicUsize,
     under_way: AtomicUsize,
@@ -29,20 +27,11 @@ struct SlowTable {
 }
 
 #[async_trait]
-impl TableApi for SlowTable {
-    fn name(&self) -> &str {
-        self.table.name()
-    }
-
-    async fn describe(&self) -> Result<Option<TableDescription>, ApiFailure> {
-        self.table.describe().await
-    }
-
-    async fn create(&self, capacity: Capacity) -> Result<(), ApiFailure> {
-        self.table.create(capacity).await
-    }
-
-    async fn batch_write(&self, rows: &[Arc<Row>]) -> Result<BatchOutcome, ApiFailure> {
+impl Tap for Watch {
+    async fn before(&self, call: Call<'_>) {
+        let (Call::Rows(rows) | Call::Items(rows)) = call else {
+            return;
+        };
         let bytes: usize = rows
             .iter()
             .map(|row| row.size(&KeyNames::default()).bytes())
@@ -51,7 +40,7 @@ impl TableApi for SlowTable {
         let values: usize = values.map(|value| value.len()).sum();
         let under_way = self.under_way.fetch_add(bytes, Ordering::Relaxed) + bytes;
         let requests = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        tokio::time::sleep(Duration::from_millis(40)).await;
+        sleep(Duration::from_millis(40)).await;
         let read = self.topic.state.lock().expect("lock").read_bytes;
         let held = read - self.written.fetch_add(values, Ordering::Relaxed);
         {
@@ -64,29 +53,6 @@ impl TableApi for SlowTable {
         }
         self.under_way.fetch_sub(bytes, Ordering::Relaxed);
         self.requests.fetch_sub(1, Ordering::Relaxed);
-        self.table.batch_write(rows).await
-    }
-
-    async fn get(&self, key: &Key) -> Result<Option<Row>, ApiFailure> {
-        self.table.get(key).await
-    }
-
-    async fn put(&self, row: &Row, condition: &Condition) -> Result<PutOutcome, ApiFailure> {
-        self.table.put(row, condition).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
-        self.table.delete(key).await
-    }
-
-    async fn tail(
-        &self,
-        pk: &str,
-        before: Option<&str>,
-        limit: usize,
-        attribute: &str,
-    ) -> Result<TailPage, ApiFailure> {
-        self.table.tail(pk, before, limit, attribute).await
     }
 }
 
@@ -107,13 +73,15 @@ async fn memory_and_requests_stay_within_their_limits() {
         batch_bytes = records.iter().map(|(_, value)| value.len()).sum();
         topic.push(&records);
     }
-    let table = Arc::new(SlowTable {
+    let table = Arc::new(Tapped {
         table: MemoryTable::new("t"),
-        topic: topic.clone(),
-        written: AtomicUsize::new(0),
-        under_way: AtomicUsize::new(0),
-        requests: AtomicUsize::new(0),
-        most: Mutex::new((0, 0, 0)),
+        tap: Watch {
+            topic: topic.clone(),
+            written: AtomicUsize::new(0),
+            under_way: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            most: Mutex::new((0, 0, 0)),
+        },
     });
     let mut process = shared("o", table.clone(), &topic, Vec::new(), folder.path());
     process.plan_bytes = plan_bytes(8);
@@ -121,7 +89,7 @@ async fn memory_and_requests_stay_within_their_limits() {
     partition::run(Arc::new(process), 0, draining())
         .await
         .expect("drained");
-    let (held, under_way, requests) = *table.most.lock().expect("lock");
+    let (held, under_way, requests) = *table.tap.most.lock().expect("lock");
     assert!(held <= bound, "{held} bytes held, bound {bound}");
     assert!(
         held > bound / 3,
@@ -135,7 +103,7 @@ async fn memory_and_requests_stay_within_their_limits() {
         under_way <= MAX_IN_FLIGHT_REQUESTS * MAX_BATCH_BYTES,
         "{under_way} bytes"
     );
-    assert_eq!(table.written.load(Ordering::Relaxed), 120 * batch_bytes);
+    assert_eq!(table.tap.written.load(Ordering::Relaxed), 120 * batch_bytes);
 }
 
 #[test]

@@ -22,7 +22,7 @@ use millpond_sink::ledger::Intent;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, config, draining, pack};
+use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, until, until_within};
 use crate::mapped::{event_of, mapping};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
@@ -86,23 +86,16 @@ impl Setting {
                 .count()
         };
         let running = self.run(config, CancellationToken::new());
-        let deadline = Duration::from_secs(60);
         tokio::select! {
             biased;
             ended = running => panic!("ended: {ended:?}"),
-            () = tokio::time::sleep(deadline) => panic!("no item"),
-            () = async {
-                while items() == 0 {
-                    tokio::time::sleep(Duration::from_micros(50)).await;
-                }
-            } => {}
+            () = until("an item is written", || items() > 0) => {}
         }
         assert!(self.intent().is_some(), "the plan is open");
     }
 
-    /// Goes on with another configuration: everything is there once.
-    /// Runs, with more and more to write, until the table is as `until` wants it, then dies.
-    pub async fn dies_when(&mut self, config: SinkConfig, until: impl Fn(&[Row]) -> bool) {
+    /// Runs, with more and more to write, until the table is as it is to be, then dies.
+    pub async fn dies_when(&mut self, config: SinkConfig, is_so: impl Fn(&[Row]) -> bool) {
         let (topic, workload) = (self.topic.clone(), &mut self.workload);
         let table = self.table.clone();
         let context = ConnectorContext {
@@ -113,24 +106,25 @@ impl Setting {
             metrics: Arc::new(Metrics::default()),
         };
         let sink = Box::new(config.sink(Arc::new(table.clone()), None));
+        let mut looks = 0;
+        let missing = || {
+            if is_so(&table.scan()) {
+                return None;
+            }
+            if looks % 400 == 0 {
+                workload.send(&topic);
+            }
+            looks += 1;
+            Some("it never was".to_owned())
+        };
         tokio::select! {
             biased;
             ended = sink.run(context) => panic!("ended: {ended:?}"),
-            () = async {
-                for tick in 0..40_000 {
-                    if until(&table.scan()) {
-                        return;
-                    }
-                    if tick % 400 == 0 {
-                        workload.send(&topic);
-                    }
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-                panic!("it never was");
-            } => {}
+            _ = until_within(Duration::from_secs(40), Duration::from_millis(1), missing) => {}
         }
     }
 
+    /// Goes on with another configuration: everything is there once.
     pub async fn goes_on(&mut self, config: SinkConfig) {
         for _ in 0..4 {
             self.workload.send(&self.topic);

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::row::{Row, names};
@@ -17,7 +16,7 @@ use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::read_table;
-use crate::harness::{MAX_ITEM_BYTES, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, draining, pack, shared, until};
 use crate::topic::{KeyValue, MemoryTopic};
 
 pub fn record(ordinal: u64) -> KeyValue {
@@ -252,11 +251,10 @@ async fn given_up(early: bool, next: std::ops::Range<u64>) {
         let intent = rows.iter().find_map(|row| row.string(names::INTENT));
         intent.map(str::to_owned)
     };
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while intent().is_none() || (!early && ordinals(&table).len() < 8) {
-        assert!(tokio::time::Instant::now() < deadline, "no intent");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("the plan is begun, or written", || {
+        intent().is_some() && (early || ordinals(&table).len() >= 8)
+    })
+    .await;
     running.abort();
     assert!(running.await.is_err_and(|end| end.is_cancelled()));
     let there = ordinals(&table);

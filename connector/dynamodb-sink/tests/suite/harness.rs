@@ -22,6 +22,7 @@ use millpond_dynamodb_sink::writer::TableWriter;
 use millpond_sink::claim::{Claim, Moment, StaleWrites};
 pub use millpond_sink::conformance::storm::storms as on_virtual_time;
 use millpond_sink::conformance::topic::{self, MemoryTopic};
+pub use millpond_sink::conformance::wait::{until, until_within};
 use millpond_sink::conformance::{PIPELINE, storm};
 pub use millpond_sink::conformance::{draining, pack, seeds};
 use millpond_sink::flush::Shared;

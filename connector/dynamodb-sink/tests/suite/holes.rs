@@ -14,11 +14,10 @@ use millpond_dynamodb_sink::client::memory::MemoryTable;
 use millpond_dynamodb_sink::row::names;
 use millpond_sink::error::SinkError;
 use millpond_sink::partition;
-use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared, until};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -224,16 +223,9 @@ async fn a_partition_that_cannot_go_on_does_not_stop_the_others() {
     };
     let sink = Box::new(config(None).sink(Arc::new(table.clone()), None));
     let running = tokio::spawn(sink.run(context));
-    let reached = async |what: &str, is_reached: &dyn Fn() -> bool| {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while !is_reached() {
-            assert!(Instant::now() < deadline, "{what}");
-            sleep(Duration::from_millis(10)).await;
-        }
-    };
-    reached("halts", &|| metrics.partitions_halted.get() == 1).await;
+    until("one halts", || metrics.partitions_halted.get() == 1).await;
     sound.push(&[record(1, 0), record(1, 1)]);
-    reached("goes on", &|| metrics.sink_events.get() == 2).await;
+    until("the other goes on", || metrics.sink_events.get() == 2).await;
     drain.cancel();
     let error = running.await.expect("no panic").expect_err("halted");
     let text = format!("{error:#}");

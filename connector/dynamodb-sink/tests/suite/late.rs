@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use millpond_connector::metrics::Metrics;
 use millpond_connector::topic::Transform;
@@ -16,7 +15,7 @@ use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
 use crate::gaps::{dies_after, drain, ordinals, process, push, record};
-use crate::harness::{pack, store};
+use crate::harness::{pack, store, until};
 use crate::topic::{KeyValue, MemoryTopic};
 
 const MISSING: &str = "after-gap";
@@ -247,11 +246,7 @@ async fn a_plan_of_many_shards_that_is_given_up_is_not_written_again() {
         .next()
     };
     // The first plan is committed by the second.
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while ordinals(&table).len() < 6_000 {
-        assert!(tokio::time::Instant::now() < deadline, "{:?}", ledger());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("both plans are written", || ordinals(&table).len() >= 6_000).await;
     running.abort();
     assert!(running.await.is_err_and(|end| end.is_cancelled()));
     let (intent, moved) = ledger().expect("a plan is open");

@@ -25,6 +25,7 @@ mod shards;
 mod sharing;
 mod stale_writer;
 mod start;
+mod tapped;
 mod wire;
 mod writer;
 

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
 use crate::checker::check;
-use crate::harness::{MAX_ITEM_BYTES, on_virtual_time};
+use crate::harness::{MAX_ITEM_BYTES, on_virtual_time, until_within};
 use crate::instances::{Instance, Pipeline, Wire, folder, of_partition};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
@@ -75,25 +75,16 @@ fn ledgers(rows: &[Row]) -> impl Iterator<Item = &Row> {
 
 /// Waits until the partitions that the sinks hold are all of them, each once.
 async fn all_held(sinks: &[Instance], within: Duration, what: &str) -> Duration {
-    let start = Instant::now();
-    loop {
-        let held: u64 = sinks.iter().map(Instance::held).sum();
-        let even = PARTITIONS / sinks.len() as u64;
-        let is_even = sinks
-            .iter()
-            .all(|sink| (even..=even + 1).contains(&sink.held()));
+    let even = PARTITIONS / sinks.len() as u64;
+    until_within(within, Duration::from_millis(20), || {
         let running = sinks.iter().filter(|sink| sink.is_running()).count();
         assert_eq!(running, sinks.len(), "{what}: a sink has ended");
-        if held == PARTITIONS && is_even {
-            return start.elapsed();
-        }
         let shares: Vec<u64> = sinks.iter().map(Instance::held).collect();
-        assert!(
-            start.elapsed() < within,
-            "{what}: {shares:?} after {within:?}"
-        );
-        sleep(Duration::from_millis(20)).await;
-    }
+        let is_even = shares.iter().all(|held| (even..=even + 1).contains(held));
+        let is_so = is_even && shares.iter().sum::<u64>() == PARTITIONS;
+        (!is_so).then(|| format!("{what}: {shares:?}"))
+    })
+    .await
 }
 
 /// Sinks with what outlives each of them: the folder of its state.
@@ -328,11 +319,8 @@ fn a_long_backlog_is_left_to_others() {
                 .collect();
             ends.iter().map(|end| Some(*end)).eq(committed)
         };
-        let start = Instant::now();
-        while !is_done() {
-            assert!(start.elapsed() < Duration::from_secs(600), "{what}");
-            sleep(Duration::from_millis(500)).await;
-        }
+        let (limit, pause) = (Duration::from_secs(600), Duration::from_millis(500));
+        until_within(limit, pause, || (!is_done()).then(|| what.clone())).await;
         let [other] = others;
         other.drain(&what).await;
         load.check(&pipeline, &what);
@@ -417,11 +405,11 @@ async fn sinks_that_share_divide_the_budget() {
     if let Some(sink) = sinks.pop() {
         sink.crash("its budget").await;
     }
-    let begun = Instant::now();
-    while budgets(&sinks).iter().sum::<u64>() < 1_000_000 {
-        assert!(begun.elapsed() < TAKEN_OVER, "{:?}", budgets(&sinks));
-        sleep(Duration::from_millis(50)).await;
-    }
+    until_within(TAKEN_OVER, Duration::from_millis(50), || {
+        let now = budgets(&sinks);
+        (now.iter().sum::<u64>() < 1_000_000).then(|| format!("{now:?}"))
+    })
+    .await;
     for sink in sinks {
         sink.drain("its budget").await;
     }

@@ -7,13 +7,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use millpond_connector::metrics::Metrics;
+use millpond_dynamodb_sink::client::TableApi;
 use millpond_dynamodb_sink::client::memory::MemoryTable;
-use millpond_dynamodb_sink::client::{
-    ApiFailure, BatchOutcome, Capacity, Condition, PutOutcome, TableApi, TableDescription, TailPage,
-};
 use millpond_dynamodb_sink::ledger_row::decode;
-use millpond_dynamodb_sink::row::{Key, Row};
-use millpond_sink::claim::Claim;
 use millpond_sink::conformance::lost_topic::{drain, sent};
 use millpond_sink::conformance::{pack, storm};
 use millpond_sink::partition;
@@ -22,7 +18,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::check;
-use crate::harness::{MAX_ITEM_BYTES, QUICK, on_virtual_time, store};
+use crate::harness::{MAX_ITEM_BYTES, QUICK, on_virtual_time, store, until, until_within};
+use crate::tapped::{Call, Tap, Tapped};
 
 /// Where a process is paused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,10 +32,9 @@ enum Pause {
     Look,
 }
 
-/// A table as one process sees it that is paused once. Its batches are so long on their way.
+/// A process that is paused once. Its batches are so long on their way.
 #[derive(Clone)]
 struct Paused {
-    table: MemoryTable,
     at: Pause,
     time: Duration,
     way: Duration,
@@ -47,15 +43,22 @@ struct Paused {
 }
 
 impl Paused {
-    fn new(table: &MemoryTable, at: Pause, time: Duration, way: Duration) -> Self {
+    fn new(at: Pause, time: Duration, way: Duration) -> Self {
         Self {
-            table: table.clone(),
             at,
             time,
             way,
             has_written: Arc::default(),
             until: Arc::default(),
         }
+    }
+
+    /// The table as this process sees it.
+    fn sees(&self, table: &MemoryTable) -> Arc<dyn TableApi> {
+        Arc::new(Tapped {
+            table: table.clone(),
+            tap: self.clone(),
+        })
     }
 
     fn is_paused(&self) -> bool {
@@ -78,66 +81,25 @@ impl Paused {
 }
 
 #[async_trait]
-impl TableApi for Paused {
-    fn name(&self) -> &str {
-        self.table.name()
-    }
-
-    async fn describe(&self) -> Result<Option<TableDescription>, ApiFailure> {
-        self.table.describe().await
-    }
-
-    async fn create(&self, capacity: Capacity) -> Result<(), ApiFailure> {
-        self.table.create(capacity).await
-    }
-
-    async fn batch_write(&self, rows: &[Arc<Row>]) -> Result<BatchOutcome, ApiFailure> {
-        self.table.batch_write(rows).await
-    }
-
-    async fn batch_write_under(
-        &self,
-        rows: &[Arc<Row>],
-        claim: &Arc<Claim>,
-    ) -> Result<BatchOutcome, ApiFailure> {
-        self.step(self.at == Pause::Write).await;
-        self.has_written.store(true, Ordering::Relaxed);
-        if !claim.is_fresh() {
-            return Err(ApiFailure::unsent());
+impl Tap for Paused {
+    async fn before(&self, call: Call<'_>) {
+        match call {
+            Call::Rows(_) => {}
+            Call::Items(_) => {
+                self.step(self.at == Pause::Write).await;
+                self.has_written.store(true, Ordering::Relaxed);
+            }
+            Call::Get | Call::Delete => self.step(false).await,
+            Call::Put => {
+                let has_written = self.has_written.load(Ordering::Relaxed);
+                self.step(self.at == Pause::Commit && has_written).await;
+            }
+            Call::Tail => self.step(self.at == Pause::Look).await,
         }
-        let (table, rows, way) = (self.table.clone(), rows.to_vec(), self.way);
-        let arrives = tokio::spawn(async move {
-            sleep(way).await;
-            table.batch_write(&rows).await
-        });
-        arrives.await.expect("a call")
     }
 
-    async fn get(&self, key: &Key) -> Result<Option<Row>, ApiFailure> {
-        self.step(false).await;
-        self.table.get(key).await
-    }
-
-    async fn put(&self, row: &Row, condition: &Condition) -> Result<PutOutcome, ApiFailure> {
-        let has_written = self.has_written.load(Ordering::Relaxed);
-        self.step(self.at == Pause::Commit && has_written).await;
-        self.table.put(row, condition).await
-    }
-
-    async fn delete(&self, key: &Key) -> Result<f64, ApiFailure> {
-        self.step(false).await;
-        self.table.delete(key).await
-    }
-
-    async fn tail(
-        &self,
-        pk: &str,
-        before: Option<&str>,
-        limit: usize,
-        attribute: &str,
-    ) -> Result<TailPage, ApiFailure> {
-        self.step(self.at == Pause::Look).await;
-        self.table.tail(pk, before, limit, attribute).await
+    fn way(&self) -> Duration {
+        self.way
     }
 }
 
@@ -161,13 +123,10 @@ fn start(
 }
 
 async fn until_paused(process: &Paused) {
-    for _ in 0..60_000 {
-        if process.is_paused() {
-            return;
-        }
-        sleep(Duration::from_millis(1)).await;
-    }
-    panic!("never came to {:?}", process.at);
+    until(&format!("it comes to {:?}", process.at), || {
+        process.is_paused()
+    })
+    .await;
 }
 
 fn is_fenced_or_done(ended: &Result<(), String>) -> bool {
@@ -200,14 +159,8 @@ fn a_writer_that_wakes_makes_nothing_twice_whenever_it_does() {
         }) {
             let folder = tempfile::tempdir().expect("tempdir");
             let table = MemoryTable::new("t");
-            let paused = Paused::new(&table, Pause::Write, wake, way);
-            let process = start(
-                "a",
-                seed,
-                ("first", 6),
-                Arc::new(paused.clone()),
-                folder.path(),
-            );
+            let paused = Paused::new(Pause::Write, wake, way);
+            let process = start("a", seed, ("first", 6), paused.sees(&table), folder.path());
             until_paused(&paused).await;
             let (again, workload) = sent("again", seed, 12);
             let own = store(Arc::new(table.clone()), Arc::new(Metrics::default()));
@@ -230,30 +183,13 @@ fn who_takes_a_plan_back_and_is_overtaken_leaves_what_came_after_it() {
     on_virtual_time(6, async |seed| {
         let folder = tempfile::tempdir().expect("tempdir");
         let table = MemoryTable::new("t");
-        let dies = Paused::new(
-            &table,
-            Pause::Commit,
-            Duration::from_secs(9_999),
-            Duration::ZERO,
-        );
-        let process = start(
-            "a",
-            seed,
-            ("first", 6),
-            Arc::new(dies.clone()),
-            folder.path(),
-        );
+        let dies = Paused::new(Pause::Commit, Duration::from_secs(9_999), Duration::ZERO);
+        let process = start("a", seed, ("first", 6), dies.sees(&table), folder.path());
         until_paused(&dies).await;
         process.abort();
         let hour = Duration::from_secs(3_600);
-        let slow = Paused::new(&table, Pause::Look, hour, Duration::ZERO);
-        let stale = start(
-            "b",
-            seed,
-            ("again", 12),
-            Arc::new(slow.clone()),
-            folder.path(),
-        );
+        let slow = Paused::new(Pause::Look, hour, Duration::ZERO);
+        let stale = start("b", seed, ("again", 12), slow.sees(&table), folder.path());
         until_paused(&slow).await;
         let last = start(
             "c",
@@ -280,8 +216,8 @@ fn a_sink_that_lives_on_finishes_its_plan_and_waits_for_nothing() {
         let (mut topic, mut workload) = sent("", seed, 6);
         topic.identity = None;
         let time = Duration::from_millis(300);
-        let slow = Paused::new(&table, Pause::Write, time, Duration::ZERO);
-        let own = store(Arc::new(slow.clone()), Arc::new(Metrics::default()));
+        let slow = Paused::new(Pause::Write, time, Duration::ZERO);
+        let own = store(slow.sees(&table), Arc::new(Metrics::default()));
         let own = storm::shared(
             "a",
             Arc::new(own),
@@ -294,26 +230,29 @@ fn a_sink_that_lives_on_finishes_its_plan_and_waits_for_nothing() {
         let process = tokio::spawn(partition::run(Arc::new(own), 0, stop.clone()));
         until_paused(&slow).await;
         // More is read while the plan is being written, and lost with the rest.
+        let read = || topic.state.lock().expect("lock").read_bytes;
+        let before = read();
         (0..3).for_each(|_| workload.send(&topic));
-        sleep(time / 3).await;
+        until("more is read", || read() > before).await;
         topic.lose();
-        let lost = Instant::now();
-        let whole = table.clone();
-        let is_committed = || {
-            let rows = whole.scan();
+        let ledger = || {
+            let rows = table.scan();
             let ledger = rows.iter().find(|row| row.string("log").is_some());
-            let row = ledger.map(|row| decode(row).expect("a ledger row"));
-            row.is_some_and(|row| row.log.shift > 0)
+            ledger.map(|row| decode(row).expect("a ledger row"))
         };
-        while !is_committed() {
-            assert!(lost.elapsed() < QUICK.end(), "it waits");
-            sleep(Duration::from_millis(5)).await;
-        }
+        until_within(QUICK.end(), Duration::from_millis(5), || {
+            let follows = ledger().is_some_and(|row| row.log.shift > 0);
+            (!follows).then(|| "it waits".to_owned())
+        })
+        .await;
         // The source sends everything again.
         let (again, workload) = sent("", seed, 9);
         let batches = std::mem::take(&mut *again.state.lock().expect("lock"));
         *topic.state.lock().expect("lock") = batches;
-        sleep(Duration::from_secs(3)).await;
+        until("all of it is committed", || {
+            ledger().is_some_and(|row| row.committed == row.log.shift + topic.end() as u64)
+        })
+        .await;
         stop.cancel();
         process.await.expect("no panic").expect("drained");
         check(&workload, &table.scan(), &[], MAX_ITEM_BYTES);

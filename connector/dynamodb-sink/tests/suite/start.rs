@@ -16,7 +16,7 @@ use millpond_sink::partition;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::{check, read_letters};
-use crate::harness::{MAX_ITEM_BYTES, QUICK, config, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, QUICK, config, draining, pack, shared, until};
 use crate::topic::MemoryTopic;
 use crate::workload::{Shape, Workload};
 
@@ -238,14 +238,7 @@ async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {
             .find(|row| row.key.pk.starts_with("millpond:ledger/"));
         ledger.and_then(|row| row.string(names::INTENT).map(str::to_owned))
     };
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while intent().is_none() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "no intent was recorded"
-        );
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("an intent is recorded", || intent().is_some()).await;
     process.abort();
     assert!(process.await.is_err_and(|end| end.is_cancelled()));
     let other: Vec<Transform> = Vec::new();
@@ -347,4 +340,38 @@ async fn a_ledger_in_a_table_of_its_own_is_bound_to_its_items() {
         "is the ledger of items in table `events`",
     )
     .await;
+}
+
+/// A drain is not held up by a table that never answered, unless something waits to be written to it.
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_a_sink_whose_table_does_not_answer_when_nothing_waits() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let unreachable = || {
+        let table = MemoryTable::new("t");
+        table.inject(vec![Some(Fault::Fail(Verdict::Transient)); 100_000]);
+        table
+    };
+    let minute = Duration::from_secs(60);
+    let empty = MemoryTopic::new(1);
+    let table = unreachable();
+    let ended = run(config(None), &table, &empty, folder.path());
+    let ended = tokio::time::timeout(minute, ended).await.expect("at once");
+    ended.expect("drained");
+    assert!(table.scan().is_empty());
+    let (filled, _) = filled(1);
+    let table = unreachable();
+    let waits = run(config(None), &table, &filled, folder.path());
+    let waits = tokio::time::timeout(minute, waits).await;
+    waits.expect_err("what is in the topic is to be written");
+}
+
+/// The ledger's time is part of the plans' time: a claim is no plan.
+#[tokio::test]
+async fn a_claim_is_not_counted_as_time_of_plans() {
+    let folder = tempfile::tempdir().expect("tempdir");
+    let table = MemoryTable::new("t");
+    let metrics = run(config(None), &table, &MemoryTopic::new(1), folder.path()).await;
+    let metrics = metrics.expect("drained");
+    assert!(!table.scan().is_empty(), "claimed");
+    assert!(metrics.ledger_micros.get() <= metrics.flush_micros.get());
 }

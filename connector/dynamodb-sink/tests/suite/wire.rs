@@ -24,11 +24,10 @@ use millpond_sink::ledger::LedgerRow;
 use millpond_sink::partition;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use crate::checker::check;
 use crate::crash::OnTheWire;
-use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared};
+use crate::harness::{MAX_ITEM_BYTES, config, draining, pack, shared, until};
 use crate::instances::{Instance, Pipeline, folder, of_partition};
 use crate::rules::assert_rules;
 use crate::topic::MemoryTopic;
@@ -238,9 +237,9 @@ async fn sinks_on_the_wire_take_over_from_a_dead_one() {
     };
     let folders = [folder(), folder()];
     let one = start(folders[0].path());
-    until(|| one.held() == 2).await;
+    until("one has both", || one.held() == 2).await;
     let two = start(folders[1].path());
-    until(|| (one.held(), two.held()) == (1, 1)).await;
+    until("each has one", || (one.held(), two.held()) == (1, 1)).await;
     let mut send = || {
         for (workload, topic) in workloads.iter_mut().zip(&topic.0) {
             workload.send(topic);
@@ -249,9 +248,9 @@ async fn sinks_on_the_wire_take_over_from_a_dead_one() {
     for _ in 0..10 {
         send();
     }
-    until(|| one.metrics.items.get() > 0).await;
+    until("something is written", || one.metrics.items.get() > 0).await;
     one.crash("on the wire").await;
-    until(|| two.held() == 2).await;
+    until("the other has both", || two.held() == 2).await;
     send();
     two.drain("on the wire").await;
 
@@ -274,15 +273,6 @@ pub async fn scan(client: &Client, table: &str) -> Vec<HashMap<String, Attribute
     let pages = client.scan().table_name(table).into_paginator();
     let items = pages.items().send().collect::<Result<Vec<_>, _>>().await;
     items.expect("items")
-}
-
-/// Waits for a condition.
-async fn until(condition: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(60), "in vain");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 fn row(item: &HashMap<String, AttributeValue>) -> Row {

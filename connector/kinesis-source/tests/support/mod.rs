@@ -93,8 +93,13 @@ impl Running {
 
 /// Polls a condition; with a stopped clock the deadline is one of simulated time.
 pub async fn until(what: &str, condition: impl Fn() -> bool) {
+    eventually(what, || std::future::ready(condition())).await;
+}
+
+/// The same of a condition that somebody has to be asked for.
+pub async fn eventually<F: Future<Output = bool>>(what: &str, condition: impl Fn() -> F) {
     let deadline = Instant::now() + Duration::from_secs(120);
-    while !condition() {
+    while !condition().await {
         assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -15,6 +15,7 @@ use millpond_sink::claim::{Claim, StaleWrites};
 use millpond_sink::conformance::events::check;
 use millpond_sink::conformance::lost_topic::{drain, nothing_is_left_twice, sent};
 use millpond_sink::conformance::storm::storms;
+use millpond_sink::conformance::wait::until;
 use tokio::time::sleep;
 
 use crate::harness::{InMemory, MAX_OBJECT_BYTES, NDJSON, PARQUET, Real, files, folder, open};
@@ -49,9 +50,7 @@ fn files_of_a_plan_whose_topic_is_lost_are_removed() {
             let letters = letters.path().to_owned();
             tokio::spawn(async move { drain("a", store, &first, true, &letters).await })
         };
-        while objects(root.path()) < 3 {
-            tokio::task::yield_now().await;
-        }
+        until("some objects are there", || objects(root.path()) >= 3).await;
         dying.abort();
         let _ = dying.await;
         let (again, workload) = sent("again", seed, 12);
@@ -183,9 +182,7 @@ fn a_writer_that_wakes_puts_nothing_twice_whenever_it_does() {
                 let letters = letters.path().to_owned();
                 tokio::spawn(async move { drain("a", store, &first, true, &letters).await })
             };
-            while !is_paused.load(Ordering::Relaxed) {
-                tokio::task::yield_now().await;
-            }
+            until("it is paused", || is_paused.load(Ordering::Relaxed)).await;
             let (again, workload) = sent("again", seed, 12);
             let api = Arc::new(bucket.clone());
             let store = open(api, NDJSON, MAX_OBJECT_BYTES, Arc::new(Metrics::default())).await;

@@ -15,6 +15,7 @@ use millpond_s3_sink::config::SinkConfig;
 use millpond_s3_sink::location::Location;
 use millpond_sink::conformance::events::{check, read_letters};
 use millpond_sink::conformance::topic::MemoryTopic;
+use millpond_sink::conformance::wait::until;
 use millpond_sink::conformance::workload::{Shape, Workload};
 use millpond_sink::conformance::{draining, pack};
 use millpond_sink::gaps::OnGap;
@@ -239,14 +240,7 @@ async fn an_open_plan_is_finished_only_with_the_configuration_that_made_it() {
         let row: serde_json::Value = serde_json::from_slice(&ledger.1).ok()?;
         row["intent"].as_str().map(str::to_owned)
     };
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
-    while intent().is_none() {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "no intent was recorded"
-        );
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until("an intent is recorded", || intent().is_some()).await;
     running.abort();
     assert!(running.await.is_err_and(|end| end.is_cancelled()));
     assert_eq!(crate::reader::data(&bucket.objects()).len(), 0);

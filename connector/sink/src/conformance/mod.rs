@@ -9,6 +9,7 @@ pub mod lost_topic;
 pub mod rules;
 pub mod storm;
 pub mod topic;
+pub mod wait;
 pub mod workload;
 
 use std::collections::BTreeMap;

@@ -44,44 +44,41 @@ pub fn code<T: std::fmt::Debug, E: ProvideErrorMetadata + std::fmt::Debug>(
         .to_owned()
 }
 
-pub async fn create(client: &Client, stream: &str, shards: i32) {
+/// Asks again and again until it is so, within a deadline.
+pub async fn until<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    // Only five streams may be in the making at once (Kinesis API reference, `CreateStream`).
-    while let Err(error) = client
-        .create_stream()
-        .stream_name(stream)
-        .shard_count(shards)
-        .send()
-        .await
-    {
-        let is_busy = error.code() == Some("LimitExceededException");
-        assert!(
-            is_busy && Instant::now() < deadline,
-            "`{stream}`: {error:?}"
-        );
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+pub async fn create(client: &Client, stream: &str, shards: i32) {
+    until("the stream is made", async || {
+        let create = client.create_stream().stream_name(stream);
+        let Err(error) = create.shard_count(shards).send().await else {
+            return true;
+        };
+        // Only five streams may be in the making at once (Kinesis API reference, `CreateStream`).
+        let is_busy = error.code() == Some("LimitExceededException");
+        assert!(is_busy, "`{stream}`: {error:?}");
+        false
+    })
+    .await;
     wait_until_active(client, stream).await;
 }
 
 pub async fn wait_until_active(client: &Client, stream: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
+    until("the stream is active", async || {
         let answer = client
             .describe_stream_summary()
             .stream_name(stream)
             .send()
             .await
             .unwrap();
-        if answer.stream_description_summary().unwrap().stream_status() == &StreamStatus::Active {
-            return;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "`{stream}` does not become active"
-        );
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+        answer.stream_description_summary().unwrap().stream_status() == &StreamStatus::Active
+    })
+    .await;
 }
 
 pub async fn shards(client: &Client, stream: &str) -> Vec<Shard> {

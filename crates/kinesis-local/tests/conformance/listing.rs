@@ -1,14 +1,12 @@
 //! Streams and what is known about them.
 
-use std::time::{Duration, Instant};
-
 use aws_sdk_kinesis::{
     Client,
     error::ProvideErrorMetadata,
     types::{ShardFilter, ShardFilterType, StreamMode, StreamModeDetails},
 };
 
-use crate::common::{code, create, entry, wait_until_active};
+use crate::common::{code, create, entry, until, wait_until_active};
 
 pub async fn streams_are_created_and_deleted(client: Client) {
     let stream = "life";
@@ -45,22 +43,15 @@ pub async fn streams_are_created_and_deleted(client: Client) {
         .send()
         .await
         .unwrap();
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        match client
-            .describe_stream_summary()
-            .stream_name(stream)
-            .send()
-            .await
-        {
-            Err(error) => {
-                assert_eq!(error.code(), Some("ResourceNotFoundException"));
-                return;
-            }
-            Ok(_) => assert!(Instant::now() < deadline, "the stream stays"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until("the stream is gone", async || {
+        let describe = client.describe_stream_summary().stream_name(stream);
+        let Err(error) = describe.send().await else {
+            return false;
+        };
+        assert_eq!(error.code(), Some("ResourceNotFoundException"));
+        true
+    })
+    .await;
 }
 
 pub async fn shards_come_in_pages(client: Client) {

@@ -2,11 +2,13 @@
 //!
 //! The ledger is read first: what it has committed must be there. Then every chain is walked, its
 //! headers alone or, *deep*, its frames too; then the counts over all groups are judged.
-//! `walk`, `census` and `judge` decide, this module reads.
+//! `walk`, `census` and `judge` decide, this module and its `errand`s read.
 
 mod census;
+mod errand;
 mod finding;
 mod judge;
+mod report;
 mod rows;
 mod walk;
 
@@ -14,110 +16,23 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::stream::{FuturesOrdered, StreamExt};
-use millpond_format::frame::FrameDecoder;
 use millpond_format::gap::Gap;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::directory::{self, ChainRow, Pipeline};
 use crate::error::ReadError;
 use crate::event::ItemKey;
-use crate::events::ReadStats;
-use crate::gather::Gather;
 use crate::groups::DirectoryScan;
-use crate::item::codec_of;
-use crate::table::{PageRequest, Table};
+use crate::table::Table;
 use census::{Census, Thresholds};
+use errand::{Errand, Outcome};
 use judge::Evidence;
 use rows::Letters;
-use walk::{Walk, WalkRules, Walked};
 
 pub use census::Tally;
 pub use finding::{Finding, ShardKey};
 pub use judge::{Held, Ledger, ShardCount};
-
-/// What to verify, and how.
-#[derive(Debug, Clone, Default)]
-pub struct VerifyRequest {
-    /// Only this group: its chains are walked, and nothing is said of what other groups may lack.
-    pub group: Option<String>,
-    /// Also read the frames: checksums, and every single ordinal.
-    pub deep: bool,
-    /// Table of the dead letters, if they are in another one.
-    pub dead_letter_table: Option<String>,
-}
-
-/// One group, walked.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct GroupCount {
-    /// Group.
-    pub group: String,
-    /// Its chains.
-    pub chains: u32,
-    /// Items.
-    pub items: u64,
-    /// Events.
-    pub events: u64,
-    /// Bytes of the events; those of plain items only when walked deep.
-    pub event_bytes: u64,
-    /// Earliest event time, milliseconds since the Unix epoch.
-    pub first_time_ms: Option<i64>,
-    /// Latest event time.
-    pub last_time_ms: Option<i64>,
-}
-
-impl GroupCount {
-    fn add(&mut self, walked: &Walked) {
-        self.chains += 1;
-        self.items += walked.items;
-        self.events += walked.events;
-        self.event_bytes += walked.event_bytes;
-        self.first_time_ms = match (self.first_time_ms, walked.first_time_ms) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        };
-        self.last_time_ms = self.last_time_ms.max(walked.last_time_ms);
-    }
-}
-
-/// Something that is told while verifying.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum VerifyNote {
-    /// A group was walked.
-    Group(GroupCount),
-    /// Something is wrong.
-    Finding(Finding),
-}
-
-/// What was found, besides what was told.
-#[derive(Debug, Clone, Default)]
-pub struct VerifyReport {
-    /// Shards by topic partition; without a verdict when only a group was walked.
-    pub shards: Vec<ShardCount>,
-    /// Recorded gaps with their topic partitions; each is a finding too.
-    pub gaps: Vec<(u32, Gap)>,
-    /// Gaps of the stream that sources recorded; each is a finding too.
-    pub stream_gaps: u64,
-    /// Groups.
-    pub groups: u64,
-    /// Items.
-    pub items: u64,
-    /// Items of plans that are being written; they are not judged.
-    pub open_items: u64,
-    /// Events.
-    pub events: u64,
-    /// Bytes of the events; those of plain items only when walked deep.
-    pub event_bytes: u64,
-    /// Dead letters.
-    pub dead_letters: u64,
-    /// Events of other producers, which no numbering covers.
-    pub unnumbered: u64,
-    /// Records that SmartModules removed before the packer.
-    pub removed: u64,
-    /// Findings, the recorded gaps among them.
-    pub findings: u64,
-    /// Read units, as the service reported them.
-    pub read_units: f64,
-}
+pub use report::{GroupCount, VerifyNote, VerifyReport, VerifyRequest};
 
 /// A verification that has read the ledger and nothing else yet.
 pub struct Verification {
@@ -442,72 +357,5 @@ impl Verification {
             }
         }
         Ok(())
-    }
-}
-
-/// One chain to walk.
-struct Errand {
-    table: Arc<Table>,
-    pipeline: Arc<Pipeline>,
-    group: Arc<str>,
-    chain: ChainRow,
-    committed: u64,
-    deep: bool,
-    thresholds: Arc<Thresholds>,
-    /// Last chain of its group.
-    is_last: bool,
-}
-
-/// One chain, walked.
-struct Outcome {
-    walked: Walked,
-    group: Arc<str>,
-    topic_partition: u32,
-    is_last: bool,
-    read_units: f64,
-}
-
-impl Errand {
-    async fn run(self) -> Result<Outcome, ReadError> {
-        let topic_partition = self.chain.topic_partition;
-        let mut decoder = FrameDecoder::new().map_err(|e| ReadError::Decoder(e.to_string()))?;
-        let mut walk = Walk::new(
-            WalkRules {
-                group: &self.group,
-                topic_partition,
-                committed: self.committed,
-                late_ms: self.chain.late_ms,
-                is_deep: self.deep,
-                thresholds: &self.thresholds,
-            },
-            &mut decoder,
-        );
-        let request = PageRequest {
-            attributes: Some(walk::attributes(self.deep)),
-            consistent: self.table.consistent,
-            ..PageRequest::all(String::new())
-        };
-        let of = (self.pipeline.name.as_str(), &*self.group);
-        let mut gather = Gather::new(Arc::clone(&self.table), of, self.chain, request);
-        let mut stats = ReadStats::default();
-        while let Some(item) = gather.next(&mut stats).await? {
-            if self.deep {
-                let (table, pipeline) = (&self.table, &self.pipeline.name);
-                let codec = codec_of(&item);
-                let decoder = walk.decoder();
-                let prepared = table.dictionaries.prepare(table, pipeline, codec, decoder);
-                // Without it its frames are found to be unreadable, and it is told of at the end.
-                let _ = prepared.await?;
-            }
-            walk.take(self.table.key_of(&item), &item);
-        }
-        let walked = walk.finish();
-        Ok(Outcome {
-            walked,
-            group: self.group,
-            topic_partition,
-            is_last: self.is_last,
-            read_units: stats.read_units,
-        })
     }
 }
