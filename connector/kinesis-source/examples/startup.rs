@@ -1,6 +1,7 @@
 //! How long a source takes to start on many shards, and what each costs in memory.
 //!
-//! `cargo run --release -p millpond-kinesis-source --example startup -- [SHARDS...]`, on Linux; 100 and 1,000 unless told. Stand-in and
+//! `cargo run --release -p millpond-kinesis-source --example startup -- [--lease-table] [SHARDS...]`, on Linux; 100 and 1,000 unless
+//! told. With `--lease-table` the shards' leases and checkpoints are in a new table. Stand-ins and
 //! source are two processes and speak over the loopback; time, CPU and memory are those of the source, from before it began.
 //! Nothing is in the stream, so what is counted is what a shard costs by itself: an iterator, its reads, a place in the checkpoint.
 
@@ -21,10 +22,13 @@ use millpond_connector::aws::AwsSettings;
 use millpond_connector::connector::{ConnectorContext, Source};
 use millpond_connector::metrics::Metrics;
 use millpond_kinesis_local::{Server, ServerConfig};
-use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::checkpoint_store::StoredCheckpoints;
-use millpond_kinesis_source::config::SourceConfig;
+use millpond_kinesis_source::config::{DEFAULT_LEASE_DURATION, SourceConfig};
+use millpond_kinesis_source::dynamo_table::{DynamoTable, TableSettings};
+use millpond_kinesis_source::limits::LIBRARY_SILENCE;
 use millpond_kinesis_source::sdk::SdkStream;
+use millpond_kinesis_source::{KinesisSource, Worker};
+use millpond_leases::{Settings, WorkerId};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
@@ -68,13 +72,47 @@ async fn serve(shards: u32) -> Outcome<()> {
     let client = aws_sdk_kinesis::Client::new(&sdk_config(&server.endpoint_url()).await?);
     let create = client.create_stream().stream_name("events");
     create.shard_count(i32::try_from(shards)?).send().await?;
-    writeln!(std::io::stdout(), "{}", server.endpoint_url())?;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let tables = format!("http://{}", listener.local_addr()?);
+    let db = dynoxide::Database::memory()?;
+    tokio::spawn(dynoxide::server::serve_with_shutdown(
+        listener,
+        db,
+        std::future::pending(),
+    ));
+    writeln!(std::io::stdout(), "{} {tables}", server.endpoint_url())?;
     std::io::stdin().read_line(&mut String::new())?;
     Ok(())
 }
 
+/// A source that shares its shards through a table, with nobody else.
+async fn sharing(config: &SdkConfig, tables: &str) -> Outcome<KinesisSource> {
+    let client = aws_sdk_dynamodb::Client::new(&sdk_config(tables).await?);
+    let worker = Worker {
+        id: WorkerId::new("worker"),
+        settings: Settings::new(DEFAULT_LEASE_DURATION.get())?,
+    };
+    let clock = || jiff::Timestamp::now().as_millisecond();
+    let settings = TableSettings {
+        table: "leases".to_owned(),
+        stream: "events".to_owned(),
+        worker: worker.id.clone(),
+        timestamp_ms: None,
+        library_silence: LIBRARY_SILENCE,
+        clock: Arc::new(clock),
+    };
+    let table = DynamoTable::new(client, settings);
+    table.prepare(true).await?;
+    Ok(KinesisSource::shared(
+        Arc::new(SdkStream::new(config, "events")),
+        SourceConfig::default(),
+        Arc::new(table),
+        worker,
+    ))
+}
+
 /// The process that reads.
-async fn read(endpoint: &str, shards: u32) -> Outcome<()> {
+async fn read(endpoint: &str, tables: Option<&str>, shards: u32) -> Outcome<()> {
     let config = sdk_config(endpoint).await?;
     let dir = tempfile::tempdir()?;
     let metrics = Arc::new(Metrics::default());
@@ -88,12 +126,15 @@ async fn read(endpoint: &str, shards: u32) -> Outcome<()> {
     };
     let (before_kib, before_cpu) = (resident_kib()?, cpu()?);
     let begun = Instant::now();
-    let source: Box<dyn Source> = Box::new(KinesisSource::new(
-        Arc::new(SdkStream::new(&config, "events")),
-        SourceConfig::default(),
-        Arc::new(StoredCheckpoints::new(dir.path())),
-    ));
-    let running = tokio::spawn(source.run(context));
+    let source = match tables {
+        Some(tables) => sharing(&config, tables).await?,
+        None => KinesisSource::new(
+            Arc::new(SdkStream::new(&config, "events")),
+            SourceConfig::default(),
+            Arc::new(StoredCheckpoints::new(dir.path())),
+        ),
+    };
+    let running = tokio::spawn(Box::new(source).run(context));
     while metrics.caught_up.load(Ordering::Acquire) == 0 {
         if running.is_finished() {
             return Err("the source ended".into());
@@ -126,12 +167,20 @@ fn main() -> Outcome<()> {
     let runtime = tokio::runtime::Runtime::new()?;
     match arguments.get(1..).unwrap_or_default() {
         [serves, shards] if serves == "--serve" => return runtime.block_on(serve(shards.parse()?)),
-        [reads, endpoint, shards] if reads == "--read" => {
-            return runtime.block_on(read(endpoint, shards.parse()?));
+        [reads, endpoint, tables @ .., shards] if reads == "--read" => {
+            let tables = tables.first().map(String::as_str);
+            return runtime.block_on(read(endpoint, tables, shards.parse()?));
         }
         _ => {}
     }
-    let counts: Vec<String> = match arguments.get(1..).unwrap_or_default() {
+    let mut arguments = arguments.get(1..).unwrap_or_default();
+    let is_shared = arguments
+        .first()
+        .is_some_and(|first| first == "--lease-table");
+    if is_shared {
+        arguments = &arguments[1..];
+    }
+    let counts: Vec<String> = match arguments {
         [] => vec!["100".to_owned(), "1000".to_owned()],
         counts => counts.to_vec(),
     };
@@ -142,11 +191,17 @@ fn main() -> Outcome<()> {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()?;
-        let mut endpoint = String::new();
+        let mut endpoints = String::new();
         let said = server.stdout.take().ok_or("no output")?;
-        BufReader::new(said).read_line(&mut endpoint)?;
+        BufReader::new(said).read_line(&mut endpoints)?;
         let reader = Command::new(&program)
-            .args(["--read", endpoint.trim(), &shards])
+            .arg("--read")
+            .args(
+                endpoints
+                    .split_whitespace()
+                    .take(1 + usize::from(is_shared)),
+            )
+            .arg(&shards)
             .status()?;
         drop(server.stdin.take());
         server.wait()?;

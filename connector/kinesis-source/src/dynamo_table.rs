@@ -9,10 +9,12 @@
 //! | `worker/<id>` | `session`, `beat` |
 //!
 //! A live worker of the library has no row there. It renews its leases one by one, so what it
-//! renewed, counted together, is its beat: while that moves, its leases are left alone.
+//! renewed, counted together, is its beat: while that moves, its leases are left alone. It beats in its own
+//! time, so it is given longer to be silent ([`crate::limits::LIBRARY_SILENCE`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
@@ -28,7 +30,9 @@ use tokio::task::JoinSet;
 use crate::checkpoint::{CheckpointError, PinnedStart};
 use crate::dynamo_call;
 use crate::expression::Expression;
-use crate::kcl_row::{self, Attributes, KclRow, Meaning, count, names, number, string, text};
+use crate::kcl_row::{
+    self, Attributes, Begins, KclRow, Meaning, RowError, count, names, number, string, text,
+};
 use crate::limits::TABLE_WRITES_AT_ONCE;
 use crate::reader::WallClock;
 use crate::shard::ShardId;
@@ -55,6 +59,8 @@ pub struct TableSettings {
     pub worker: WorkerId,
     /// What `AT_TIMESTAMP` means in a row of another program, milliseconds since the Unix epoch.
     pub timestamp_ms: Option<i64>,
+    /// How long a worker of another program may renew nothing before it counts as dead.
+    pub library_silence: Duration,
     /// The time of day.
     pub clock: WallClock,
 }
@@ -92,10 +98,20 @@ impl DynamoTable {
     ///
     /// # Errors
     /// [`CheckpointError::Table`] for tables that are missing, of another layout, or out of reach for
-    /// reasons that waiting does not mend.
+    /// reasons that waiting does not mend; [`CheckpointError::Row`] for leases of several streams, beside which
+    /// nothing is made.
     pub async fn prepare(&self, create: bool) -> Result<(), CheckpointError> {
         let table = &self.settings.table;
         dynamo_call::prepare(&self.client, table, names::LEASE_KEY, create).await?;
+        if create {
+            let answer = self.client.scan().table_name(table).send().await;
+            let answer = answer
+                .map_err(CallError::from)
+                .map_err(self.failed("read"))?;
+            for item in answer.items() {
+                kcl_row::check_stream(item).map_err(|error| self.unreadable(error))?;
+            }
+        }
         dynamo_call::prepare(&self.client, &self.companion, ID, create).await
     }
 
@@ -108,6 +124,14 @@ impl DynamoTable {
         }
     }
 
+    fn unreadable(&self, error: RowError) -> CheckpointError {
+        CheckpointError::Row {
+            table: self.settings.table.clone(),
+            row: error.key,
+            reason: error.reason,
+        }
+    }
+
     fn meaning(&self) -> Meaning {
         Meaning {
             latest_ms: (self.settings.clock)(),
@@ -115,8 +139,12 @@ impl DynamoTable {
         }
     }
 
-    fn start(&self) -> PinnedStart {
-        *self.start.lock().unwrap_or_else(PoisonError::into_inner)
+    fn begins(&self) -> Begins {
+        let stream = self.start.lock().unwrap_or_else(PoisonError::into_inner);
+        Begins {
+            stream: *stream,
+            timestamp_ms: self.settings.timestamp_ms,
+        }
     }
 
     async fn scan(&self, table: &str) -> Result<Vec<Attributes>, CallError> {
@@ -172,7 +200,7 @@ impl DynamoTable {
         let key = string(write.shard.as_str());
         match write.condition {
             WriteIf::Absent => {
-                let item = kcl_row::new_row(&write.shard, &write.row, self.start());
+                let item = kcl_row::new_row(&write.shard, &write.row, self.begins());
                 let call = self.client.put_item().table_name(&self.settings.table);
                 let call = call
                     .set_item(Some(item))
@@ -181,7 +209,7 @@ impl DynamoTable {
             }
             WriteIf::Held { epoch } => {
                 let mut update = Expression::default();
-                for (name, value) in kcl_row::checkpoint_columns(&write.row, self.start()) {
+                for (name, value) in kcl_row::checkpoint_columns(&write.row, self.begins()) {
                     update = update.put(name, value);
                 }
                 let me = string(self.settings.worker.as_str());
@@ -265,12 +293,8 @@ impl ShardTable for DynamoTable {
         let items = items.map_err(self.failed("read"))?;
         let mut shards = Rows::new();
         for item in &items {
-            let row =
-                kcl_row::read(item, self.meaning()).map_err(|error| CheckpointError::Row {
-                    table: self.settings.table.clone(),
-                    row: error.key,
-                    reason: error.reason,
-                })?;
+            let row = kcl_row::read(item, self.meaning());
+            let row = row.map_err(|error| self.unreadable(error))?;
             shards.extend(row.map(|found| (found.shard, found.row)));
         }
         Ok(Found { head, shards })
@@ -323,11 +347,8 @@ impl ShardTable for DynamoTable {
         let Some(item) = answer.item else {
             return Ok(None);
         };
-        let found = kcl_row::read(&item, self.meaning()).map_err(|error| CheckpointError::Row {
-            table: self.settings.table.clone(),
-            row: error.key,
-            reason: error.reason,
-        })?;
+        let found = kcl_row::read(&item, self.meaning());
+        let found = found.map_err(|error| self.unreadable(error))?;
         let is_ours = |lease: &LeaseRow| {
             lease.epoch == epoch && lease.owner.as_ref() == Some(&self.settings.worker)
         };
@@ -382,10 +403,11 @@ impl LeaseStore for DynamoTable {
             view.leases.insert(id, lease);
             rows.insert(shard, row);
         }
-        let renewed = renewed
-            .into_iter()
-            .map(|(owner, count)| (owner, Beat { session: 0, count }));
-        view.workers.extend(renewed);
+        for (owner, count) in renewed {
+            let silence = self.settings.library_silence;
+            view.silences.insert(owner.clone(), silence);
+            view.workers.insert(owner, Beat { session: 0, count });
+        }
         self.rows.send_replace(Arc::new(rows));
         Ok(view)
     }

@@ -52,6 +52,7 @@ pub mod names {
     pub const THROUGHPUT: &str = "throughputKBps";
     pub const CHECKPOINT_OWNER: &str = "checkpointOwner";
     pub const ENTITY_TYPE: &str = "entityType";
+    pub const STREAM_NAME: &str = "streamName";
     pub const MILLPOND: &str = "millpond";
     pub const WANTED_BY: &str = "millpondWantedBy";
     pub const FIGURES: &str = "millpondFigures";
@@ -95,6 +96,15 @@ pub struct Meaning {
     pub timestamp_ms: Option<i64>,
 }
 
+/// Where reading begins, as a row that nothing was delivered of says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Begins {
+    /// Shards without parents begin where the stream does.
+    pub stream: PinnedStart,
+    /// The time that the settings say, which the library's own settings can say, too.
+    pub timestamp_ms: Option<i64>,
+}
+
 /// A row that can be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KclRow {
@@ -116,14 +126,35 @@ pub struct RowError {
     pub reason: String,
 }
 
+/// Refuses a lease of a table that holds those of several streams (`DynamoDBMultiStreamLeaseSerializer`).
+///
+/// # Errors
+/// [`RowError`], which says what to do.
+pub fn check_stream(item: &Attributes) -> Result<(), RowError> {
+    let key = text(item, names::LEASE_KEY).unwrap_or_default();
+    if !is_lease(item) || !(key.contains(':') || item.contains_key(names::STREAM_NAME)) {
+        return Ok(());
+    }
+    Err(RowError {
+        key: key.to_owned(),
+        reason: "is of an application that reads several streams (its keys are                  `account:stream:epoch:shard`), and such a table cannot be taken over: name another one,                  which may be new, in `lease-table`; where to begin in the stream then says `start`"
+            .to_owned(),
+    })
+}
+
+fn is_lease(item: &Attributes) -> bool {
+    text(item, names::ENTITY_TYPE).is_none_or(|entity| entity == LEASE_ENTITY)
+}
+
 /// Reads a row; `None` for one that is no lease.
 ///
 /// # Errors
 /// [`RowError`] for a lease that neither the library nor Millpond writes.
 pub fn read(item: &Attributes, meaning: Meaning) -> Result<Option<KclRow>, RowError> {
-    if text(item, names::ENTITY_TYPE).is_some_and(|entity| entity != LEASE_ENTITY) {
+    if !is_lease(item) {
         return Ok(None);
     }
+    check_stream(item)?;
     let Some(key) = text(item, names::LEASE_KEY) else {
         return Ok(None);
     };
@@ -252,11 +283,11 @@ fn sub_sequence(item: &Attributes) -> u32 {
 
 /// The columns that a checkpoint sets: a value to put, or `None` to remove the attribute.
 ///
-/// `start` is where the stream begins: it names the checkpoint of a shard of which nothing is delivered.
+/// `begins` names the checkpoint of a shard of which nothing is delivered.
 #[must_use]
 pub fn checkpoint_columns(
     row: &ShardRow,
-    start: PinnedStart,
+    begins: Begins,
 ) -> Vec<(&'static str, Option<AttributeValue>)> {
     let checkpoint = &row.checkpoint;
     let (column, sub) = match &checkpoint.progress {
@@ -266,7 +297,7 @@ pub fn checkpoint_columns(
             sub_sequence,
             ..
         } => (sequence.as_str(), *sub_sequence),
-        Progress::NotBegun | Progress::Begun { .. } => (first_checkpoint(row, start), 0),
+        Progress::NotBegun | Progress::Begun { .. } => (first_checkpoint(row, begins), 0),
     };
     let addition = Addition {
         version: VERSION,
@@ -318,17 +349,20 @@ pub fn checkpoint_columns(
     columns
 }
 
-fn first_checkpoint(row: &ShardRow, stream: PinnedStart) -> &'static str {
+/// The library looks up the time of `AT_TIMESTAMP` in its settings, and fails where they name none
+/// (`IteratorBuilder.apply`). So the word is only for a time that settings said. A time that was pinned here is
+/// known here alone: the library begins at the horizon, which loses nothing.
+fn first_checkpoint(row: &ShardRow, begins: Begins) -> &'static str {
     let is_root = row.checkpoint.parents.is_empty();
-    match row.start.or(is_root.then_some(stream)) {
-        Some(PinnedStart::Timestamp { .. }) => AT_TIMESTAMP,
-        Some(PinnedStart::TrimHorizon) | None => TRIM_HORIZON,
+    match row.start.or(is_root.then_some(begins.stream)) {
+        Some(PinnedStart::Timestamp { ms }) if begins.timestamp_ms == Some(ms) => AT_TIMESTAMP,
+        _ => TRIM_HORIZON,
     }
 }
 
 /// The whole row of a shard that nobody holds yet.
 #[must_use]
-pub fn new_row(shard: &ShardId, row: &ShardRow, start: PinnedStart) -> Attributes {
+pub fn new_row(shard: &ShardId, row: &ShardRow, begins: Begins) -> Attributes {
     let mut item = Attributes::from([
         (names::LEASE_KEY.to_owned(), string(shard.as_str())),
         (names::LEASE_COUNTER.to_owned(), count(0)),
@@ -341,7 +375,7 @@ pub fn new_row(shard: &ShardId, row: &ShardRow, start: PinnedStart) -> Attribute
             AttributeValue::Ss(parents.collect()),
         );
     }
-    let columns = checkpoint_columns(row, start);
+    let columns = checkpoint_columns(row, begins);
     item.extend(
         columns
             .into_iter()

@@ -10,6 +10,11 @@ const MEANING: Meaning = Meaning {
 
 const SEQUENCE: &str = "49590338271490256608559692538361571095921575989136588898";
 
+const HORIZON: Begins = Begins {
+    stream: PinnedStart::TrimHorizon,
+    timestamp_ms: None,
+};
+
 fn s(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
 }
@@ -128,8 +133,8 @@ fn what_is_no_lease_is_left_alone_and_a_lease_mid_way_belongs_to_who_reads_it() 
     assert!(refused.reason.contains("leaseCounter"), "{refused}");
 }
 
-fn apply(item: &mut Attributes, row: &ShardRow, start: PinnedStart) {
-    for (name, value) in checkpoint_columns(row, start) {
+fn apply(item: &mut Attributes, row: &ShardRow, begins: Begins) {
+    for (name, value) in checkpoint_columns(row, begins) {
         match value {
             Some(value) => item.insert(name.to_owned(), value),
             None => item.remove(name),
@@ -165,6 +170,69 @@ fn assert_library_can_read(item: &Attributes) {
     }
 }
 
+/// `IteratorBuilder.apply` of the library takes the time of `AT_TIMESTAMP` from its settings, and there it may be null.
+#[test]
+fn a_time_that_only_we_know_is_the_horizon_to_the_library() {
+    let time = |ms| Some(PinnedStart::Timestamp { ms });
+    // The words of the library: `LATEST` was pinned here, `AT_TIMESTAMP` both know.
+    for (word, expected) in [
+        ("TRIM_HORIZON", "TRIM_HORIZON"),
+        ("LATEST", "TRIM_HORIZON"),
+        ("AT_TIMESTAMP", "AT_TIMESTAMP"),
+    ] {
+        let mut item = library_row(word, 0);
+        let row = read_one(&item).row;
+        let begins = Begins {
+            timestamp_ms: MEANING.timestamp_ms,
+            ..HORIZON
+        };
+        apply(&mut item, &row, begins);
+        assert_eq!(item["checkpoint"], s(expected), "{word}");
+        // Here it goes on where it stood, whenever that is.
+        let later = Meaning {
+            latest_ms: 9_000,
+            ..MEANING
+        };
+        let again = read(&item, later).expect("reads").expect("a lease").row;
+        assert_eq!((again.start, again.is_foreign), (row.start, false));
+    }
+    // A stream that begins at its newest record, and one that begins at a time of the settings.
+    let mut row = read_one(&library_row("TRIM_HORIZON", 0)).row;
+    row.checkpoint.parents.clear();
+    row.start = None;
+    for (stream, timestamp_ms, expected) in [
+        (time(5_000), None, "TRIM_HORIZON"),
+        (time(5_000), Some(77), "TRIM_HORIZON"),
+        (time(77), Some(77), "AT_TIMESTAMP"),
+        (Some(PinnedStart::TrimHorizon), Some(77), "TRIM_HORIZON"),
+    ] {
+        let begins = Begins {
+            stream: stream.expect("a start"),
+            timestamp_ms,
+        };
+        let item = new_row(&"shardId-000000000007".into(), &row, begins);
+        assert_eq!(item["checkpoint"], s(expected), "{begins:?}");
+    }
+}
+
+/// As `DynamoDBMultiStreamLeaseSerializer` writes them.
+#[test]
+fn leases_of_several_streams_are_refused() {
+    let mut item = library_row(SEQUENCE, 0);
+    let key = "123456789012:events:1700000000:shardId-000000000002";
+    item.insert("leaseKey".to_owned(), s(key));
+    let refused = read(&item, MEANING).expect_err("several streams");
+    assert_eq!(refused.key, key);
+    assert!(refused.reason.contains("`lease-table`"), "{refused}");
+    item.insert("leaseKey".to_owned(), s("shardId-000000000002"));
+    item.insert("streamName".to_owned(), s("123456789012:events:1700000000"));
+    read(&item, MEANING).expect_err("several streams");
+    // What is no lease may be called as it likes.
+    item.insert("leaseKey".to_owned(), s("host:worker"));
+    item.insert("entityType".to_owned(), s("WORKER_METRIC_STATS"));
+    assert_eq!(read(&item, MEANING), Ok(None));
+}
+
 #[test]
 fn the_library_moved_on_and_its_checkpoint_wins() {
     let mut item = library_row(SEQUENCE, 0);
@@ -182,7 +250,7 @@ fn the_library_moved_on_and_its_checkpoint_wins() {
         chain,
     };
     row.checkpoint.unread_since_ms = Some(9);
-    apply(&mut item, &row, PinnedStart::TrimHorizon);
+    apply(&mut item, &row, HORIZON);
     assert_library_can_read(&item);
     assert!(!item.contains_key("pendingCheckpoint"));
     assert_eq!(item["checkpoint"], s("4242"));
@@ -286,8 +354,10 @@ proptest! {
     fn what_was_written_is_read_and_the_library_can_read_it(
         row in rows(),
         start in prop_oneof![Just(PinnedStart::TrimHorizon), Just(PinnedStart::Timestamp { ms: 1 })],
+        timestamp_ms in prop::option::of(0i64..3),
     ) {
-        let item = new_row(&"shardId-000000000007".into(), &row, start);
+        let begins = Begins { stream: start, timestamp_ms };
+        let item = new_row(&"shardId-000000000007".into(), &row, begins);
         assert_library_can_read(&item);
         let found = read_one(&item);
         prop_assert_eq!(found.row, row);

@@ -15,6 +15,7 @@ use crate::checkpoint_store::StoredCheckpoints;
 use crate::config::{KinesisConfig, LeaseConfig, RawKinesis, Start};
 use crate::dynamo_table::{DynamoTable, TableSettings};
 use crate::fan_out::FanOut;
+use crate::limits::LIBRARY_SILENCE;
 use crate::sdk::SdkStream;
 use crate::sdk_admin::SdkAdmin;
 use crate::sdk_fan_out::SdkFanOut;
@@ -132,6 +133,7 @@ impl ConfiguredSource {
                 Start::AtTimestamp(ms) => Some(ms),
                 Start::TrimHorizon | Start::Latest => None,
             },
+            library_silence: LIBRARY_SILENCE,
             clock: Arc::new(system_clock),
         };
         let table = DynamoTable::new(aws_sdk_dynamodb::Client::new(sdk), settings);

@@ -117,16 +117,33 @@ pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// was sent since the last one is sent again after a crash, and recognised.
 pub const SHARED_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// A shard without an answer, or without an event made durable, for so long is given up to others where shards
-/// are shared: longer than a read may hang before it is repeated on another connection. The
-/// pauses between two reads of a silent shard come on top.
+/// A shard of which no answer comes, or what was read of it does not get into the topic, for so long is given up to
+/// others where shards are shared: longer than a read may hang before it is repeated on another connection. The
+/// pauses between two reads of a silent shard come on top. A shard that is to be handed over is let go
+/// after as long.
 pub const STALL_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How long a shard that was given up is left to others.
+/// Time between two looks for shards that stand still.
+pub const STALL_LOOK: Duration = Duration::from_secs(1);
+
+/// How long a process that gave a shard up takes no other.
 pub const STALL_REST: Duration = Duration::from_secs(60);
+
+/// How often the patience with a shard is doubled that came back where it was given up: up to 16 minutes. What is slow
+/// for everybody must not make leases wander.
+pub const STALL_DOUBLINGS: u32 = 5;
+
+/// A worker of the Kinesis Client Library counts as dead when it renewed none of its leases for so long. It renews each
+/// third of its `failoverTimeMillis` (`LeaseCoordinator.getRenewerTakerIntervalMillis` of
+/// awslabs/amazon-kinesis-client 3.5.1, read 2026-11-26; 10 s by default), which no row says: this is
+/// good up to 90 s of it, with room for a renewal that fails.
+pub const LIBRARY_SILENCE: Duration = Duration::from_secs(60);
 
 /// Rows of a lease table written at the same time.
 pub const TABLE_WRITES_AT_ONCE: usize = 32;
+
+/// Rows that are read at the same time because their leases were just taken.
+pub const CLAIMS_AT_ONCE: usize = 32;
 
 /// A new table that is not active by then is worth a warning.
 pub const TABLE_ACTIVE_WITHIN: Duration = Duration::from_secs(60);

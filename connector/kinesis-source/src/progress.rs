@@ -25,6 +25,7 @@ impl Rest {
 pub(crate) struct Progress {
     /// Longest time without any.
     patience: Duration,
+    begun: Instant,
     moved: Instant,
     rest: Rest,
     bytes: u64,
@@ -38,6 +39,7 @@ impl Progress {
     pub(crate) fn new(now: Instant, patience: Duration, per_second: u64, rest: Rest) -> Self {
         Self {
             patience,
+            begun: now,
             moved: now,
             rest,
             bytes: 0,
@@ -52,15 +54,22 @@ impl Progress {
         self.bytes += bytes;
     }
 
-    /// True when nothing moved for too long. A shard without news is asked all the same, and
-    /// each answer counts: so data waits, or might.
-    pub(crate) fn is_stalled(&self, now: Instant) -> bool {
-        now >= self.stalls_at()
-    }
-
-    /// When it will count as stalled.
-    pub(crate) fn stalls_at(&self) -> Instant {
-        self.rest.end().unwrap_or(self.moved).max(self.moved) + self.patience
+    /// When it will count as stalled, should nothing move.
+    ///
+    /// A shard without news is asked all the same, and each answer counts: while one is awaited
+    /// (`awaits_answer`) and none comes, data waits, or might. And it waits for certain when it was read and
+    /// the topic owes an answer (`silent_since`), whatever is read beside that.
+    pub(crate) fn stalls_at(
+        &self,
+        awaits_answer: bool,
+        silent_since: Option<Instant>,
+    ) -> Option<Instant> {
+        let read = self.rest.end().unwrap_or(self.moved).max(self.moved);
+        let stream = awaits_answer.then_some(read);
+        // What is on its way may be of an earlier holding of the shard.
+        let topic = silent_since.map(|since| since.max(self.begun));
+        let since = stream.into_iter().chain(topic).min()?;
+        Some(since + self.patience)
     }
 
     /// Bytes a second, a mean of the last minute or so.
@@ -104,14 +113,29 @@ mod tests {
     #[test]
     fn a_shard_stalls_when_nothing_moves() {
         let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
         let rest = Rest::default();
         let mut progress = Progress::new(start, Duration::from_secs(30), 0, rest.clone());
-        assert!(!progress.is_stalled(start + Duration::from_secs(29)));
-        assert!(progress.is_stalled(start + Duration::from_secs(30)));
-        progress.moved(start + Duration::from_secs(20), 0);
-        assert!(!progress.is_stalled(start + Duration::from_secs(49)));
-        rest.until(Some(start + Duration::from_secs(100)));
-        assert!(!progress.is_stalled(start + Duration::from_secs(129)));
-        assert!(progress.is_stalled(start + Duration::from_secs(130)));
+        assert_eq!(progress.stalls_at(true, None), Some(at(30)));
+        progress.moved(at(20), 0);
+        assert_eq!(progress.stalls_at(true, None), Some(at(50)));
+        rest.until(Some(at(100)));
+        assert_eq!(progress.stalls_at(true, None), Some(at(130)));
+        // Nothing is to come, and nothing is on its way.
+        assert_eq!(progress.stalls_at(false, None), None);
+    }
+
+    #[test]
+    fn what_is_read_does_not_hide_that_the_topic_is_silent() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut progress = Progress::new(at(10), Duration::from_secs(30), 0, Rest::default());
+        for second in 10..40 {
+            progress.moved(at(second), 100);
+        }
+        assert_eq!(progress.stalls_at(true, Some(at(15))), Some(at(45)));
+        assert_eq!(progress.stalls_at(false, Some(at(15))), Some(at(45)));
+        // Whoever comes to a topic that is silent already is given the same time.
+        assert_eq!(progress.stalls_at(false, Some(start)), Some(at(40)));
     }
 }

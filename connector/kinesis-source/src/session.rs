@@ -9,6 +9,7 @@ pub(crate) mod losses;
 mod outcomes;
 mod releases;
 pub(crate) mod sharing;
+mod stalls;
 mod survey;
 pub(crate) mod watch;
 
@@ -33,8 +34,7 @@ use crate::delivery::{Delivery, ShardIndex};
 use crate::error::SourceError;
 use crate::feed::ShardFeed;
 use crate::limits::{
-    CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING,
-    SHARED_CHECKPOINT_INTERVAL, STALL_PATIENCE,
+    CHECKPOINT_INTERVAL, DRAIN_LIMIT, LISTING_INTERVAL, LISTING_SPACING, SHARED_CHECKPOINT_INTERVAL,
 };
 use crate::lineage::ListingTicket;
 use crate::listing::{Listing, list_all};
@@ -54,6 +54,7 @@ use losses::Losses;
 use outcomes::append;
 use releases::Releases;
 use sharing::Shared;
+use stalls::Stalls;
 use watch::{Changed, Look, Watch, WatchSettings};
 
 /// Waits between tries of an append or a save: the disk may have room again.
@@ -153,6 +154,7 @@ pub(crate) struct Session {
     /// End of the last append to each topic partition.
     ends: BTreeMap<PartitionId, Offset>,
     endings: Endings,
+    stalls: Stalls,
     losses: Losses,
     stray: Stray,
     watch: Watch,
@@ -190,6 +192,7 @@ impl Session {
         let watch = Watch::new(parts.watch.clone(), now);
         let releases = Releases::new(parts.awaits_release, now);
         let started_ms = (parts.clock)();
+        let stalls = Stalls::new();
         Self {
             started_ms,
             parts,
@@ -205,6 +208,7 @@ impl Session {
             append_backoffs: BTreeMap::new(),
             ends: BTreeMap::new(),
             endings: Endings::default(),
+            stalls,
             losses: Losses::default(),
             stray: Stray::default(),
             watch,
@@ -274,8 +278,7 @@ impl Session {
         let may_save = self.saving.is_none() && !self.losses.hold_saves();
         let save = (self.roster.is_dirty() && may_save).then_some(self.next_save);
         let listing = (!self.listing && self.drain_until.is_none()).then(|| self.next_listing());
-        let shared = self.shared.as_ref().filter(|_| self.drain_until.is_none());
-        let stall = shared.and_then(|shared| self.next_stall(shared));
+        let stall = self.next_stall().filter(|_| self.drain_until.is_none());
         let watch = self.drain_until.is_none().then(|| self.watch.next());
         let awaits = self.delivery.awaits();
         let release = self.releases.next().filter(|_| awaits);
@@ -330,7 +333,7 @@ impl Session {
         }
         if self.drain_until.is_none() {
             self.keep_watch(now);
-            self.give_up_stalled(now.into_std());
+            self.give_up_stalled(now);
             self.refresh_wanted();
             self.finish_leaving();
         }
@@ -379,15 +382,18 @@ impl Session {
                 on_loss: self.parts.on_loss,
                 decompress: self.parts.decompress,
                 is_resumed: true,
+                started_ms: self.started_ms,
                 out: self.to_session.clone(),
             };
             let name = id.clone();
             let reader = self
                 .readers
                 .spawn(async move { (name, reader.run().await) });
+            let stands_at = self.roster.progress(&id);
+            let patience = self.stalls.patience(&id, stands_at);
             let before = self.roster.bytes_per_second(&id);
             let now = Instant::now().into_std();
-            let progress = Progress::new(now, STALL_PATIENCE, before, rest);
+            let progress = Progress::new(now, patience, before, rest);
             let active = Active {
                 index,
                 reader,
@@ -418,6 +424,7 @@ impl Session {
 
     fn start_appends(&mut self) {
         while let Some((partition, batch)) = self.delivery.next_append() {
+            self.stalls.offered(partition, Instant::now());
             let topic = self.parts.topic.clone();
             self.tasks.spawn(append(topic, partition, batch));
         }

@@ -1,6 +1,5 @@
 //! A shard whose reader waits because it should is not given up to others.
 
-#[expect(dead_code, reason = "each test file uses its part")]
 #[path = "support/sharing.rs"]
 mod sources;
 mod support;

@@ -2,90 +2,24 @@
 //! shards split and merge. Each event is in the topic, and behind the sink's marks once and in order.
 #![allow(missing_docs, reason = "tests")]
 
+#[path = "support/scene.rs"]
+mod scene;
 #[path = "support/sharing.rs"]
 mod sources;
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use millpond_kinesis_local::model::{ModelConfig, ShardId};
 use millpond_kinesis_source::checkpoint::{PinnedStart, Progress, ShardCheckpoint};
-use millpond_kinesis_source::config::SourceConfig;
-use millpond_kinesis_source::memory_table::MemoryTable;
+use millpond_kinesis_source::config::CheckpointAfter;
 use millpond_kinesis_source::shard_table::{ShardTable, ShardWrite, WriteIf};
-use millpond_leases::WorkerId;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use sources::{Instance, delivered, held, through_the_sink};
-use support::stream::ModelStream;
-use support::topic::MemoryTopic;
-use support::{check, until};
+use scene::Scene;
+use sources::{held, through_the_sink};
+use support::until;
 use tokio::time::{Instant, sleep};
-
-struct Scene {
-    stream: Arc<ModelStream>,
-    topic: Arc<MemoryTopic>,
-    table: MemoryTable,
-}
-
-fn small_batches() -> SourceConfig {
-    let mut config = SourceConfig::default();
-    config.batching.batch_bytes = 2_000;
-    config
-}
-
-impl Scene {
-    fn new(shards: u32, partitions: u32) -> Self {
-        Self {
-            stream: ModelStream::new(shards, ModelConfig::default()),
-            topic: Arc::new(MemoryTopic::new(partitions)),
-            table: MemoryTable::new(WorkerId::new("nobody")),
-        }
-    }
-
-    fn start(&self, id: &str) -> Instance {
-        Instance::start(id, &self.stream, small_batches(), &self.table, &self.topic)
-    }
-
-    fn put(&self) -> usize {
-        let put = self.stream.put.lock().expect("not poisoned");
-        put.values().map(Vec::len).sum()
-    }
-
-    async fn all_delivered(&self) {
-        let deadline = Instant::now() + Duration::from_secs(300);
-        while delivered(&self.topic) < self.put() {
-            assert!(Instant::now() < deadline, "not everything is delivered");
-            sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    async fn holds(&self, instance: &Instance, count: usize) {
-        until("the leases are shared", || {
-            held(&self.table, &instance.id) == count
-        })
-        .await;
-    }
-
-    /// Checks everything; answers how many repetitions the topic holds.
-    fn verify(&self) -> usize {
-        let put = self.stream.put.lock().expect("not poisoned");
-        let repeated = check(&self.topic, &put, &self.stream.parents());
-        drop(put);
-        assert_eq!(through_the_sink(&self.topic), self.put());
-        repeated
-    }
-
-    fn split(&self, shard: u32, at: u128) {
-        self.stream
-            .with_model(|model, now| {
-                model.split_shard(now, "events", ShardId::new(shard), &at.to_string())
-            })
-            .expect("split");
-    }
-}
 
 #[tokio::test(start_paused = true)]
 async fn shards_are_handed_over_gracefully_and_nothing_is_repeated() {
@@ -123,6 +57,38 @@ async fn shards_are_handed_over_gracefully_and_nothing_is_repeated() {
     );
     third.running.drained().await;
     assert_eq!(scene.verify(), 0);
+}
+
+/// I2: where the checkpoint follows the sinks, the next owner sends again what they have not committed, under the
+/// same origins.
+#[tokio::test(start_paused = true)]
+async fn what_was_not_released_is_sent_again_by_the_next_owner() {
+    let mut scene = Scene::new(4, 3);
+    scene.config.checkpoint_after = CheckpointAfter::Table;
+    let first = scene.start("a");
+    scene.holds(&first, 4).await;
+    scene.stream.put_many(400);
+    scene.all_delivered().await;
+    let second = scene.start("b");
+    until("both work", || held(&scene.table, &second.id) > 0).await;
+    scene.stream.put_many(100);
+    scene.all_delivered().await;
+    until("the rest is sent again", || {
+        second.running.metrics.source_events.get() > 100
+    })
+    .await;
+    sleep(Duration::from_secs(5)).await;
+    let repeated = scene.verify();
+    assert!(repeated > 0, "nothing was repeated: this shows nothing");
+    // What the sinks have is checkpointed, and then nothing is.
+    scene.topic.release_all();
+    sleep(Duration::from_secs(10)).await;
+    first.running.drained().await;
+    scene.holds(&second, 4).await;
+    scene.stream.put_many(100);
+    scene.all_delivered().await;
+    second.running.drained().await;
+    assert_eq!(scene.verify(), repeated, "released events were repeated");
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,7 +244,12 @@ async fn another_programs_rows_are_taken_over_where_they_stand() {
     let sequences = |shard: u32| {
         let page = scene.stream.with_model(|model, now| {
             let start = millpond_kinesis_local::model::IteratorStart::TrimHorizon;
-            let iterator = model.get_shard_iterator(now, "events", ShardId::new(shard), start)?;
+            let iterator = model.get_shard_iterator(
+                now,
+                "events",
+                millpond_kinesis_local::model::ShardId::new(shard),
+                start,
+            )?;
             model.get_records(now, &iterator, None)
         });
         let records = page.expect("read").records.into_iter();

@@ -36,6 +36,8 @@ use support::{Running, check, context, eventually, spawn, until};
 use tokio::sync::oneshot;
 
 const STREAM: &str = "events";
+/// Of a worker of the library: three lease durations, twice the time between two renewals, in these tests.
+const SILENCE: Duration = Duration::from_secs(6);
 
 /// A server of tables that lives as long as the test.
 struct Server {
@@ -66,6 +68,7 @@ impl Server {
             stream: STREAM.to_owned(),
             worker: WorkerId::new(worker),
             timestamp_ms: None,
+            library_silence: SILENCE,
             clock: Arc::new(|| 5_000),
         };
         DynamoTable::new(self.client.clone(), settings)
@@ -310,6 +313,7 @@ async fn the_table_on_the_wire_keeps_the_promises() {
         stream: STREAM.to_owned(),
         worker: WorkerId::new("a"),
         timestamp_ms: None,
+        library_silence: SILENCE,
         clock: Arc::new(|| 0),
     };
     let wrong = DynamoTable::new(server.client.clone(), wrong);
@@ -320,6 +324,7 @@ async fn the_table_on_the_wire_keeps_the_promises() {
         stream: "clicks".to_owned(),
         worker: WorkerId::new("a"),
         timestamp_ms: None,
+        library_silence: SILENCE,
         clock: Arc::new(|| 0),
     };
     let other_stream = DynamoTable::new(server.client.clone(), other_stream);
@@ -330,6 +335,56 @@ async fn the_table_on_the_wire_keeps_the_promises() {
     );
 }
 
+#[tokio::test]
+async fn a_table_of_several_streams_is_refused_and_left_as_it_is() {
+    let server = Server::start().await;
+    // Another program's table, beside which nothing is made.
+    let table = server.table("companies", "a");
+    dynamo_table_of_several_streams(&server, "companies").await;
+    let refused = table.prepare(true).await.expect_err("several streams");
+    assert!(refused.to_string().contains("several streams"), "{refused}");
+    let companion = companion_name("companies");
+    let look = server.client.describe_table().table_name(companion);
+    look.send().await.expect_err("made all the same");
+
+    // The same where Millpond's own table is there already: the source ends before it writes a row.
+    let table = server.table("used", "a");
+    table.prepare(true).await.expect("made");
+    dynamo_table_of_several_streams(&server, "used").await;
+    let stream = ModelStream::new(2, ModelConfig::default());
+    let topic = Arc::new(MemoryTopic::new(1));
+    let running = run(table, "a", &stream, &topic);
+    let refused = running.task.await.expect("no panic");
+    let refused = refused.expect_err("several streams").to_string();
+    assert!(refused.contains("`lease-table`"), "{refused}");
+    let scan = server.client.scan().table_name("used");
+    let rows = scan.send().await.expect("answered");
+    assert_eq!(rows.count(), 2, "{rows:?}");
+}
+
+/// Rows as `DynamoDBMultiStreamLeaseSerializer` of the library writes them.
+async fn dynamo_table_of_several_streams(server: &Server, name: &str) {
+    let plain = server.table(name, "maker");
+    plain.prepare(true).await.expect("made");
+    let drop = server.client.delete_table();
+    if name == "companies" {
+        let call = drop.table_name(companion_name(name));
+        call.send().await.expect("removed");
+    }
+    for stream in ["events", "clicks"] {
+        let stream = format!("123456789012:{stream}:1700000000");
+        let row = HashMap::from([
+            ("leaseKey".to_owned(), s(&format!("{stream}:{}", id(0)))),
+            ("leaseCounter".to_owned(), n(3)),
+            ("checkpoint".to_owned(), s("TRIM_HORIZON")),
+            ("checkpointSubSequenceNumber".to_owned(), n(0)),
+            ("streamName".to_owned(), s(&stream)),
+            ("shardId".to_owned(), s(id(0).as_str())),
+        ]);
+        server.put(name, row).await;
+    }
+}
+
 /// A source on the wire to the table; the stream is the model, on real time.
 fn run(
     table: DynamoTable,
@@ -337,9 +392,20 @@ fn run(
     stream: &Arc<ModelStream>,
     topic: &Arc<MemoryTopic>,
 ) -> Running {
+    let duration = DEFAULT_LEASE_DURATION.get();
+    run_with(table, worker, stream, topic, duration)
+}
+
+fn run_with(
+    table: DynamoTable,
+    worker: &str,
+    stream: &Arc<ModelStream>,
+    topic: &Arc<MemoryTopic>,
+    lease_duration: Duration,
+) -> Running {
     let worker = Worker {
         id: WorkerId::new(worker),
-        settings: Settings::new(DEFAULT_LEASE_DURATION.get()).expect("in range"),
+        settings: Settings::new(lease_duration).expect("in range"),
     };
     let source = KinesisSource::shared(
         stream.clone(),
@@ -413,7 +479,7 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
     server.put("app", HashMap::from(stats)).await;
 
     let topic = Arc::new(MemoryTopic::new(2));
-    let running = run(table.clone(), "millpond", &stream, &topic);
+    let running = run_with(table.clone(), "millpond", &stream, &topic, Settings::MIN);
     let renew = |counter: u64| {
         let call = server.client.update_item().table_name("app");
         let call = call
@@ -424,10 +490,10 @@ async fn a_librarys_table_is_taken_over_where_it_stands_and_given_back() {
             .expression_attribute_values(":me", s("alive"));
         call.send()
     };
-    // It renews each third of its ten seconds; its lease is left alone.
-    for counter in 813..817 {
+    // It renews half as often as its silence allows, and seldomer than a source here beats; its lease is left alone.
+    for counter in 813..818 {
         renew(counter).await.expect("still its own");
-        tokio::time::sleep(Duration::from_millis(3_300)).await;
+        tokio::time::sleep(SILENCE / 2).await;
     }
     until("the stopped worker's shard is read", || {
         topic.len() == in_first - 3

@@ -15,7 +15,7 @@ use crate::settings::Settings;
 use crate::store::Outcome;
 
 /// Changes of leases in one step, so that the next beat is not late for them.
-const CHANGES_PER_STEP: usize = 64;
+const CHANGES_PER_STEP: usize = 256;
 /// A dead worker's row is removed after so many lease durations.
 const FORGET_AFTER: u32 = 20;
 
@@ -65,6 +65,8 @@ pub enum Event {
 struct Sighting {
     beat: Option<Beat>,
     since: Duration,
+    /// How long it may be silent.
+    silence: Duration,
 }
 
 /// The state of one worker. Times are durations since any fixed start of the local monotonic clock.
@@ -80,6 +82,8 @@ pub struct Coordinator {
     seen: BTreeMap<WorkerId, Sighting>,
     /// Since when leases are seen without a live owner.
     free: BTreeMap<LeaseId, Duration>,
+    /// Other live workers in the latest view.
+    others: usize,
     is_leaving: bool,
     is_over: bool,
 }
@@ -99,6 +103,7 @@ impl Coordinator {
             held: BTreeMap::new(),
             seen: BTreeMap::new(),
             free: BTreeMap::new(),
+            others: 0,
             is_leaving: false,
             is_over: false,
         }
@@ -132,6 +137,12 @@ impl Coordinator {
     #[must_use]
     pub fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// How many other workers lived in the latest view that was decided on.
+    #[must_use]
+    pub fn others(&self) -> usize {
+        self.others
     }
 
     /// From now on, everything is handed over and nothing taken; then the worker's row goes.
@@ -187,12 +198,13 @@ impl Coordinator {
         if self.is_over {
             return decisions;
         }
+        let live = self.live(read, view);
+        self.others = live.iter().filter(|worker| ***worker != self.me).count();
         let is_last = self.is_leaving && self.held.is_empty() && !self.owns_any(view);
         let beat = self.beat(view, is_last);
         decisions.push(Decision::Change(beat));
         // Before the first confirmed beat others do not know us; they must before we own anything.
         if self.is_live(now) && !is_last {
-            let live = self.live(read, view);
             self.mark_leaving(view, leases, &live, &mut decisions);
             let mut changes = self.settle_own(view, leases, &live);
             if !self.is_leaving {
@@ -256,14 +268,15 @@ impl Coordinator {
         self.seen.retain(|worker, _| known.contains(worker));
         for worker in known {
             let beat = view.workers.get(worker).copied();
-            match self.seen.get_mut(worker) {
-                Some(sighting) if sighting.beat == beat => {}
-                Some(sighting) => *sighting = Sighting { beat, since: now },
-                None => {
-                    let sighting = Sighting { beat, since: now };
-                    self.seen.insert(worker.clone(), sighting);
-                }
-            }
+            let silence = view.silences.get(worker).copied();
+            let before = self.seen.get(worker);
+            let before = before.filter(|sighting| sighting.beat == beat);
+            let sighting = Sighting {
+                beat,
+                since: before.map_or(now, |sighting| sighting.since),
+                silence: silence.unwrap_or(self.settings.lease_duration()),
+            };
+            self.seen.insert(worker.clone(), sighting);
         }
     }
 
@@ -398,7 +411,7 @@ impl Coordinator {
     /// True for a worker whose row did not change, or was missing, for long enough.
     fn is_dead(&self, worker: &WorkerId, read: Duration) -> bool {
         let sighting = self.seen.get(worker);
-        sighting.is_some_and(|seen| read >= seen.since + self.settings.lease_duration())
+        sighting.is_some_and(|seen| read >= seen.since + seen.silence)
     }
 
     /// Removes rows of workers that are long dead and own nothing.

@@ -26,6 +26,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use millpond_connector::random;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -34,7 +35,10 @@ use tokio::time::{Instant, sleep_until, timeout};
 use crate::coordinator::{Coordinator, Decision, DropReason, Event};
 use crate::row::{Change, LeaseId, WorkerId};
 use crate::settings::Settings;
-use crate::store::{LeaseStore, StoreError};
+use crate::store::{LeaseStore, Outcome, StoreError};
+
+/// Changes of leases on their way at the same time: whoever starts with a thousand waits for a few dozen round trips.
+const CHANGES_AT_ONCE: usize = 16;
 
 /// What happened to a lease. `epoch` tells one holding of a lease from the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +97,7 @@ enum Command {
 struct Holdings {
     epochs: BTreeMap<LeaseId, u64>,
     valid_until: Option<Instant>,
+    others: usize,
 }
 
 type Shared = Arc<Mutex<Holdings>>;
@@ -118,6 +123,12 @@ impl LeaseHandle {
             && holdings
                 .valid_until
                 .is_some_and(|until| Instant::now() < until)
+    }
+
+    /// True when the latest view showed another live worker, who could take what is given up.
+    #[must_use]
+    pub fn has_others(&self) -> bool {
+        lock(&self.shared).others > 0
     }
 
     /// Replaces the leases that there are. Held ones that are not among them are to be handed over.
@@ -303,36 +314,76 @@ impl LeaseDriver {
         self.commands.is_closed() && self.commands.is_empty()
     }
 
-    /// Sends what waits; answers whether a lease was among it. After a failure the rest is
-    /// forgotten: the next view says what is still to be done.
+    /// Sends what waits, changes of leases several at once; answers whether one was among it. After a failure the
+    /// rest is forgotten: the next view says what is still to be done.
     async fn send_all(&mut self) -> Result<bool, StoreError> {
         let mut has_lease = false;
-        while let Some(change) = self.queue.pop_front() {
-            if self.is_abandoned() {
-                break;
-            }
-            has_lease |= matches!(change, Change::Lease { .. });
+        while !self.queue.is_empty() && !self.is_abandoned() {
+            let batch = self.next_batch();
+            has_lease |= matches!(batch.first(), Some(Change::Lease { .. }));
             let started = self.now();
-            let store = self.store.clone();
-            let sent = change.clone();
-            let answer = self.call(async move { store.change(&sent).await }).await;
-            let outcome = answer.inspect_err(|_| self.queue.clear())?;
+            let limit = self.settings.beat();
+            let answers = batch.iter().map(|change| {
+                let store = self.store.clone();
+                async move { within(limit, store.change(change)).await }
+            });
+            let answers = self.while_expiring(join_all(answers)).await;
             let now = self.now();
-            for event in self.coordinator.answered(&change, outcome, started, now) {
-                match event {
-                    Event::Taken(lease, epoch) => {
-                        self.epochs.insert(lease.clone(), epoch);
-                        // Those who hear of it must find it held.
-                        lock(&self.shared).epochs.insert(lease.clone(), epoch);
-                        self.publish();
-                        self.tell(LeaseEvent::Taken { lease, epoch });
-                    }
-                    Event::Drop(lease, reason) => self.lost(lease, reason),
+            let mut failure = None;
+            for (change, answer) in batch.iter().zip(answers) {
+                match answer {
+                    Ok(outcome) => self.answered(change, outcome, started, now),
+                    Err(error) => failure = failure.or(Some(error)),
                 }
             }
             self.publish();
+            if let Some(error) = failure {
+                self.queue.clear();
+                return Err(error);
+            }
         }
         Ok(has_lease)
+    }
+
+    /// What may be sent together: a beat alone, since what follows it rests on its answer, and leases in their order,
+    /// each once.
+    fn next_batch(&mut self) -> Vec<Change> {
+        let mut batch: Vec<Change> = Vec::new();
+        while let Some(next) = self.queue.front() {
+            let is_new = |id: &LeaseId| {
+                let other =
+                    |change: &Change| !matches!(change, Change::Lease { id: of, .. } if of == id);
+                batch.iter().all(other)
+            };
+            let fits = match next {
+                Change::Worker { .. } => batch.is_empty(),
+                Change::Lease { id, .. } => batch.len() < CHANGES_AT_ONCE && is_new(id),
+            };
+            if !fits {
+                break;
+            }
+            let is_last = matches!(next, Change::Worker { .. });
+            batch.extend(self.queue.pop_front());
+            if is_last {
+                break;
+            }
+        }
+        batch
+    }
+
+    fn answered(&mut self, change: &Change, outcome: Outcome, started: Duration, now: Duration) {
+        for event in self.coordinator.answered(change, outcome, started, now) {
+            match event {
+                Event::Taken(lease, epoch) => {
+                    self.epochs.insert(lease.clone(), epoch);
+                    // Those who hear of it must find it held.
+                    lock(&self.shared).epochs.insert(lease.clone(), epoch);
+                    self.publish();
+                    self.tell(LeaseEvent::Taken { lease, epoch });
+                }
+                Event::Drop(lease, reason) => self.lost(lease, reason),
+            }
+        }
     }
 
     /// Awaits an answer for a beat's time, and lets leases expire meanwhile.
@@ -341,14 +392,17 @@ impl LeaseDriver {
         call: impl Future<Output = Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         let limit = self.settings.beat();
-        let mut call = pin!(timeout(limit, call));
+        self.while_expiring(within(limit, call)).await
+    }
+
+    /// Awaits something that has a bound, and lets leases expire meanwhile.
+    async fn while_expiring<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
         loop {
             tokio::select! {
                 biased;
                 () = until(self.expiry()) => self.expire(),
-                answer = &mut call => return answer.unwrap_or_else(|_| {
-                    Err(StoreError::Transient(format!("no answer within {limit:?}")))
-                }),
+                answer = &mut work => return answer,
             }
         }
     }
@@ -410,6 +464,7 @@ impl LeaseDriver {
     fn publish(&self) {
         let mut holdings = lock(&self.shared);
         holdings.valid_until = self.expiry();
+        holdings.others = self.coordinator.others();
         holdings
             .epochs
             .retain(|lease, epoch| self.epochs.get(lease) == Some(epoch));
@@ -421,6 +476,14 @@ impl LeaseDriver {
             self.tell(LeaseEvent::StoreFailed(error));
         }
     }
+}
+
+async fn within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let late = || StoreError::Transient(format!("no answer within {limit:?}"));
+    timeout(limit, call).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn until(at: Option<Instant>) {

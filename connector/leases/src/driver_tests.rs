@@ -23,6 +23,8 @@ struct Store {
     mood: Arc<AtomicU32>,
     calls: Arc<AtomicU32>,
     changes: Arc<AtomicU32>,
+    in_flight: Arc<AtomicU32>,
+    most_in_flight: Arc<AtomicU32>,
 }
 
 impl Store {
@@ -32,11 +34,14 @@ impl Store {
 
     async fn answer(&self) -> Result<(), StoreError> {
         self.calls.fetch_add(1, Ordering::SeqCst);
+        let in_flight = self.in_flight.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_in_flight.fetch_max(in_flight, Ordering::SeqCst);
         match self.mood.load(Ordering::SeqCst) {
             HANGS | MUTE => std::future::pending().await,
             FAILS => return Err(StoreError::Fatal("no such table".to_owned())),
             _ => tokio::time::sleep(ROUND_TRIP).await,
         }
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
         Ok(())
     }
 }
@@ -300,4 +305,19 @@ async fn leaving_before_anything_was_held_ends() {
     let worker = Worker::start(&store, "a", 0);
     worker.handle.leave().await;
     assert!(store.rows.snapshot().workers.is_empty());
+}
+
+/// A start with many leases, counted in round trips and calls.
+#[tokio::test(start_paused = true)]
+async fn a_thousand_leases_are_taken_in_a_few_dozen_round_trips() {
+    let store = Store::default();
+    let mut worker = Worker::start(&store, "worker", 1_000);
+    let begun = Instant::now();
+    worker.until_held(1_000).await;
+    let rounds = begun.elapsed().as_millis() / ROUND_TRIP.as_millis();
+    assert!(rounds <= 80, "{rounds} round trips");
+    let calls = store.calls.load(Ordering::SeqCst);
+    assert!(calls <= 1_000 + 16, "{calls} calls");
+    let most = store.most_in_flight.load(Ordering::SeqCst);
+    assert!(most as usize <= CHANGES_AT_ONCE, "{most} at once");
 }

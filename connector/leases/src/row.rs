@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -67,6 +68,9 @@ pub struct View {
     pub workers: BTreeMap<WorkerId, Beat>,
     /// Leases that were ever taken.
     pub leases: BTreeMap<LeaseId, LeaseRow>,
+    /// How long a worker may be silent before it counts as dead, where that is not the lease duration: one of
+    /// another program, which beats in its own time.
+    pub silences: BTreeMap<WorkerId, Duration>,
     /// How much work each lease is, in any unit, where that was measured. Without any, each counts the same.
     pub loads: BTreeMap<LeaseId, u64>,
 }

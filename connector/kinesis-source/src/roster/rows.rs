@@ -54,6 +54,13 @@ impl Roster {
         self.dirty = true;
     }
 
+    /// How far the shard is, as known last.
+    #[must_use]
+    pub fn progress(&self, id: &ShardId) -> Option<&Progress> {
+        let shard = self.checkpoint.shards.get(id)?;
+        Some(&shard.progress)
+    }
+
     /// What the shard gives, as known last; 0 when nobody measured.
     #[must_use]
     pub fn bytes_per_second(&self, id: &ShardId) -> u64 {

@@ -38,6 +38,7 @@ impl Session {
                     self.ends.insert(partition, offsets.end);
                 }
                 self.append_backoffs.remove(&partition);
+                self.stalls.answered(partition);
                 let events = self.delivery.appended(partition, offsets.end);
                 self.parts.metrics.topic_events.add(u64::from(events));
                 self.topic_moved();

@@ -9,7 +9,7 @@
 //!    └───────────────────────────────────────────────┘
 //! ```
 //!
-//! From each of them the lease can be lost: the reader stops, and no write of the shard follows.
+//! From each of them the lease can be lost, or be given up for want of progress ([`super::stalls`]): the reader stops, and no write of the shard follows.
 //! Batches that hold its events may still reach the topic. They carry the positions and ordinals that
 //! the next owner gives the same events, and are dropped as repeated by whoever reads the topic.
 
@@ -23,13 +23,13 @@ use millpond_leases::{
     DropReason, LeaseDriver, LeaseEvent, LeaseEvents, LeaseHandle, LeaseId, Settings, StoreError,
     WorkerId,
 };
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 
 use super::{Done, LOCAL, Session};
 use crate::checkpoint::CheckpointError;
 use crate::error::SourceError;
-use crate::limits::{LEAVE_LIMIT, STALL_REST};
+use crate::limits::{CLAIMS_AT_ONCE, LEAVE_LIMIT};
 use crate::shard::ShardId;
 use crate::shard_table::{Rows, ShardRow, Sharing, WriteIf};
 
@@ -46,7 +46,7 @@ pub struct Worker {
 enum State {
     Claiming,
     Ready,
-    Leaving,
+    Leaving { since: Instant },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,8 +62,8 @@ pub(crate) struct Shared {
     rows: watch::Receiver<Arc<Rows>>,
     held: BTreeMap<ShardId, Holding>,
     wanted: BTreeSet<ShardId>,
-    /// Shards that were given up, and until when they are left to others.
-    resting: BTreeMap<ShardId, Instant>,
+    /// Room for rows to be read.
+    claims: Arc<Semaphore>,
     is_over: bool,
     metrics: Arc<Metrics>,
 }
@@ -97,7 +97,7 @@ impl Shared {
             rows: sharing.rows,
             held: BTreeMap::new(),
             wanted: BTreeSet::new(),
-            resting: BTreeMap::new(),
+            claims: Arc::new(Semaphore::new(CLAIMS_AT_ONCE)),
             is_over: false,
             metrics,
         }
@@ -113,6 +113,21 @@ impl Shared {
     pub(crate) fn is_ready(&self, id: &ShardId) -> bool {
         let holding = self.held.get(id);
         holding.is_some_and(|holding| holding.state == State::Ready)
+    }
+
+    /// True when there is somebody who could take what is given up here.
+    pub(super) fn has_others(&self) -> bool {
+        self.handle.has_others()
+    }
+
+    /// The shards that are to be handed over, and since when.
+    pub(super) fn leaving(&self) -> impl Iterator<Item = (&ShardId, Instant)> {
+        self.held
+            .iter()
+            .filter_map(|(id, holding)| match holding.state {
+                State::Leaving { since } => Some((id, since)),
+                State::Claiming | State::Ready => None,
+            })
     }
 
     async fn next(&mut self) -> News {
@@ -133,7 +148,7 @@ impl Shared {
         }
     }
 
-    fn hand_over(&mut self, id: &ShardId) {
+    pub(super) fn hand_over(&mut self, id: &ShardId) {
         if let Some(holding) = self.held.remove(id) {
             self.metrics.leases_handed_over.add(1);
             self.handle.handed_over(&lease_id(id), holding.epoch);
@@ -243,9 +258,7 @@ impl Session {
                 leasable.remove(&write.shard);
             }
         }
-        let now = Instant::now();
-        shared.resting.retain(|_, until| now < *until);
-        if !shared.resting.is_empty() {
+        if self.stalls.is_resting(Instant::now(), shared.has_others()) {
             // What keeps one shard from moving may keep others: nothing is taken meanwhile.
             leasable.retain(|id| shared.held.contains_key(id));
         }
@@ -254,44 +267,6 @@ impl Session {
             shared.handle.set_wanted(leases.collect());
             shared.wanted = leasable;
         }
-    }
-
-    /// A lease is tied to progress: a shard that does not move here may move elsewhere.
-    pub(super) fn give_up_stalled(&mut self, now: std::time::Instant) {
-        let Some(shared) = &self.shared else {
-            return;
-        };
-        let stalled: Vec<ShardId> = self
-            .active
-            .iter()
-            .filter(|(id, active)| shared.is_ready(id) && active.progress.is_stalled(now))
-            // Read to its end, it waits for the topic's consumers: another owner could do no more.
-            .filter(|(_, active)| !self.endings.named.contains_key(&active.index))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for id in stalled {
-            tracing::warn!(
-                shard = %id,
-                rest_seconds = STALL_REST.as_secs(),
-                "shard does not move here, it is given up to others"
-            );
-            if let Some(shared) = &mut self.shared {
-                shared
-                    .resting
-                    .insert(id.clone(), Instant::now() + STALL_REST);
-                shared.hand_over(&id);
-            }
-            self.let_go(&id);
-        }
-    }
-
-    /// When something about stalled shards is to be done.
-    pub(super) fn next_stall(&self, shared: &Shared) -> Option<Instant> {
-        let read_here = self.active.iter().filter(|(id, active)| {
-            shared.is_ready(id) && !self.endings.named.contains_key(&active.index)
-        });
-        let stalls = read_here.map(|(_, active)| Instant::from_std(active.progress.stalls_at()));
-        stalls.chain(shared.resting.values().copied()).min()
     }
 
     fn taken(&mut self, id: ShardId, epoch: u64) {
@@ -315,9 +290,14 @@ impl Session {
     }
 
     fn claim(&mut self, id: ShardId, epoch: u64, wait: Duration) {
+        let Some(room) = self.shared.as_ref().map(|shared| shared.claims.clone()) else {
+            return;
+        };
         let table = self.parts.table.clone();
         self.tasks.spawn(async move {
             tokio::time::sleep(wait).await;
+            // Never closed, so there is always a permit to come.
+            let _permit = room.acquire().await;
             let row = table.claim(&id, epoch).await;
             Done::Claimed(id, epoch, row)
         });
@@ -369,7 +349,8 @@ impl Session {
                 shared.hand_over(id);
                 return;
             }
-            holding.state = State::Leaving;
+            let since = Instant::now();
+            holding.state = State::Leaving { since };
         }
         if let Some(active) = self.active.get(id) {
             active.reader.abort();
@@ -385,9 +366,8 @@ impl Session {
             return;
         };
         let saving = self.saving.as_deref().unwrap_or_default();
-        let leaving = shared.held.iter();
-        let done: Vec<ShardId> = leaving
-            .filter(|(_, holding)| holding.state == State::Leaving)
+        let done: Vec<ShardId> = shared
+            .leaving()
             .filter(|(id, _)| {
                 let active = self.active.get(*id);
                 active.is_none_or(|active| self.delivery.is_settled(active.index))

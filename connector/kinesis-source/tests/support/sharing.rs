@@ -3,8 +3,6 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use millpond_connector::connector::ConnectorContext;
@@ -34,6 +32,7 @@ use millpond_sink::contiguity::{Entry, PlainRecord, Unit, units};
 use millpond_sink::dedup::{Admitted, Outcome as Admission, Workbench, admit};
 use millpond_sink::marks::Marks;
 use millpond_sink::origins::Cutoffs;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::stream::ModelStream;
@@ -41,32 +40,46 @@ use crate::support::topic::MemoryTopic;
 use crate::support::{Running, spawn};
 
 /// While closed, nothing that passes it gets on.
-#[derive(Clone, Default)]
-pub struct Gate(Arc<AtomicBool>);
+#[derive(Clone)]
+pub struct Gate(Arc<watch::Sender<bool>>);
 
-impl Gate {
-    pub fn close(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub fn open(&self) {
-        self.0.store(false, Ordering::Relaxed);
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    async fn pass(&self) {
-        while self.is_closed() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+impl Default for Gate {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
     }
 }
 
-struct Gated<T: ?Sized> {
-    gate: Gate,
-    inner: Arc<T>,
+impl Gate {
+    pub fn close(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub fn open(&self) {
+        self.0.send_replace(false);
+    }
+
+    pub fn is_closed(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    async fn pass(&self) {
+        let mut state = self.0.subscribe();
+        state.wait_for(|is_closed| !is_closed).await.expect("held");
+    }
+}
+
+/// The topic as one source reaches it: it may be out of reach for this one alone.
+struct GatedTopic {
+    gates: [Gate; 2],
+    inner: Arc<MemoryTopic>,
+}
+
+impl GatedTopic {
+    async fn pass(&self) {
+        for gate in &self.gates {
+            gate.pass().await;
+        }
+    }
 }
 
 /// The stream has a gate of its own, too: a connection that is half open.
@@ -119,7 +132,7 @@ impl StreamApi for GatedStream {
 }
 
 #[async_trait]
-impl Topic for Gated<MemoryTopic> {
+impl Topic for GatedTopic {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -133,9 +146,9 @@ impl Topic for Gated<MemoryTopic> {
         partition: PartitionId,
         batch: StoredBatch,
     ) -> Result<Range<Offset>, TopicError> {
-        self.gate.pass().await;
+        self.pass().await;
         let stored = self.inner.append(partition, batch).await;
-        self.gate.pass().await;
+        self.pass().await;
         stored
     }
 
@@ -150,6 +163,10 @@ impl Topic for Gated<MemoryTopic> {
 
     async fn bounds(&self, partition: PartitionId) -> Result<OffsetBounds, TopicError> {
         self.inner.bounds(partition).await
+    }
+
+    async fn released(&self) -> Result<Vec<Option<Offset>>, TopicError> {
+        self.inner.released().await
     }
 
     async fn release(
@@ -232,6 +249,8 @@ pub struct Instance {
     pub gate: Gate,
     /// Of the stream alone.
     pub reads: Gate,
+    /// Of the topic alone.
+    pub appends: Gate,
 }
 
 impl Instance {
@@ -248,7 +267,7 @@ impl Instance {
             gate: gate.clone(),
             inner: table.of(id.clone()),
         };
-        let reads = Gate::default();
+        let (reads, appends) = (Gate::default(), Gate::default());
         let api = Arc::new(GatedStream {
             gates: [gate.clone(), reads.clone()],
             inner: stream.clone(),
@@ -261,8 +280,8 @@ impl Instance {
             KinesisSource::shared(api, config, Arc::new(shared), worker).with_clock(stream.clock());
         let context = ConnectorContext {
             name: id.as_str().to_owned(),
-            topic: Arc::new(Gated {
-                gate: gate.clone(),
+            topic: Arc::new(GatedTopic {
+                gates: [gate.clone(), appends.clone()],
                 inner: topic.clone(),
             }),
             data_dir: "/nonexistent".into(),
@@ -274,6 +293,7 @@ impl Instance {
             running: spawn(Box::new(source), context),
             gate,
             reads,
+            appends,
         }
     }
 }
