@@ -220,7 +220,7 @@ fn read_back(pipeline: &Pipeline, load: &Load) -> Result<u64> {
         .collect();
     for group in pipeline.groups()?.into_keys() {
         for (_, verifier) in &mut rounds {
-            verifier.next_group();
+            verifier.next_group(&group);
         }
         for event in pipeline.read(&group)? {
             let is_of = |workload: &Workload| {

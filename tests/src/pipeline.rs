@@ -247,14 +247,14 @@ impl Pipeline {
     }
 
     /// Reads the table and checks that it holds the events of one [`Pipeline::emit`], each once,
-    /// unchanged and in the order of its partition key.
+    /// unchanged, in the group of its job and in the order of its partition key.
     ///
     /// # Errors
     /// With the counts, when it does not.
     pub fn verify(&self, events: u64, seed: u64) -> Result<()> {
         let mut verifier = Verifier::new(Workload::new(seed, START_MS, JOBS), events);
         for group in self.groups()?.into_keys() {
-            verifier.next_group();
+            verifier.next_group(&group);
             for event in self.read(&group)? {
                 verifier.take(event.as_bytes());
             }

@@ -1,12 +1,10 @@
-//! The one place where AWS access is configured, and where its failures are put into words.
+//! The one place where AWS access is configured; its failures are put into words in [`describe`].
 //!
 //! The SDK's own retries are off: a retry happens once, in our adapters, with our backoff.
 //! Its stalled-stream protection is off too: every call here reads a whole bounded answer
 //! under [`OPERATION_TIMEOUT`], and the protection would end a call that merely waits for a
 //! busy processor.
 
-use std::error::Error;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -15,12 +13,10 @@ use aws_config::retry::RetryConfig;
 use aws_config::stalled_stream_protection::StalledStreamProtectionConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use aws_types::service_config::ServiceConfigKey;
 
+pub use crate::aws_failure::{FailureKind, chain, describe, failure_kind};
 use crate::aws_http;
 use crate::problem::Problems;
 use crate::section::Section;
@@ -49,8 +45,8 @@ const CREDENTIALS_TIMEOUT: Duration = Duration::from_secs(15);
 /// it anew with what is there then. Long enough for an outage of whoever gives credentials out.
 pub const CREDENTIALS_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// Deepest error chain that is put into words.
-const CHAIN_LIMIT: usize = 16;
+/// The services that Millpond speaks to, as the SDK names them.
+const SERVICES: [&str; 3] = ["Kinesis", "DynamoDB", "S3"];
 
 /// What a section may say about AWS; the usual AWS environment says the rest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,7 +74,7 @@ pub struct AwsSwitches {
 pub enum AwsError {
     /// Nothing names a region.
     #[error(
-        "no AWS region: looked at `region` of the connector's section, `AWS_REGION`, `AWS_DEFAULT_REGION`, \
+        "no AWS region: looked at `region` of the connector's section (`--region`), `AWS_REGION`, `AWS_DEFAULT_REGION`, \
          profile `{profile}` of the AWS configuration files, and the instance's metadata; set one of them"
     )]
     NoRegion {
@@ -89,13 +85,25 @@ pub enum AwsError {
     #[error(
         "no usable AWS credentials ({reason}): looked at `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, \
          profile `{profile}` of the AWS configuration files, web identity, container and instance metadata; \
-         set one of them, or name a profile with `profile` or `AWS_PROFILE`"
+         set one of them, or name a profile with `profile` (`--profile`) or `AWS_PROFILE`"
     )]
     NoCredentials {
         /// The profile that was looked at.
         profile: String,
         /// What the credential chain said.
         reason: String,
+    },
+    /// The environment or a profile names an endpoint that is none.
+    #[error(
+        "`{endpoint}` is no URL of an endpoint for {service}, which is `http://HOST[:PORT]` or `https://HOST[:PORT]`: \
+         look at `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_{}` and `endpoint_url` of the AWS configuration files",
+        .service.to_uppercase()
+    )]
+    Endpoint {
+        /// The service that would be spoken to there.
+        service: &'static str,
+        /// What is given.
+        endpoint: String,
     },
 }
 
@@ -109,7 +117,7 @@ impl AwsSettings {
         profile: Option<String>,
     ) -> Self {
         if let Some(endpoint) = &endpoint
-            && !is_http_url(endpoint)
+            && !is_endpoint(endpoint)
         {
             problems.push(
                 section
@@ -118,9 +126,6 @@ impl AwsSettings {
                     .help("leave it out to speak to AWS itself"),
             );
         }
-        let is_region = |name: &String| {
-            !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-        };
         if region.as_ref().is_some_and(|name| !is_region(name)) {
             problems.push(
                 section
@@ -143,7 +148,7 @@ impl AwsSettings {
     /// Credentials are resolved at the first call, or by [`AwsSettings::check_credentials`].
     ///
     /// # Errors
-    /// [`AwsError::NoRegion`], with every setting that was looked at.
+    /// See [`AwsSettings::load_with`].
     pub async fn load(&self) -> Result<SdkConfig, AwsError> {
         self.load_with(AwsSwitches::default()).await
     }
@@ -151,17 +156,15 @@ impl AwsSettings {
     /// As [`AwsSettings::load`], and says which of the region's endpoints are spoken to.
     ///
     /// # Errors
-    /// [`AwsError::NoRegion`], with every setting that was looked at.
+    /// [`AwsError::NoRegion`], with every setting that was looked at; [`AwsError::Endpoint`].
     pub async fn load_with(&self, switches: AwsSwitches) -> Result<SdkConfig, AwsError> {
-        let is_local = |url: &String| aws_http::is_loopback(url);
-        let http = aws_http::client(self.endpoint.as_ref().is_some_and(is_local));
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .operation_timeout(OPERATION_TIMEOUT)
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::v2026_01_12())
-            .http_client(http)
+            .http_client(aws_http::client())
             .retry_config(RetryConfig::disabled())
             .timeout_config(timeouts)
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
@@ -185,6 +188,11 @@ impl AwsSettings {
             return Err(AwsError::NoRegion {
                 profile: self.profile_name(),
             });
+        }
+        for service in SERVICES {
+            if let Some(endpoint) = endpoint(&config, service).filter(|url| !is_endpoint(url)) {
+                return Err(AwsError::Endpoint { service, endpoint });
+            }
         }
         Ok(match &self.profile {
             Some(profile) => with_credentials_of(profile, config),
@@ -267,208 +275,46 @@ fn with_credentials_of(profile: &str, config: SdkConfig) -> SdkConfig {
         .build()
 }
 
-fn is_http_url(text: &str) -> bool {
+/// Where a service is spoken to, for messages.
+#[must_use]
+pub fn place(sdk: &SdkConfig, service_id: &str) -> String {
+    let region = sdk.region().map_or("none", |region| region.as_ref());
+    match endpoint(sdk, service_id) {
+        Some(url) => format!("`{url}`, region `{region}`"),
+        None => format!("region `{region}`"),
+    }
+}
+
+/// True for `http://HOST[:PORT]` and `https://HOST[:PORT]`, with or without a path.
+#[must_use]
+pub fn is_endpoint(text: &str) -> bool {
     let rest = text
         .strip_prefix("http://")
         .or_else(|| text.strip_prefix("https://"));
-    rest.is_some_and(|rest| {
-        !rest.is_empty() && !rest.starts_with('/') && !rest.contains(char::is_whitespace)
-    })
+    let Some(rest) = rest.filter(|rest| !rest.contains(char::is_whitespace)) else {
+        return false;
+    };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let (host, port) = match authority
+        .strip_prefix('[')
+        .and_then(|v6| v6.split_once(']'))
+    {
+        Some((host, port)) => (host, port),
+        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+    };
+    let is_port = |port: &str| port.is_empty() || port[1..].parse::<u16>().is_ok();
+    !host.is_empty() && (port.is_empty() || port.starts_with(':')) && is_port(port)
 }
 
-/// At which step a call failed, independent of the service's own error codes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
-    /// No connection, or it broke before the answer.
-    Unreachable,
-    /// One of the time limits ran out.
-    Timeout,
-    /// Credentials could not be resolved.
-    Credentials,
-    /// The service answered with an error.
-    Service,
-    /// The answer could not be read.
-    Answer,
-    /// The request could not be built.
-    Request,
-}
-
-impl FailureKind {
-    /// True when the same call can succeed later without a change by anyone.
-    ///
-    /// [`FailureKind::Service`] depends on the service's error code and is answered with false.
-    #[must_use]
-    pub const fn is_transient(self) -> bool {
-        matches!(self, Self::Unreachable | Self::Timeout | Self::Answer)
-    }
-}
-
-/// At which step a call failed.
-pub fn failure_kind<E, R>(error: &SdkError<E, R>) -> FailureKind
-where
-    E: Error + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    if sources(error).any(|source| source.is::<CredentialsError>()) {
-        return FailureKind::Credentials;
-    }
-    match error {
-        SdkError::TimeoutError(_) => FailureKind::Timeout,
-        SdkError::DispatchFailure(failure) if failure.is_timeout() => FailureKind::Timeout,
-        SdkError::DispatchFailure(failure) if failure.is_user() => FailureKind::Request,
-        SdkError::DispatchFailure(_) => FailureKind::Unreachable,
-        SdkError::ServiceError(_) => FailureKind::Service,
-        SdkError::ResponseError(_) => FailureKind::Answer,
-        _ => FailureKind::Request,
-    }
-}
-
-/// A failed call in words, without a dump of the request or the answer.
-pub fn describe<E, R>(error: &SdkError<E, R>) -> String
-where
-    E: Error + ProvideErrorMetadata + 'static,
-    R: std::fmt::Debug + 'static,
-{
-    match failure_kind(error) {
-        FailureKind::Credentials => format!("AWS credentials cannot be had: {}", causes(error)),
-        FailureKind::Timeout => format!("no answer in time: {}", causes(error)),
-        FailureKind::Unreachable => format!("endpoint cannot be reached: {}", causes(error)),
-        FailureKind::Answer => format!("answer cannot be read: {}", causes(error)),
-        FailureKind::Request => format!("request cannot be built: {}", causes(error)),
-        FailureKind::Service => {
-            let Some(service) = error.as_service_error() else {
-                return causes(error);
-            };
-            match (service.code(), service.message()) {
-                (Some(code), Some(message)) => format!("service answered `{code}`: {message}"),
-                (Some(code), None) => format!("service answered `{code}`"),
-                (None, _) => format!("service answered with an error: {}", chain(service)),
-            }
-        }
-    }
-}
-
-fn sources<'a>(
-    error: &'a (dyn Error + 'static),
-) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |error: &&'a (dyn Error + 'static)| {
-        let error: &'a (dyn Error + 'static) = *error;
-        error.source()
-    })
-    .take(CHAIN_LIMIT)
-}
-
-/// The error and what caused it, each said once.
-pub fn chain(error: &(dyn Error + 'static)) -> String {
-    join(sources(error))
-}
-
-/// What caused the error; the error itself only when nothing did.
-fn causes(error: &(dyn Error + 'static)) -> String {
-    match error.source() {
-        Some(source) => chain(source),
-        None => chain(error),
-    }
-}
-
-fn join<'a>(errors: impl Iterator<Item = &'a (dyn Error + 'static)>) -> String {
-    let mut said = String::new();
-    for error in errors {
-        let text = error.to_string();
-        if text.is_empty() || said.contains(&text) {
-            continue;
-        }
-        if !said.is_empty() {
-            said.push_str(": ");
-        }
-        let _ = write!(said, "{text}");
-    }
-    said
+/// True for what can be the name of a region.
+#[must_use]
+pub fn is_region(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io;
-
-    use aws_smithy_runtime_api::client::result::ConnectorError;
-    use aws_smithy_types::error::ErrorMetadata;
-
     use super::*;
-
-    type Failure = SdkError<ErrorMetadata, String>;
-
-    fn io_error(text: &str) -> Box<io::Error> {
-        Box::new(io::Error::other(text.to_owned()))
-    }
-
-    #[test]
-    fn every_step_has_its_kind_and_its_words() {
-        let service = ErrorMetadata::builder()
-            .code("ResourceNotFoundException")
-            .message("no such table")
-            .build();
-        let table: [(Failure, FailureKind, bool, &str); 9] = [
-            (
-                SdkError::timeout_error(io_error("20 s are over")),
-                FailureKind::Timeout,
-                true,
-                "no answer in time: 20 s are over",
-            ),
-            (
-                SdkError::dispatch_failure(ConnectorError::timeout(io_error("5 s are over"))),
-                FailureKind::Timeout,
-                true,
-                "no answer in time: timeout: 5 s are over",
-            ),
-            (
-                SdkError::dispatch_failure(ConnectorError::io(io_error("connection refused"))),
-                FailureKind::Unreachable,
-                true,
-                "endpoint cannot be reached: io error: connection refused",
-            ),
-            (
-                SdkError::dispatch_failure(ConnectorError::user(io_error("no host"))),
-                FailureKind::Request,
-                false,
-                "request cannot be built: user error: no host",
-            ),
-            (
-                SdkError::construction_failure(io_error("no table name")),
-                FailureKind::Request,
-                false,
-                "request cannot be built: no table name",
-            ),
-            (
-                SdkError::construction_failure(CredentialsError::not_loaded("none set")),
-                FailureKind::Credentials,
-                false,
-                "AWS credentials cannot be had: the credential provider was not enabled: none set",
-            ),
-            (
-                SdkError::response_error(io_error("not JSON"), "<html>".to_owned()),
-                FailureKind::Answer,
-                true,
-                "answer cannot be read: not JSON",
-            ),
-            (
-                SdkError::service_error(service, String::new()),
-                FailureKind::Service,
-                false,
-                "service answered `ResourceNotFoundException`: no such table",
-            ),
-            (
-                SdkError::service_error(ErrorMetadata::builder().build(), String::new()),
-                FailureKind::Service,
-                false,
-                "service answered with an error: Error",
-            ),
-        ];
-        for (error, kind, transient, words) in table {
-            assert_eq!(failure_kind(&error), kind, "{words}");
-            assert_eq!(kind.is_transient(), transient, "{words}");
-            assert_eq!(describe(&error), words);
-        }
-    }
 
     #[test]
     fn endpoints() {
@@ -476,8 +322,10 @@ mod tests {
             "http://127.0.0.1:4567",
             "https://kinesis.local/",
             "http://h",
+            "http://[::1]:8000/x?y",
+            "https://[fe80::1]",
         ] {
-            assert!(is_http_url(url), "{url}");
+            assert!(is_endpoint(url), "{url}");
         }
         for url in [
             "",
@@ -486,8 +334,13 @@ mod tests {
             "http:///x",
             "ftp://h",
             "http://a b",
+            "http://h:port",
+            "http://h:70000",
+            "http://:80",
+            "http://[::1]80",
+            "http://h/a b",
         ] {
-            assert!(!is_http_url(url), "{url}");
+            assert!(!is_endpoint(url), "{url}");
         }
     }
 }

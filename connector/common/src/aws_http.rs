@@ -4,19 +4,31 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::Provider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::{Builder, Connector};
-use aws_smithy_runtime_api::client::http::SharedHttpClient;
+use aws_smithy_runtime_api::client::http::{
+    HttpClient, HttpConnector, HttpConnectorFuture, HttpConnectorSettings, SharedHttpClient,
+    SharedHttpConnector,
+};
+use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 
-/// A client that goes through `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`, but for the hosts of `NO_PROXY`; or
-/// `direct`, whatever the environment says.
+/// A client that goes through `HTTPS_PROXY`, `HTTP_PROXY` or `ALL_PROXY`, but for the hosts of `NO_PROXY` and
+/// for this machine, whoever named the endpoint.
 #[must_use]
-pub fn client(direct: bool) -> SharedHttpClient {
+pub fn client() -> SharedHttpClient {
+    let direct = client_through(ProxyConfig::disabled);
+    match ProxyConfig::from_env().is_disabled() {
+        true => direct,
+        false => SharedHttpClient::new(ByHost {
+            direct,
+            proxied: client_through(ProxyConfig::from_env),
+        }),
+    }
+}
+
+fn client_through(proxy: fn() -> ProxyConfig) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
-        let proxy = match direct {
-            true => ProxyConfig::disabled(),
-            false => ProxyConfig::from_env(),
-        };
         let mut builder = Connector::builder()
-            .proxy_config(proxy)
+            .proxy_config(proxy())
             .tls_provider(Provider::Rustls(CryptoMode::Ring));
         builder.set_connector_settings(settings.cloned());
         if let Some(components) = components {
@@ -24,6 +36,35 @@ pub fn client(direct: bool) -> SharedHttpClient {
         }
         builder.build()
     })
+}
+
+/// Two ways, chosen by where a request goes.
+#[derive(Debug)]
+struct ByHost<T> {
+    direct: T,
+    proxied: T,
+}
+
+impl HttpClient for ByHost<SharedHttpClient> {
+    fn http_connector(
+        &self,
+        settings: &HttpConnectorSettings,
+        components: &RuntimeComponents,
+    ) -> SharedHttpConnector {
+        SharedHttpConnector::new(ByHost {
+            direct: self.direct.http_connector(settings, components),
+            proxied: self.proxied.http_connector(settings, components),
+        })
+    }
+}
+
+impl HttpConnector for ByHost<SharedHttpConnector> {
+    fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        match is_loopback(request.uri()) {
+            true => self.direct.call(request),
+            false => self.proxied.call(request),
+        }
+    }
 }
 
 /// True for a URL of this machine, which no proxy could reach.

@@ -13,6 +13,12 @@ pub trait SmartModuleCatalog: Send + Sync {
     ///
     /// `step` is the step in the file: `step.problem("with.level", "…")` points at a parameter.
     fn check(&self, transform: &Transform, step: &Section<'_>, problems: &mut Problems);
+
+    /// True when what the SmartModule of this name, or file, makes are envelopes: none of these can
+    /// follow another one, since it would find no event in them.
+    fn packs(&self, _uses: &str) -> bool {
+        false
+    }
 }
 
 /// A catalog that knows names and takes any parameters.

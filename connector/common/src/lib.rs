@@ -7,6 +7,7 @@
 
 pub mod arguments;
 pub mod aws;
+mod aws_failure;
 pub mod aws_http;
 pub mod backoff;
 pub mod board;

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use crate::catalog::SmartModuleCatalog;
 use crate::document::{ConnectorDocument, DocumentContext, Understood, own_section, understand};
-use crate::meta::{DEFAULT_PARTITIONS, TopicSettings};
+use crate::meta::{DEFAULT_PARTITIONS, PartitionChoice, TopicSettings};
 use crate::problem::{Problem, Problems, nearest};
 use crate::registry::{Direction, Registry, ValidConnector};
-use crate::secret::SecretStore;
+use crate::secret::{SecretFileError, SecretStore};
 use crate::yaml::Span;
 use crate::yaml_stream::{self, MAX_FILE_BYTES};
 
@@ -36,6 +36,14 @@ pub struct ManifestFile {
 pub struct ManifestFileError {
     path: PathBuf,
     source: std::io::Error,
+}
+
+/// True when a file of configuration or secrets could not be read, or is none.
+#[must_use]
+pub fn is_unreadable_file(error: &anyhow::Error) -> bool {
+    error
+        .chain()
+        .any(|cause| cause.is::<ManifestFileError>() || cause.is::<SecretFileError>())
 }
 
 impl ManifestFile {
@@ -151,6 +159,7 @@ impl Registry {
                 check_meeting(&found, &mut problems);
             }
         }
+        let written = found.len();
         let mut connectors = Vec::new();
         for Understood { document, kind, .. } in found {
             let config = kind.and_then(|kind| {
@@ -161,7 +170,17 @@ impl Registry {
                 connectors.push(PipelineConnector { document, config });
             }
         }
-        let topics = merge_topics(&connectors, &mut problems);
+        let mut topics = merge_topics(&connectors, &mut problems);
+        // Only where each document of a whole pipeline was understood is the default what counts.
+        if scope == Scope::Pipeline && connectors.len() == written {
+            for topic in &mut topics {
+                topic.partitions.get_or_insert(DEFAULT_PARTITIONS);
+            }
+        }
+        check_partitions(&connectors, &topics, &mut problems);
+        for topic in &mut topics {
+            topic.partitions.get_or_insert(DEFAULT_PARTITIONS);
+        }
         problems.sort();
         problems.redact(&secrets.redactor());
         let runnable = !problems.has_errors() && !connectors.is_empty();
@@ -292,8 +311,34 @@ fn merge_topics(connectors: &[PipelineConnector], problems: &mut Problems) -> Ve
             }
         }
     }
-    for topic in &mut topics {
-        topic.partitions.get_or_insert(DEFAULT_PARTITIONS);
-    }
     topics
+}
+
+/// A sink that asks for partitions that its topic will not have could not be built.
+fn check_partitions(
+    connectors: &[PipelineConnector],
+    topics: &[TopicSettings],
+    problems: &mut Problems,
+) {
+    for PipelineConnector { document, .. } in connectors {
+        let meta = &document.meta;
+        let known = topics.iter().find(|topic| topic.name == meta.topic.name);
+        let count = known.and_then(|topic| topic.partitions);
+        let (PartitionChoice::Some(asked), Some(count)) = (&meta.consumer.partitions, count) else {
+            continue;
+        };
+        if asked.iter().all(|partition| *partition < count) {
+            continue;
+        }
+        let what = format!(
+            "is not there: topic `{}` has {count} partitions",
+            meta.topic.name
+        );
+        problems.push(
+            document
+                .meta_section()
+                .problem("consumer.partition", what)
+                .allowed(format!("`all`, or of 0 to {}", count - 1)),
+        );
+    }
 }

@@ -138,6 +138,8 @@ pub struct Problems {
     source: Arc<str>,
     found: Vec<Problem>,
     dropped: usize,
+    /// Where values are that nobody knows.
+    unknown: Vec<Span>,
 }
 
 impl Problems {
@@ -148,11 +150,23 @@ impl Problems {
             source: source.into(),
             found: Vec::new(),
             dropped: 0,
+            unknown: Vec::new(),
         }
     }
 
-    /// Adds one, unless the very same was said before.
+    /// From here on nothing is said of the value there: what is written is not what it would be.
+    pub fn mark_unknown(&mut self, span: Span) {
+        self.unknown.push(span);
+    }
+
+    /// Adds one, unless the very same was said before, or the value there is not known.
     pub fn push(&mut self, problem: Problem) {
+        if problem
+            .span
+            .is_some_and(|span| self.unknown.contains(&span))
+        {
+            return;
+        }
         if self.found.len() >= KEPT {
             self.dropped += usize::from(problem.severity == Severity::Error);
             return;

@@ -269,6 +269,9 @@ impl Renderer<'_> {
         if forms && let Some(name) = secret_form(node) {
             let name = name.to_owned();
             let secret = self.fetch(&name, path, node);
+            if secret.is_none() {
+                self.problems.mark_unknown(node.span);
+            }
             let text = secret.map_or_else(String::new, |secret| secret.0);
             node.value = Value::Scalar(Scalar::quoted("").with_secret(text));
             return;
@@ -289,10 +292,11 @@ impl Renderer<'_> {
                 None
             }
         };
-        if let Some(scalar) = replacement
-            && let Some(text) = self.fill(&scalar, path, node)
-        {
-            node.value = Value::Scalar(scalar.with_secret(text));
+        if let Some(scalar) = replacement {
+            match self.fill(&scalar, path, node) {
+                Some(text) => node.value = Value::Scalar(scalar.with_secret(text)),
+                None => self.problems.mark_unknown(node.span),
+            }
         }
     }
 

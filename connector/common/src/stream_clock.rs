@@ -8,9 +8,9 @@ pub enum LossLevel {
     Fine,
     /// The oldest unread event has used up half of the retention period.
     Notable,
-    /// Three quarters; or at the present speed data is lost within 6 hours.
+    /// Three quarters.
     Urgent,
-    /// Nine tenths; or within 1 hour.
+    /// Nine tenths.
     Critical,
 }
 
@@ -59,6 +59,8 @@ pub struct StreamClock {
     pub utilisation_in_milli: u32,
     /// Bytes that are read, thousandths of what the open shards give.
     pub utilisation_out_milli: u32,
+    /// Shards of which it is not known what they carry; they count as nothing in the two utilisations.
+    pub unknown_shards: u32,
     /// Each shard that is read here, in the order of their ids.
     pub shards: Vec<ShardReading>,
 }

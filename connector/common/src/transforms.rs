@@ -46,9 +46,26 @@ pub(crate) fn validate(
         let path = format!("{}[{index}]", section.path());
         Section::new(item, item.span, path)
     });
+    let mut packed_at = None;
     steps
-        .filter_map(|step| validate_step(&step, context, problems))
+        .filter_map(|step| {
+            let transform = validate_step(&step, context, problems)?;
+            if context.catalog.packs(&transform.uses) {
+                match packed_at {
+                    None => packed_at = Some(step.path().to_owned()),
+                    Some(ref first) => problems.push(packed_twice(&step, first)),
+                }
+            }
+            Some(transform)
+        })
         .collect()
+}
+
+/// Every record would become a dead letter: an envelope has no origin.
+fn packed_twice(step: &Section<'_>, first: &str) -> Problem {
+    let what = format!("packs what `{first}` has packed already: it would find no event in it");
+    step.problem("uses", what)
+        .help("leave one of the two out, with its `with`")
 }
 
 fn validate_step(

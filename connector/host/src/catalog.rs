@@ -14,6 +14,11 @@ impl SmartModuleCatalog for BuiltIn {
         vec![millpond_pack::NAME.to_owned()]
     }
 
+    fn packs(&self, uses: &str) -> bool {
+        let file = uses.rsplit(['/', '\\']).next().unwrap_or_default();
+        uses == millpond_pack::NAME || file == "pack.wasm"
+    }
+
     fn check(&self, transform: &Transform, step: &Section<'_>, problems: &mut Problems) {
         if transform.uses != millpond_pack::NAME {
             return;

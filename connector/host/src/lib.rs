@@ -18,10 +18,11 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use millpond_connector::arguments::ConnectorArguments;
+use millpond_connector::aws::chain;
 use millpond_connector::data_dir::DataDir;
 use millpond_connector::drain;
 use millpond_connector::logging::{self, LogFormat};
-use millpond_connector::manifest::{ManifestFile, PipelineConnector, Scope};
+use millpond_connector::manifest::{ManifestFile, PipelineConnector, Scope, is_unreadable_file};
 use millpond_connector::registry::{ConnectorKind, Registry};
 use millpond_connector::secret::SecretStore;
 use millpond_observe::Server;
@@ -64,7 +65,7 @@ Exit codes:
   0    drained, within 30 s of the first SIGTERM or Ctrl-C
   1    failed while running
   2    wrong command line
-  3    wrong configuration file
+  3    wrong or unreadable file of configuration or secrets
   130  a second SIGTERM or Ctrl-C ended the process before it had drained
 ";
 
@@ -75,8 +76,11 @@ pub fn main(kind: impl ConnectorKind + 'static) -> ExitCode {
     let exit = match start(kind, arguments) {
         Ok(exit) => exit,
         Err(error) => {
-            say(&format!("error: {error:#}"));
-            Exit::Failure
+            say(&format!("error: {}", chain(error.as_ref())));
+            match is_unreadable_file(&error) {
+                true => Exit::Configuration,
+                false => Exit::Failure,
+            }
         }
     };
     exit.into()

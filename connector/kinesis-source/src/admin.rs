@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::classify::Failure;
+use crate::classify::{Failure, Fatal, Operation, Verdict, classify};
 use crate::retention_guard::GuardAction;
 
 /// What `DescribeStreamSummary` says of a stream that is administered.
@@ -29,4 +29,14 @@ pub trait StreamAdmin: Send + Sync {
 
     /// `UpdateShardCount`, uniform scaling.
     async fn change_shard_count(&self, count: u32) -> Result<(), Failure>;
+}
+
+/// True for a refusal of `UpdateShardCount` that will be the same a minute later: the calls of the day are used up
+/// (`LimitExceededException`, Kinesis API reference, `UpdateShardCount`, read 2026-11-26), or it is not allowed. After
+/// a call that was throttled, came while the stream changed, or got no answer, the next look at the stream decides.
+#[must_use]
+pub fn is_refused_for_long(failure: &Failure) -> bool {
+    let is_used_up = failure.code.as_deref() == Some("LimitExceededException");
+    let verdict = classify(Operation::Describe, failure);
+    is_used_up || matches!(verdict, Verdict::Fatal(why) if why != Fatal::Credentials)
 }

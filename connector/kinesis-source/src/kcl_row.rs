@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `millpond` | text of a JSON object: what the columns cannot say, foremost the numbering of the events |
 //! | `millpondWantedBy` | the worker that asked for the lease |
+//! | `millpondFigures` | text of a JSON object: what the shard carries. Not in `millpond`, which earlier versions read strictly |
 //!
 //! `leaseCounter` is the lease's epoch: it is raised when the lease changes hands, and the library raises it
 //! with every renewal. So either notices when the other took a lease. What is in `millpond` counts only
@@ -54,6 +55,7 @@ pub mod names {
     pub const STREAM_NAME: &str = "streamName";
     pub const MILLPOND: &str = "millpond";
     pub const WANTED_BY: &str = "millpondWantedBy";
+    pub const FIGURES: &str = "millpondFigures";
 }
 
 /// `entityType` of a lease, where the table holds other things as well (3.5 and later).
@@ -181,6 +183,8 @@ pub fn read(item: &Attributes, meaning: Meaning) -> Result<Option<KclRow>, RowEr
         children: set(item, names::CHILD_SHARD_IDS),
         // The cast saturates, and 0 is what nobody measured.
         bytes_per_second: (throughput.unwrap_or(0.0) * 1_024.0) as u64,
+        // Figures that cannot be read are as good as none: nothing but advice rests on them.
+        figures: text(item, names::FIGURES).and_then(|json| serde_json::from_str(json).ok()),
         is_foreign: false,
     };
     let addition = addition(item).map_err(refuse)?;
@@ -337,6 +341,10 @@ pub fn checkpoint_columns(
             names::THROUGHPUT,
             Some(AttributeValue::N(format!("{kib:.3}"))),
         ));
+    }
+    if let Some(figures) = &row.figures {
+        let json = serde_json::to_string(figures).unwrap_or_default();
+        columns.push((names::FIGURES, Some(string(&json))));
     }
     columns
 }

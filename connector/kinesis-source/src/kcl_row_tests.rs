@@ -1,5 +1,6 @@
 use super::*;
 use crate::checkpoint::Aggregated;
+use crate::shard_figures::ShardFigures;
 use proptest::prelude::*;
 
 const MEANING: Meaning = Meaning {
@@ -153,7 +154,7 @@ fn assert_library_can_read(item: &Attributes) {
             | "pendingCheckpointSubSequenceNumber"
             | "throughputKBps" => value.is_n(),
             "parentShardId" | "childShardIds" => value.as_ss().is_ok_and(|ids| !ids.is_empty()),
-            "millpond" | "millpondWantedBy" => value.is_s(),
+            "millpond" | "millpondWantedBy" | "millpondFigures" => value.is_s(),
             _ => false,
         };
         assert!(right, "`{name}` is {value:?}");
@@ -338,6 +339,11 @@ fn rows() -> impl Strategy<Value = ShardRow> {
                 hash_keys: range.map(|(first, last)| HashKeyRange { first, last }),
                 children,
                 bytes_per_second: 0,
+                figures: unread_since_ms.map(|at_ms| ShardFigures {
+                    at_ms,
+                    in_per_second: 7,
+                    out_per_second: 3,
+                }),
                 is_foreign: false,
             },
         )

@@ -55,6 +55,7 @@ pub mod sdk_admin;
 pub mod sdk_fan_out;
 mod session;
 pub mod shard;
+pub mod shard_figures;
 pub mod shard_scaling;
 pub mod shard_table;
 pub mod source;

@@ -65,6 +65,8 @@ pub(crate) struct ShardReader {
     pub(crate) unread_since_ms: Option<i64>,
     /// Nothing was handed over since its start: what held before is not known.
     pub(crate) is_resumed: bool,
+    /// When the source started, milliseconds since the Unix epoch.
+    pub(crate) started_ms: i64,
     /// How long the stream keeps records.
     pub(crate) retention: Retention,
     pub(crate) on_loss: OnLoss,
@@ -143,7 +145,7 @@ impl ShardReader {
                 millis_behind_latest,
                 end: None,
             };
-            if !self.hand_over_piece(piece).await? {
+            if !self.hand_over_piece(piece, false).await? {
                 return Ok(false);
             }
         }
@@ -154,7 +156,7 @@ impl ShardReader {
             millis_behind_latest,
             end,
         };
-        self.hand_over_piece(last).await
+        self.hand_over_piece(last, true).await
     }
 
     /// Whether something may be missing between what was handed over and an answer that begins with `first`, or
@@ -251,7 +253,11 @@ impl ShardReader {
         }
     }
 
-    async fn hand_over_piece(&mut self, answer: FeedAnswer) -> Result<bool, SourceError> {
+    async fn hand_over_piece(
+        &mut self,
+        answer: FeedAnswer,
+        is_last: bool,
+    ) -> Result<bool, SourceError> {
         let FeedAnswer {
             records,
             caught_up,
@@ -269,6 +275,8 @@ impl ShardReader {
             self.from = ReadFrom::After(last.sequence.clone());
             self.unread_since_ms = self.unread_since_ms.max(last.arrival_ms);
         }
+        // Producers may be faster than the reader for ever: what counts is what was there at the start.
+        let is_behind_start = since_ms.saturating_sub(millis_behind_latest) <= self.started_ms;
         let closed = end.is_some();
         // At a shard's end that nothing is left says nothing of its children: their records may be as old as its
         // last one.
@@ -280,7 +288,7 @@ impl ShardReader {
             records,
             end: AnswerEnd {
                 unread_since_ms: self.unread_since_ms,
-                caught_up,
+                caught_up: caught_up || (is_last && !is_behind_start),
                 closed,
             },
             children: end.unwrap_or_default(),

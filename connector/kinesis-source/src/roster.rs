@@ -19,6 +19,7 @@ use crate::lineage::{Lineage, ListingTicket, Stage};
 use crate::loss::Lost;
 use crate::numbering::Numbering;
 use crate::shard::{HashKeyRange, ShardId, ShardInfo};
+use crate::shard_figures::ShardFigures;
 
 /// How to begin with a shard.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,7 @@ pub struct Roster {
     starts: BTreeMap<ShardId, PinnedStart>,
     children: BTreeMap<ShardId, Vec<ShardId>>,
     bytes_per_second: BTreeMap<ShardId, u64>,
+    figures: BTreeMap<ShardId, ShardFigures>,
     partition_count: usize,
     entered: BTreeSet<ShardId>,
     changed: BTreeSet<ShardId>,
@@ -114,6 +116,7 @@ impl Roster {
             starts: BTreeMap::new(),
             children: BTreeMap::new(),
             bytes_per_second: BTreeMap::new(),
+            figures: BTreeMap::new(),
             partition_count,
             entered: BTreeSet::new(),
             changed,
@@ -181,6 +184,7 @@ impl Roster {
             self.starts.remove(id);
             self.children.remove(id);
             self.bytes_per_second.remove(id);
+            self.figures.remove(id);
             self.forgotten.insert(id.clone());
             self.dirty = true;
         }
@@ -200,27 +204,6 @@ impl Roster {
             .filter(|(_, stage)| *stage != Stage::Finished)
             .count();
         u32::try_from(count).unwrap_or(u32::MAX)
-    }
-
-    /// Shards that others read: not read to their end, and begun.
-    pub fn read_elsewhere(
-        &self,
-        is_here: impl Fn(&ShardId) -> bool,
-    ) -> impl Iterator<Item = &ShardId> {
-        let begun = |entry: &ShardCheckpoint| entry.progress.chain().is_some();
-        let shards = self.checkpoint.shards.iter();
-        shards
-            .filter(move |(id, entry)| begun(entry) && !is_here(id))
-            .map(|(id, _)| id)
-    }
-
-    /// Since when something may be unread, of all shards that are not read to their end, milliseconds since the
-    /// Unix epoch.
-    #[must_use]
-    pub fn oldest_unread_ms(&self) -> Option<i64> {
-        let shards = self.checkpoint.shards.values();
-        let unfinished = shards.filter(|entry| !entry.is_finished());
-        unfinished.filter_map(|entry| entry.unread_since_ms).min()
     }
 
     /// The hash keys whose records the shard takes, where that is known.

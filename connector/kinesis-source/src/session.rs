@@ -10,6 +10,7 @@ mod outcomes;
 mod releases;
 pub(crate) mod sharing;
 mod stalls;
+mod survey;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -381,6 +382,7 @@ impl Session {
                 on_loss: self.parts.on_loss,
                 decompress: self.parts.decompress,
                 is_resumed: true,
+                started_ms: self.started_ms,
                 out: self.to_session.clone(),
             };
             let name = id.clone();
@@ -437,7 +439,8 @@ impl Session {
         self.urgent = false;
         for (id, active) in &mut self.active {
             let rate = active.progress.bytes_per_second(now.into_std());
-            self.roster.measured(id, rate);
+            let figures = self.watch.figures(id, (self.parts.clock)());
+            self.roster.measured(id, rate, figures);
         }
         let shared = self.shared.as_ref();
         let writes = self

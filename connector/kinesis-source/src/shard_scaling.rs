@@ -4,6 +4,7 @@
 //!   between `low` and `high`, at most to twice as many.
 //! - *Down* when even the busiest minute of the last six hours was below `low`: to the same middle, at most by
 //!   half, and by half again as soon as the service allows it. What comes after a step down is therefore a step up only when there is more to carry than in those six hours.
+//! - A shard of which nobody says what it carries counts as nothing, and while there is one nothing is scaled down.
 //! - The service allows ten calls in any 24 hours. Steps down take only half of them, so that five are left for
 //!   steps up, which together can make 32 shards of one.
 
@@ -29,6 +30,9 @@ const SPACING: Duration = Duration::from_secs(10 * 60);
 
 /// It must be low for so long.
 pub const DOWN_AFTER: Duration = Duration::from_secs(6 * 3_600);
+
+/// What was not seen for longer, or not seen whole, says nothing of the least that was needed.
+const BLIND_AFTER: Duration = Duration::from_secs(10 * 60);
 
 /// What is remembered of the load: the highest of each of these.
 const SLOT: Duration = Duration::from_secs(60);
@@ -82,6 +86,8 @@ pub struct Load {
     pub in_milli: u32,
     /// Bytes that are read, thousandths of what the open shards give.
     pub out_milli: u32,
+    /// Shards of which neither is known; both count them as nothing.
+    pub unknown_shards: u32,
 }
 
 /// What should be done, with its reason.
@@ -101,6 +107,10 @@ pub struct ShardScaling {
     settings: ScalingSettings,
     high_since: Option<Instant>,
     watched_since: Option<Instant>,
+    looked: Option<Instant>,
+    /// When the load of all shards was known last.
+    whole: Option<Instant>,
+    is_blind: bool,
     /// Highest load of each slot, thousandths of a shard.
     slots: VecDeque<(Instant, u64)>,
     calls: VecDeque<Instant>,
@@ -115,6 +125,9 @@ impl ShardScaling {
             settings,
             high_since: None,
             watched_since: None,
+            looked: None,
+            whole: None,
+            is_blind: false,
             slots: VecDeque::new(),
             calls: VecDeque::new(),
             refused_until: None,
@@ -131,6 +144,7 @@ impl ShardScaling {
     pub fn advise(&mut self, now: Instant, load: Load) -> Option<Advice> {
         let milli = load.in_milli.max(load.out_milli);
         let needed = u64::from(milli) * u64::from(load.open_shards);
+        self.look(now, load.unknown_shards == 0);
         self.remember(now, needed);
         let high = self.settings.high_percent * 10;
         self.high_since = match (milli > high, self.high_since) {
@@ -148,12 +162,14 @@ impl ShardScaling {
         }
         let busiest = self.busiest(now, DOWN_AFTER);
         let is_low = busiest < u64::from(self.settings.low_percent) * 10 * u64::from(open);
-        if passed(self.watched_since, DOWN_AFTER) && is_low {
+        let is_whole = load.unknown_shards == 0;
+        if is_whole && passed(self.watched_since, DOWN_AFTER) && is_low {
             let to = self.shards_for(busiest).max(open.div_ceil(2));
             return self.advice(open, to.min(open), busiest);
         }
         // What lies outside of the bounds comes in, whatever the load.
-        self.advice(open, open, busiest)
+        let advice = self.advice(open, open, busiest);
+        advice.filter(|advice| is_whole || advice.to > advice.from)
     }
 
     /// The same as a call to be made: `None` while the service's limits, or ours, do not allow one.
@@ -212,8 +228,29 @@ impl ShardScaling {
             .max(1)
     }
 
+    /// True while the load of some shards has not been known for a while.
+    #[must_use]
+    pub fn is_blind(&self) -> bool {
+        self.is_blind
+    }
+
+    fn look(&mut self, now: Instant, is_whole: bool) {
+        let is_long = |since: Instant| now.saturating_duration_since(since) >= BLIND_AFTER;
+        if self.looked.replace(now).is_some_and(is_long) {
+            self.high_since = None;
+        }
+        let was_long = is_long(*self.whole.get_or_insert(now));
+        if was_long {
+            self.watched_since = None;
+        }
+        self.is_blind = was_long && !is_whole;
+        if is_whole {
+            self.whole = Some(now);
+            self.watched_since.get_or_insert(now);
+        }
+    }
+
     fn remember(&mut self, now: Instant, needed: u64) {
-        self.watched_since.get_or_insert(now);
         match self.slots.back_mut() {
             Some((begun, highest)) if now.saturating_duration_since(*begun) < SLOT => {
                 *highest = needed.max(*highest);

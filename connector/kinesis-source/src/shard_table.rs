@@ -22,6 +22,7 @@ use crate::checkpoint::{
 };
 use crate::numbering::Numbering;
 use crate::shard::{HashKeyRange, ShardId};
+use crate::shard_figures::ShardFigures;
 
 /// What is remembered of the stream as a whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct ShardRow {
     pub children: Vec<ShardId>,
     /// Bytes a second that it gave, as measured last; 0 when nobody measured.
     pub bytes_per_second: u64,
+    /// What it carries, as its reader measured it last.
+    pub figures: Option<ShardFigures>,
     /// It stands where another program left it, which does not number events: what it will
     /// mean here must be saved before anything is sent.
     pub is_foreign: bool,
@@ -167,6 +170,7 @@ fn row(checkpoint: &ShardCheckpoint, aggregated: Numbering) -> ShardRow {
         hash_keys: None,
         children: Vec::new(),
         bytes_per_second: 0,
+        figures: None,
         is_foreign: false,
     }
 }

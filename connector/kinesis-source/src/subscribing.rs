@@ -257,7 +257,10 @@ impl SubscribedFeed {
             // Events may have waited in the connection: all that is certain is that they were made
             // after it was opened.
             since_ms,
-            millis_behind_latest: event.millis_behind_latest,
+            millis_behind_latest: match self.in_doubt {
+                true => i64::MAX,
+                false => event.millis_behind_latest,
+            },
             end,
         })
     }

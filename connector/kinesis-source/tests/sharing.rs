@@ -321,6 +321,7 @@ fn foreign(
         hash_keys: None,
         children: Vec::new(),
         bytes_per_second: 0,
+        figures: None,
         is_foreign: true,
     }
 }

@@ -113,6 +113,7 @@ fn row(progress: Progress, parents: Vec<ShardId>) -> ShardRow {
         }),
         children: Vec::new(),
         bytes_per_second: 0,
+        figures: None,
         is_foreign: false,
     }
 }

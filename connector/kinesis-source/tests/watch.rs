@@ -6,59 +6,30 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
 use millpond_connector::connector::Source;
 use millpond_connector::stream_clock::LossLevel;
-use millpond_kinesis_local::model::{ModelConfig, NewRecord, StreamMode, StreamStatus};
+use millpond_kinesis_local::model::{ModelConfig, NewRecord};
 use millpond_kinesis_local::{Server, ServerConfig};
 use millpond_kinesis_source::KinesisSource;
 use millpond_kinesis_source::admin::{StreamAdmin, StreamShape};
 use millpond_kinesis_source::checkpoint_memory::MemoryCheckpoints;
-use millpond_kinesis_source::classify::Failure;
 use millpond_kinesis_source::config::SourceConfig;
 use millpond_kinesis_source::retention_guard::{GuardAction, GuardSettings};
 use millpond_kinesis_source::sdk_admin::SdkAdmin;
 use millpond_kinesis_source::shard_scaling::{ScalingMode, ScalingSettings};
+use support::admin::ModelAdmin;
 use support::service::sdk_config;
-use support::stream::{ModelStream, service};
+use support::stream::{ModelStream, service, unreachable};
 use support::topic::MemoryTopic;
 use support::{Running, check, context, spawn, until};
 use tokio::time::sleep;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-#[async_trait]
-impl StreamAdmin for ModelStream {
-    async fn shape(&self) -> Result<StreamShape, Failure> {
-        let summary = self.with_model(|model, now| model.describe_stream_summary(now, "events"));
-        let summary = summary.expect("described");
-        Ok(StreamShape {
-            retention_hours: summary.retention_hours,
-            open_shards: summary.open_shard_count as u32,
-            is_provisioned: summary.mode == StreamMode::Provisioned,
-            is_active: summary.status == StreamStatus::Active,
-        })
-    }
-
-    async fn change_retention(&self, action: GuardAction) -> Result<(), Failure> {
-        let changed = self.with_model(|model, now| match action {
-            GuardAction::Extend(hours) => model.increase_retention(now, "events", hours),
-            GuardAction::GiveBack(hours) => model.decrease_retention(now, "events", hours),
-        });
-        changed.map_err(|error| service(error.kind.name(), 400))
-    }
-
-    async fn change_shard_count(&self, count: u32) -> Result<(), Failure> {
-        let changed = self.with_model(|model, now| model.update_shard_count(now, "events", count));
-        changed
-            .map(drop)
-            .map_err(|error| service(error.kind.name(), 400))
-    }
-}
-
 struct World {
     stream: Arc<ModelStream>,
+    admin: Arc<ModelAdmin>,
     topic: Arc<MemoryTopic>,
     config: SourceConfig,
 }
@@ -69,8 +40,10 @@ impl World {
         source.pace.idle_interval = Duration::from_secs(5);
         let topic = Arc::new(MemoryTopic::new(2));
         topic.held_for_hours.store(true, Ordering::Relaxed);
+        let stream = ModelStream::new(shards, config);
         Self {
-            stream: ModelStream::new(shards, config),
+            admin: ModelAdmin::new(&stream),
+            stream,
             topic,
             config: source,
         }
@@ -80,13 +53,13 @@ impl World {
         let store = Arc::new(MemoryCheckpoints::default());
         let source = KinesisSource::new(self.stream.clone(), self.config, store)
             .with_clock(self.stream.clock())
-            .with_admin(self.stream.clone());
+            .with_admin(self.admin.clone());
         let source: Box<dyn Source> = Box::new(source);
         spawn(source, context(&self.topic))
     }
 
     async fn shape(&self) -> StreamShape {
-        self.stream.shape().await.expect("a shape")
+        self.admin.shape().await.expect("a shape")
     }
 
     fn verify(&self) -> usize {
@@ -131,7 +104,7 @@ async fn the_clocks_say_how_far_behind_and_how_long_there_is() {
         Some(LossLevel::Critical)
     );
     // Somebody else makes the period longer: it is read again within a minute.
-    let longer = world.stream.change_retention(GuardAction::Extend(72)).await;
+    let longer = world.admin.change_retention(GuardAction::Extend(72)).await;
     longer.expect("extended");
     sleep(Duration::from_secs(90)).await;
     let clock = metrics.stream_clock().expect("read");
@@ -162,10 +135,12 @@ async fn the_guard_extends_before_anything_is_lost_and_gives_back_when_told_to()
     assert_eq!(world.shape().await.retention_hours, 24);
     sleep(2 * HOUR).await;
     assert_eq!(world.shape().await.retention_hours, 48);
-    sleep(18 * HOUR).await;
+    sleep(22 * HOUR).await;
+    assert_eq!(world.shape().await.retention_hours, 48);
+    sleep(2 * HOUR).await;
     assert_eq!(world.shape().await.retention_hours, 60);
     // The most it may do; and nothing is lost yet.
-    sleep(10 * HOUR).await;
+    sleep(8 * HOUR).await;
     assert_eq!(world.shape().await.retention_hours, 60);
     world.topic.held.store(false, Ordering::Relaxed);
     running.caught_up().await;
@@ -225,6 +200,113 @@ async fn a_busy_stream_gets_shards_when_told_to_and_advice_else() {
         assert_eq!(clock.open_shards, Some(open));
         running.drained().await;
     }
+}
+
+/// Events of 20 hours, ten a minute; those that a first read may take together are small.
+async fn hours_of_events(stream: &ModelStream, key: &str) {
+    for n in 0..12_000u32 {
+        stream.put(key, vec![b'x'; if n < 20 { 8 } else { 100 }]);
+        sleep(Duration::from_secs(6)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_that_drains_in_time_is_no_reason_to_extend() {
+    let mut world = World::new(1, ModelConfig::default());
+    hours_of_events(&world.stream, "key").await;
+    // Twelve times as fast as time: 100 bytes are 6 s.
+    world.config.pace.bytes_per_second = 200;
+    world.config.pace.target_bytes = 1;
+    world.config.guard = GuardSettings {
+        max_hours: Some(96),
+        give_back_hours: None,
+    };
+    let running = world.run();
+    sleep(HOUR / 6).await;
+    let clock = running.metrics.stream_clock().expect("read");
+    let worst = clock.worst().expect("a shard");
+    assert_eq!(worst.level, LossLevel::Urgent, "{worst:?}");
+    assert_eq!(worst.seconds_until_loss, None);
+    assert!(
+        worst.drain_seconds.is_some_and(|seconds| seconds < 8_000),
+        "{worst:?}"
+    );
+    sleep(3 * HOUR).await;
+    assert_eq!(world.shape().await.retention_hours, 24);
+    assert!(running.is_caught_up());
+    running.drained().await;
+    assert_eq!(world.verify(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_failed_is_made_again_at_the_next_look() {
+    let mut world = World::new(1, ModelConfig::default());
+    world.config.guard = GuardSettings {
+        max_hours: Some(96),
+        give_back_hours: None,
+    };
+    let failures = [
+        service("LimitExceededException", 400),
+        unreachable(),
+        service("AccessDeniedException", 400),
+    ];
+    world.admin.fail(failures.to_vec());
+    world.topic.held.store(true, Ordering::Relaxed);
+    world.stream.put_many(40);
+    let running = world.run();
+    sleep(19 * HOUR).await;
+    assert_eq!(world.shape().await.retention_hours, 48);
+    let waits = world.admin.waits();
+    assert_eq!(waits.len(), 3, "{waits:?}");
+    assert!(
+        waits.iter().all(|wait| (60..=80).contains(wait)),
+        "{waits:?}"
+    );
+    assert_eq!(running.metrics.retention_changes.get(), 1);
+    running.killed().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_resize_that_got_no_answer_is_decided_anew_and_one_that_is_refused_rests() {
+    for (failure, waits) in [
+        (unreachable(), 60..=80),
+        (service("ResourceInUseException", 400), 60..=80),
+        (service("LimitExceededException", 400), 3_600..=3_620),
+    ] {
+        let mut world = World::new(8, ModelConfig::default());
+        world.config.scaling = scaling(ScalingMode::Auto);
+        world.admin.fail(vec![failure.clone()]);
+        let running = world.run();
+        // More shards than there may be: half as many, and half again.
+        sleep(2 * HOUR).await;
+        assert_eq!(world.shape().await.open_shards, 4, "{failure}");
+        let found = world.admin.waits();
+        assert_eq!(found.len(), 1, "{failure}: {found:?}");
+        assert!(waits.contains(&found[0]), "{failure}: {found:?}");
+        running.drained().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_stream_loses_shards_and_no_event() {
+    let mut world = World::new(4, ModelConfig::default());
+    world.config.scaling = scaling(ScalingMode::Auto);
+    world.stream.put_many(400);
+    let running = world.run();
+    sleep(6 * HOUR - HOUR / 6).await;
+    assert_eq!(world.shape().await.open_shards, 4);
+    let by_turns = async {
+        for _ in 0..60 {
+            world.stream.put_many(40);
+            sleep(Duration::from_secs(60)).await;
+        }
+    };
+    by_turns.await;
+    assert_eq!(world.shape().await.open_shards, 1);
+    assert_eq!(running.metrics.shard_count_changes.get(), 2);
+    until("all is there", || world.topic.len() == 2_800).await;
+    running.drained().await;
+    assert_eq!(world.verify(), 0);
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use millpond_connector::aws;
 use millpond_connector::logging::LogFormat;
 
 pub use cluster::{ClusterArgs, DeployArgs, DownArgs, StatusArgs};
@@ -69,10 +70,10 @@ pub enum Command {
 #[command(next_help_heading = "AWS")]
 pub struct AwsArgs {
     /// URL to speak to in place of AWS, for example that of `millpond local`
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = endpoint)]
     pub endpoint_url: Option<String>,
     /// Region, for example eu-central-1 [default: AWS_REGION, then the profile's]
-    #[arg(long)]
+    #[arg(long, value_parser = region)]
     pub region: Option<String>,
     /// Profile of the shared AWS configuration files [default: AWS_PROFILE]
     #[arg(long)]
@@ -84,7 +85,8 @@ pub struct AwsArgs {
 #[command(after_help = "\
 Starts stand-ins for Kinesis and DynamoDB as a child process, emits events into a stream of
 4 shards, runs the built-in Connector.yaml on it, reads every event back and compares it byte
-for byte. The report goes to stdout, everything else to stderr.
+for byte. The report goes to stdout, everything else to stderr. SIGTERM or Ctrl-C ends it at once,
+without a report (130).
 
 Examples:
   millpond demo
@@ -238,6 +240,7 @@ pub struct EmitArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Reports all problems at once, each with its line and column, and ends with 3 if there are any.
+A file that cannot be read is one.
 
 Examples:
   millpond validate Connector.yaml
@@ -259,6 +262,20 @@ fn overview() -> String {
          Logs go to stderr and are chosen with RUST_LOG (for example RUST_LOG=debug).\n\n{}",
         crate::exit::HELP
     )
+}
+
+pub(crate) fn endpoint(text: &str) -> Result<String, String> {
+    match aws::is_endpoint(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected `http://HOST[:PORT]` or `https://HOST[:PORT]`".to_owned()),
+    }
+}
+
+fn region(text: &str) -> Result<String, String> {
+    match aws::is_region(text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected letters, digits and `-`, such as `eu-central-1`".to_owned()),
+    }
 }
 
 fn positive(text: &str) -> Result<f64, String> {
@@ -292,11 +309,11 @@ mod tests {
             "millpond read --table t --group g --from 2026-11-23T08:00:00Z --to 1763886000000 --limit 1 --raw",
             "millpond read --table t --group g --limit 1 --page-token x --committed --max-read-units 0.5",
             "millpond tail --table t --group g --from 0 --limit 1 --poll 0.2 --skip-damaged",
-            "millpond tail --table t --all --group-names --endpoint-url u --region r --profile p",
+            "millpond tail --table t --all --group-names --endpoint-url http://u --region r --profile p",
             "millpond export --table t --group g --format ndjson --output f --from 1 --to 2 --skip-damaged",
             "millpond export --table t --all --format parquet --output f --max-read-units 100 --profile p",
-            "millpond groups --table t --region r --profile p --pipeline x",
-            "millpond inspect --table t --group g",
+            "millpond groups --table t --region r --profile p --pipeline x --skip-damaged",
+            "millpond inspect --table t --group g --skip-damaged",
             "millpond inspect --table t --pk p --sk s",
             "millpond deploy",
             "millpond deploy f --dry-run --secrets s --profile p --data-dir d --package-dir a --package-dir b",
@@ -305,10 +322,10 @@ mod tests {
             "millpond down f --data-dir d",
             "millpond verify --table t",
             "millpond verify --table t --group g --deep --eventual --json",
-            "millpond verify --table t --stream s --kinesis-endpoint-url u --aggregated keep-stray --accept-gaps --dead-letters f --dead-letters g --dead-letter-table d",
+            "millpond verify --table t --stream s --kinesis-endpoint-url http://u --aggregated keep-stray --accept-gaps --dead-letters f --dead-letters g --dead-letter-table d",
             "millpond dlq list --file f --reason r --state new --limit 3 --json",
             "millpond dlq show i --table t --pipeline p --raw",
-            "millpond dlq replay --file f --all --dry-run --again --stream s --partition-key k --kinesis-endpoint-url u",
+            "millpond dlq replay --file f --all --dry-run --again --stream s --partition-key k --kinesis-endpoint-url http://u",
             "millpond dlq replay --table t --pipeline p --id a --id b --from 0 --to 1 --group g",
             "millpond schema",
         ] {

@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use millpond_connector::manifest::is_unreadable_file;
+
 /// Why the process ends as it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
@@ -11,15 +13,15 @@ pub enum Exit {
     Failure,
     /// The command line is wrong (the number is clap's own).
     Usage,
-    /// The configuration is wrong.
+    /// The configuration is wrong, or cannot be read.
     Configuration,
     /// `demo` read back something else than was emitted.
     Mismatch,
-    /// `read`, `tail` or `export` went past damaged items.
+    /// A command that reads a table went past damaged items.
     Damaged,
     /// `verify` found something.
     Findings,
-    /// A second signal ended a drain.
+    /// A signal ended `demo`, or a second one a drain.
     Interrupted,
 }
 
@@ -29,13 +31,22 @@ Exit codes:
   0    done; also after a drain on SIGTERM or Ctrl-C
   1    failed while running
   2    wrong command line
-  3    wrong configuration file
+  3    wrong or unreadable file of configuration or secrets
   4    demo: what was read back is not what was emitted
-  5    read, tail, export: damaged items were skipped (--skip-damaged)
+  5    read, tail, export, groups, inspect: damaged items were skipped (--skip-damaged)
   6    verify: events are missing, repeated or damaged, or gaps were recorded
-  130  a second SIGTERM or Ctrl-C ended the process before it had drained";
+  130  a second SIGTERM or Ctrl-C ended the process before it had drained; demo: the first one";
 
 impl Exit {
+    /// How a process ends that failed with this.
+    #[must_use]
+    pub fn of(error: &anyhow::Error) -> Self {
+        match is_unreadable_file(error) {
+            true => Self::Configuration,
+            false => Self::Failure,
+        }
+    }
+
     /// The number that the shell sees.
     #[must_use]
     pub const fn code(self) -> u8 {

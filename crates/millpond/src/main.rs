@@ -6,6 +6,7 @@ use clap::Parser as _;
 use millpond::cli::{Cli, Command};
 use millpond::commands::{is_broken_pipe, local, say};
 use millpond::exit::Exit;
+use millpond_connector::aws::chain;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -36,8 +37,8 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => Exit::Success.into(),
         Err(error) => {
-            say(&format!("error: {error:#}"));
-            Exit::Failure.into()
+            say(&format!("error: {}", chain(error.as_ref())));
+            Exit::of(&error).into()
         }
     }
 }

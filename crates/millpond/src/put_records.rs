@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +29,9 @@ pub const MAX_CALL_BYTES: usize = 5 * 1024 * 1024;
 /// An emitter that gets no record through for so long gives up.
 const STUCK_LIMIT: Duration = Duration::from_secs(60);
 
+/// So many tries of a call in a row without a record put are said; a throttle has passed by then.
+const TOLD_AFTER: u32 = 3;
+
 const BACKOFF: BackoffPolicy =
     BackoffPolicy::endless(Duration::from_millis(50), Duration::from_secs(3));
 
@@ -53,6 +56,8 @@ pub struct PutStatistics {
     /// Records that failed while a later one of their partition key in the same call did not:
     /// the stream itself has them in another order.
     pub reordered: AtomicU64,
+    /// It was said that calls fail, and none has got through since.
+    pub is_failure_said: AtomicBool,
 }
 
 /// Told of every call before it is first sent: the time and the event indices.
@@ -65,6 +70,8 @@ pub struct Lane {
     pub client: Client,
     /// Stream name.
     pub stream: String,
+    /// Where it is, for messages.
+    pub place: String,
     /// Shared counters.
     pub statistics: Arc<PutStatistics>,
     /// Told of every call.
@@ -95,6 +102,11 @@ impl Lane {
             let before = records.len();
             let failure;
             (records, failure) = self.put_once(records).await?;
+            if records.len() < before {
+                self.statistics
+                    .is_failure_said
+                    .store(false, Ordering::Relaxed);
+            }
             if records.is_empty() {
                 return Ok(());
             }
@@ -106,15 +118,32 @@ impl Lane {
                 backoff.reset();
             } else if last_progress.elapsed() > STUCK_LIMIT {
                 bail!(
-                    "nothing got into stream `{}` for {} s: {failure}",
+                    "nothing got into stream `{}` at {} for {} s: {failure}",
                     self.stream,
+                    self.place,
                     STUCK_LIMIT.as_secs()
                 );
             }
             tracing::debug!(stream = %self.stream, records = records.len(), %failure, "putting again");
+            if backoff.attempts() == TOLD_AFTER && !self.is_said_before() {
+                tracing::warn!(
+                    stream = %self.stream,
+                    place = %self.place,
+                    %failure,
+                    give_up_after_s = STUCK_LIMIT.as_secs(),
+                    "nothing gets into the stream, trying again"
+                );
+            }
             let wait = backoff.next_wait(random.random()).unwrap_or_default();
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// One lane says it for all.
+    fn is_said_before(&self) -> bool {
+        self.statistics
+            .is_failure_said
+            .swap(true, Ordering::Relaxed)
     }
 
     /// One call; answers the records to put again, in order, and why.
@@ -138,7 +167,11 @@ impl Lane {
                     .unwrap_or("");
                 let words = describe(&error);
                 if !kind.is_transient() && !is_retryable_code(code) {
-                    bail!("cannot put into stream `{}`: {words}", self.stream);
+                    bail!(
+                        "cannot put into stream `{}` at {}: {words}",
+                        self.stream,
+                        self.place
+                    );
                 }
                 if matches!(kind, FailureKind::Timeout | FailureKind::Answer) {
                     self.statistics

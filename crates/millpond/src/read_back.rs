@@ -125,7 +125,7 @@ impl ReadBack<'_> {
         let mut verifier = Verifier::new(self.emitted.workload, self.emitted.events);
         let mut tally = Tally::default();
         for group in names {
-            verifier.next_group();
+            verifier.next_group(&group);
             let mut events = reader.read(ReadRequest::group(group.as_str())).await?;
             while let Some(event) = events
                 .next()

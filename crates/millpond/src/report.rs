@@ -60,7 +60,7 @@ pub struct EventCounts {
     pub lost: u64,
     /// Read back more than once, each further time counted.
     pub duplicated: u64,
-    /// Read back with other bytes.
+    /// Read back with other bytes, or in another group.
     pub changed: u64,
     /// Read after a later event of the same group and Kinesis partition key.
     pub out_of_order: u64,

@@ -13,6 +13,8 @@ pub struct Verifier {
     counts: EventCounts,
     seen: Vec<u64>,
     distinct: u64,
+    /// The current group.
+    group: String,
     /// Last event of each Kinesis partition key in the current group.
     last: HashMap<String, u64>,
 }
@@ -38,12 +40,14 @@ impl Verifier {
             },
             seen: vec![0; usize::try_from(emitted.div_ceil(64)).unwrap_or(usize::MAX)],
             distinct: 0,
+            group: String::new(),
             last: HashMap::new(),
         }
     }
 
-    /// What follows is of another group.
-    pub fn next_group(&mut self) {
+    /// What follows is of this group, and must be the events of one job: its id is the group.
+    pub fn next_group(&mut self, group: &str) {
+        group.clone_into(&mut self.group);
         self.last.clear();
     }
 
@@ -57,7 +61,7 @@ impl Verifier {
             return None;
         };
         let expected = self.workload.event(index);
-        if expected.data.as_bytes() != value {
+        if expected.data.as_bytes() != value || expected.job_id() != self.group {
             self.counts.changed += 1;
         }
         if !self.mark(index) {
@@ -109,10 +113,13 @@ mod tests {
         Workload::new(3, 1_763_886_000_000, 4)
     }
 
+    /// Takes them in this order, each run of events of one job as its group.
     fn verify(indices: impl IntoIterator<Item = u64>) -> EventCounts {
         let mut verifier = Verifier::new(workload(), EVENTS);
         for index in indices {
             let event = workload().event(index);
+            // Not `next_group`: what came before in the group still counts.
+            event.job_id().clone_into(&mut verifier.group);
             let recognised = verifier.take(event.data.as_bytes());
             if index < EVENTS {
                 let partition_key = event.partition_key;
@@ -164,6 +171,7 @@ mod tests {
     #[test]
     fn a_changed_byte_is_seen() {
         let mut verifier = Verifier::new(workload(), 1);
+        verifier.next_group(workload().event(0).job_id());
         let mut data = workload().event(0).data.into_bytes();
         if let Some(last) = data.last_mut() {
             *last ^= 1;
@@ -172,5 +180,17 @@ mod tests {
         let counts = verifier.finish();
         assert_eq!((counts.changed, counts.lost), (1, 0));
         assert!(!counts.is_exact());
+    }
+
+    #[test]
+    fn an_event_in_another_group_is_not_where_it_belongs() {
+        let event = workload().event(0);
+        for (group, changed) in [(event.job_id(), 0), ("another", 1), ("", 1)] {
+            let mut verifier = Verifier::new(workload(), 1);
+            verifier.next_group(group);
+            assert!(verifier.take(event.data.as_bytes()).is_some());
+            let counts = verifier.finish();
+            assert_eq!((counts.changed, counts.lost), (changed, 0), "{group}");
+        }
     }
 }

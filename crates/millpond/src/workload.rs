@@ -43,6 +43,15 @@ pub struct Event {
     pub data: String,
 }
 
+impl Event {
+    /// Id of its job, as in the event itself: its group, with `group-by: /job_id`.
+    #[must_use]
+    pub fn job_id(&self) -> &str {
+        let (job_id, _worker) = self.partition_key.split_once('/').unwrap_or_default();
+        job_id
+    }
+}
+
 impl Workload {
     /// A workload of `jobs` concurrent jobs whose clock starts at `start_ms`
     /// (milliseconds since the Unix epoch).

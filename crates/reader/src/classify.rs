@@ -1,7 +1,8 @@
 //! One table that says what a failed DynamoDB call means.
 
-use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use millpond_connector::aws::{FailureKind, describe, failure_kind};
 
 /// What to do about a failed call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,31 +69,28 @@ pub(crate) fn classify<E>(error: &SdkError<E, HttpResponse>) -> (Verdict, String
 where
     E: std::error::Error + ProvideErrorMetadata + 'static,
 {
-    match error {
-        SdkError::ServiceError(answer) => {
-            let code = answer.err().code();
-            let verdict = by_code(code, answer.raw().status().as_u16());
-            let message = answer.err().message().unwrap_or("without a message");
-            (verdict, format!("{}: {message}", code.unwrap_or("no code")))
+    let message = describe(error);
+    let verdict = match failure_kind(error) {
+        FailureKind::Service => {
+            let code = error.as_service_error().and_then(|e| e.code());
+            let status = error.raw_response().map_or(0, |raw| raw.status().as_u16());
+            by_code(code, status)
         }
-        SdkError::ConstructionFailure(_) => {
-            (Verdict::Refused, DisplayErrorContext(error).to_string())
-        }
-        SdkError::DispatchFailure(failure) => {
-            let message = DisplayErrorContext(error).to_string();
-            let network = failure.is_io() || failure.is_timeout();
-            // The SDK has no kind of its own for a request that could not be signed.
-            let unsigned = ["credential", "identity", "auth scheme"]
-                .iter()
-                .any(|word| message.to_ascii_lowercase().contains(word));
-            if !network && unsigned {
-                (Verdict::Credentials, message)
-            } else {
-                (Verdict::Passing, message)
-            }
-        }
-        _ => (Verdict::Passing, DisplayErrorContext(error).to_string()),
-    }
+        FailureKind::Credentials => Verdict::Credentials,
+        FailureKind::Request if is_unsigned(&message) => Verdict::Credentials,
+        FailureKind::Request => Verdict::Refused,
+        FailureKind::Unreachable if is_unsigned(&message) => Verdict::Credentials,
+        FailureKind::Unreachable | FailureKind::Timeout | FailureKind::Answer => Verdict::Passing,
+    };
+    (verdict, message)
+}
+
+/// The SDK has no kind of its own for a request that could not be signed because nothing gives credentials.
+fn is_unsigned(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["credential", "identity", "auth scheme"]
+        .iter()
+        .any(|word| message.contains(word))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ pub struct ReaderConfig {
     pub table: String,
     /// Pipeline that wrote the table; needed only when several did.
     pub pipeline: Option<String>,
+    /// Where the table is, for messages (an endpoint, a region); `None` names the client's region.
+    pub place: Option<String>,
     /// Name of the partition key attribute; `None` takes the table's own.
     pub partition_key: Option<String>,
     /// Name of the sort key attribute; `None` takes the table's own.
@@ -37,6 +39,7 @@ impl ReaderConfig {
         Self {
             table: table.into(),
             pipeline: None,
+            place: None,
             partition_key: None,
             sort_key: None,
             consistent: false,

@@ -6,10 +6,14 @@ use crate::damage::Damage;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ReadError {
     /// The table does not exist for these credentials, in this region, at this endpoint.
-    #[error("table `{table}` does not exist; check its name, the region and the endpoint")]
+    #[error(
+        "table `{table}` does not exist at {place}; check its name, the region and the endpoint"
+    )]
     NoSuchTable {
         /// Table asked for.
         table: String,
+        /// Where it was looked for.
+        place: String,
     },
     /// The table's key is not one that Millpond writes to.
     #[error("table `{table}` has the key ({found}), needed is ({expected})")]
@@ -102,10 +106,12 @@ pub enum ReadError {
     #[error(transparent)]
     Damaged(#[from] Box<Damage>),
     /// No credentials, or not accepted ones.
-    #[error("DynamoDB `{operation}` needs valid credentials: {message}")]
+    #[error("DynamoDB `{operation}` at {place} needs valid credentials: {message}")]
     Credentials {
         /// Operation.
         operation: &'static str,
+        /// Where it was asked for.
+        place: String,
         /// What the SDK or the service said.
         message: String,
     },
@@ -135,11 +141,14 @@ pub enum ReadError {
     },
     /// The service could not be reached or failed, also at the last attempt.
     #[error(
-        "DynamoDB `{operation}` could not be done in {attempts} attempts; is the endpoint right and up? {message}"
+        "DynamoDB `{operation}` at {place} failed {attempts} times in a row: {message}; check that the endpoint is \
+         right, and up"
     )]
     Unavailable {
         /// Operation.
         operation: &'static str,
+        /// Where it was asked for.
+        place: String,
         /// Attempts made.
         attempts: u32,
         /// What the SDK said last.

@@ -96,6 +96,8 @@ pub struct Spent {
 pub(crate) struct Table {
     client: Client,
     pub(crate) name: String,
+    /// Where it is, for messages.
+    place: String,
     pub(crate) pk_name: String,
     pub(crate) sk_name: String,
     pub(crate) consistent: bool,
@@ -118,10 +120,15 @@ impl Table {
             .to_builder()
             .retry_config(RetryConfig::disabled())
             .build();
+        let place = config.place.clone().unwrap_or_else(|| match conf.region() {
+            Some(region) => format!("region `{region}`"),
+            None => "the endpoint of its client".to_owned(),
+        });
         let parallel_queries = config.parallel_queries.max(1);
         let table = Self {
             client: Client::from_conf(conf),
             name: config.table.clone(),
+            place,
             pk_name: String::new(),
             sk_name: String::new(),
             consistent: config.consistent,
@@ -150,6 +157,7 @@ impl Table {
         let other = Self {
             client: self.client.clone(),
             name: name.to_owned(),
+            place: self.place.clone(),
             pk_name: String::new(),
             sk_name: String::new(),
             consistent: self.consistent,
@@ -178,6 +186,7 @@ impl Table {
             .await?;
         let description = described.table.ok_or_else(|| ReadError::NoSuchTable {
             table: self.name.clone(),
+            place: self.place.clone(),
         })?;
         (self.pk_name, self.sk_name) = key_names(&self.name, &description, wanted)?;
         Ok(self)
@@ -336,7 +345,10 @@ impl Table {
             if !verdict.is_retried() || attempt >= self.retry.attempts {
                 return Err(self.failed(operation, verdict, attempt, message));
             }
-            tracing::warn!(operation, table = %self.name, attempt, message, "read failed, trying again");
+            if attempt.is_power_of_two() {
+                let (table, place) = (&self.name, &self.place);
+                tracing::warn!(operation, %table, %place, attempt, reason = %message, "read failed, trying again");
+            }
             let jitter: f64 = SmallRng::from_os_rng().random();
             let wait = self.retry.wait(attempt).mul_f64(jitter);
             tokio::time::sleep(wait).await;
@@ -361,7 +373,7 @@ impl Table {
         attempts: u32,
         message: String,
     ) -> ReadError {
-        let table = self.name.clone();
+        let (table, place) = (self.name.clone(), self.place.clone());
         match verdict {
             Verdict::Throttled => ReadError::Throttled {
                 operation,
@@ -371,11 +383,16 @@ impl Table {
             },
             Verdict::Passing => ReadError::Unavailable {
                 operation,
+                place,
                 attempts,
                 message,
             },
-            Verdict::NoSuchTable => ReadError::NoSuchTable { table },
-            Verdict::Credentials => ReadError::Credentials { operation, message },
+            Verdict::NoSuchTable => ReadError::NoSuchTable { table, place },
+            Verdict::Credentials => ReadError::Credentials {
+                operation,
+                place,
+                message,
+            },
             Verdict::AccessDenied => ReadError::AccessDenied {
                 operation,
                 table,

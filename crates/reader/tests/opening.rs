@@ -35,7 +35,8 @@ async fn a_table_that_is_missing_or_has_another_key_is_named() {
     assert_eq!(
         missing.err(),
         Some(ReadError::NoSuchTable {
-            table: "nowhere".into()
+            table: "nowhere".into(),
+            place: "region `eu-central-1`".into(),
         })
     );
 
@@ -314,6 +315,12 @@ async fn an_endpoint_that_is_down_is_named() {
         matches!(error, ReadError::Unavailable { attempts: 4, .. }),
         "{error}"
     );
+    let said = error.to_string();
+    assert!(
+        said.contains("`DescribeTable` at region `") && said.contains("refused"),
+        "{said}"
+    );
+    assert!(!said.contains("DispatchFailure"), "a dump: {said}");
 }
 
 #[tokio::test]

@@ -230,3 +230,30 @@ async fn a_profile_that_is_not_there_is_an_error_whatever_else_there_is() -> Res
     let output = process::run(&mut access.command())?;
     refused(&access, &output, &["profile `raeder`"])
 }
+
+/// An endpoint of the environment as well as one of the file; what the proxy is, nobody answers.
+#[tokio::test(flavor = "multi_thread")]
+async fn this_machine_is_never_looked_for_behind_a_proxy_whoever_names_it() -> Result<()> {
+    let pipeline = Pipeline::new(MILLPOND, 1, &config::pipeline()).await?;
+    pipeline.aws.put(EVENTS, "k", br#"{"job_id":"j"}"#).await?;
+    let dead = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    let proxies = ["HTTP_PROXY", "ALL_PROXY"].map(|name| (name, format!("http://{dead}")));
+    for arguments in [
+        &[
+            "run",
+            "Connector.yaml",
+            "--data-dir=data",
+            "--until-caught-up",
+        ][..],
+        &["read", "--table", EVENTS, "--group", "j"],
+    ] {
+        let mut command = pipeline.command_by_proxy(arguments);
+        for name in ["NO_PROXY", "no_proxy"] {
+            command.env_remove(name);
+        }
+        let output = process::run(command.envs(proxies.iter().map(|(name, url)| (name, url))))?;
+        let log = process::stderr(&output);
+        ensure!(output.status.success(), "{}\n{log}", output.status);
+    }
+    Ok(())
+}

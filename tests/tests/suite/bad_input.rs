@@ -70,29 +70,89 @@ dynamodb:
     let output = process::run(&mut command(MILLPOND, &["validate", path], &[]))?;
     let said = format!("{}{}", process::stdout(&output), process::stderr(&output));
     ensure!(output.status.code() == Some(3), "{}\n{said}", output.status);
-    for (line, texts) in [
-        (4, &["kinesis-sourec", "kinesis-source"][..]),
-        (10, &["0.9.0"]),
-        (17, &["soon"]),
-        (19, &["millpond/pakc", "millpond/pack"]),
-        (23, &["tabel", "table"]),
-        (24, &["maybe"]),
-        (25, &["500000", "400 KiB"]),
-        (26, &["0s"]),
-        (27, &["MISSING"]),
+    for (line, column, texts) in [
+        (4, 9, &["kinesis-sourec", "kinesis-source"][..]),
+        (5, 10, &["emptied by no sink"]),
+        (10, 13, &["0.9.0"]),
+        (14, 10, &["evnets", "events"]),
+        (17, 13, &["soon"]),
+        (19, 11, &["millpond/pakc", "millpond/pack"]),
+        (22, 1, &["`dynamodb.table` is missing"]),
+        (23, 3, &["tabel", "table"]),
+        (24, 17, &["maybe"]),
+        (25, 19, &["500000", "400 KiB"]),
+        (26, 12, &["0s"]),
+        (27, 18, &["MISSING"]),
     ] {
-        for text in texts {
-            ensure!(said.contains(text), "no `{text}` in\n{said}");
-        }
-        ensure!(
-            said.contains(&format!(":{line}:")),
-            "no line {line} in\n{said}"
-        );
+        told_at(&said, line, column, texts)?;
     }
-    ensure!(
-        said.contains("evnets"),
-        "the topic that nobody fills:\n{said}"
-    );
+    ensure!(said.matches(": error: ").count() == 12, "{said}");
+    Ok(())
+}
+
+/// One of these lines is about this place, and says all of these.
+fn told_at(said: &str, line: u32, column: u32, texts: &[&str]) -> Result<()> {
+    let place = format!("Connector.yaml:{line}:{column}: ");
+    let told = said
+        .lines()
+        .find(|told| told.contains(&place))
+        .with_context(|| format!("nothing about {line}:{column} in\n{said}"))?;
+    for text in texts {
+        ensure!(told.contains(text), "no `{text}` in\n{told}");
+    }
+    Ok(())
+}
+
+/// Each of these could be started: the first ended with the first large event, at every start; the second at
+/// once; the third went on, and made every event a dead letter.
+#[test]
+fn settings_that_do_not_fit_together_are_told_before_anything_starts() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let small = format!("{}  max-item-bytes: 8192\n", config::pipeline());
+    let larger = small.replace("group-by: /job_id", "max-item-bytes: \"16384\"");
+    let second = "topic: events\n  version: 0.1.0\ntransforms:";
+    let partition = second.replace("\ntr", "\n  consumer: {partition: 700}\ntr");
+    let partitions = second.replace("\ntr", "\n  consumer: {partition: [1, 4]}\ntr");
+    let four = config::pipeline().replace("trim-horizon", "trim-horizon\n  topic-partitions: 4");
+    let packed = "  - uses: millpond/pack@0.1.0\n";
+    for (text, line, column, texts) in [
+        (
+            small,
+            27,
+            19,
+            &["8 KiB", "409600", "max-item-bytes: \"8192\"", "`with`"][..],
+        ),
+        (larger, 27, 19, &["8 KiB", "16384", "at most 8192"]),
+        (
+            config::pipeline().replace(second, &partition),
+            19,
+            25,
+            &["700", "`events` has 4 partitions"],
+        ),
+        (
+            four.replace(second, &partitions),
+            20,
+            25,
+            &["`events` has 4 partitions", "0 to 3"],
+        ),
+        (
+            config::pipeline().replace(packed, &packed.repeat(2)),
+            21,
+            11,
+            &["transforms[0]", "packed already"],
+        ),
+    ] {
+        let path = config::write(dir.path(), &text)?;
+        let path = path.to_str().context("UTF-8 path")?;
+        let data = dir.path().join("data");
+        let data = data.to_str().context("UTF-8 path")?;
+        for arguments in [&["validate", path][..], &["run", path, "--data-dir", data]] {
+            let output = process::run(&mut command(MILLPOND, arguments, &[]))?;
+            let said = process::stderr(&output);
+            ensure!(output.status.code() == Some(3), "{}\n{said}", output.status);
+            told_at(&said, line, column, texts)?;
+        }
+    }
     Ok(())
 }
 

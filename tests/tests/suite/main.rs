@@ -3,6 +3,7 @@
 
 mod access;
 mod bad_input;
+mod commands;
 mod composition;
 mod deploy;
 mod disk;

@@ -17,7 +17,9 @@ fn sorted(mut events: Vec<String>) -> Vec<String> {
 
 #[test]
 fn the_demo_reads_back_what_it_emitted() -> Result<()> {
-    let arguments = ["demo", "--events", "6000", "--seed", "3", "--json"];
+    // Some thousands of events a job, as with the default: what is still open when the demo drains is little.
+    let [events, jobs] = ["--events=40000", "--jobs=5"];
+    let arguments = ["demo", events, jobs, "--seed=3", "--json"];
     let output = process::run(&mut command(MILLPOND, &arguments, &[]))?;
     ensure!(output.status.success(), "{}", process::stderr(&output));
     let report: Value = serde_json::from_slice(&output.stdout)?;
@@ -30,8 +32,8 @@ fn the_demo_reads_back_what_it_emitted() -> Result<()> {
             .with_context(|| format!("{path} is no number"))
     };
     for (path, expected) in [
-        ("/events/emitted", 6000.0),
-        ("/events/read", 6000.0),
+        ("/events/emitted", 40_000.0),
+        ("/events/read", 40_000.0),
         ("/events/lost", 0.0),
         ("/events/duplicated", 0.0),
         ("/events/changed", 0.0),
@@ -42,7 +44,6 @@ fn the_demo_reads_back_what_it_emitted() -> Result<()> {
     for path in [
         "/items",
         "/mean_item_bytes",
-        "/fill",
         "/write_units/reported",
         "/write_units/computed",
         "/write_units/per_event",
@@ -57,8 +58,9 @@ fn the_demo_reads_back_what_it_emitted() -> Result<()> {
     ] {
         ensure!(figure(path)? > 0.0, "{path} in {report}");
     }
-    ensure!(figure("/compression_ratio")? > 2.0, "{report}");
-    ensure!(figure("/write_units/saving")? > 4.0, "{report}");
+    ensure!(figure("/compression_ratio")? > 5.0, "{report}");
+    ensure!(figure("/fill")? >= 0.95, "{report}");
+    ensure!(figure("/write_units/saving")? >= 10.0, "{report}");
     ensure!(
         figure("/write_units/reported")? == figure("/write_units/computed")?,
         "the server bills what we compute: {report}"

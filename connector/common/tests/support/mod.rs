@@ -211,6 +211,10 @@ impl SmartModuleCatalog for PackOnly {
         vec!["millpond/pack@0.1.0".to_owned()]
     }
 
+    fn packs(&self, uses: &str) -> bool {
+        uses == "millpond/pack@0.1.0"
+    }
+
     fn check(&self, transform: &Transform, step: &Section<'_>, problems: &mut Problems) {
         let level = transform.with.get("level");
         if level.is_some_and(|level| !(1..=19).contains(&level.parse().unwrap_or(0))) {

@@ -13,7 +13,7 @@ use crate::plan::PlanConfig;
 use crate::row::KeyNames;
 use crate::spread::WriteShards;
 
-/// Parameter of the SmartModule that must agree with the setting of the same name here.
+/// The setting, and the parameter of the SmartModule that must agree with it.
 const PARAMETER: &str = "max-item-bytes";
 
 /// Bytes by which a header section grows when its envelope becomes an item: totals in place of a
@@ -43,8 +43,10 @@ pub fn besides(
     sizes.fixed_bytes("", write_shards.most()) + HEADER_GROWTH_BYTES + form.most_bytes()
 }
 
-/// Checks each `max-item-bytes` of a SmartModule against the sink's `limit`; `besides` is what
-/// [`besides`] says, of which the SmartModule leaves room for the usual part.
+/// Checks each `max-item-bytes` of a SmartModule, said or its default, against the sink's `limit`; `besides`
+/// is what [`besides`] says, of which the SmartModule leaves room for the usual part.
+///
+/// A larger envelope of several events is cut, but one of a single event cannot be, and would stop the sink.
 pub(crate) fn check(
     document: &ConnectorDocument,
     section: &Section<'_>,
@@ -56,30 +58,34 @@ pub(crate) fn check(
     let room = ByteSize(limit.0.saturating_sub(more));
     for transform in &document.transforms {
         let given = transform.with.get(PARAMETER);
-        let default = is_packer(transform).then_some(ByteSize(MAX_ITEM_BYTES as u64));
         let made = match given {
             Some(text) => text.parse::<ByteSize>().ok(),
-            // With a limit of the sink's own, envelopes are cut.
-            None => default.filter(|_| more > 0),
+            None => is_packer(transform).then_some(ByteSize(MAX_ITEM_BYTES as u64)),
         };
         let Some(made) = made.filter(|made| *made > room) else {
             continue;
         };
         let uses = &transform.uses;
-        problems.push(if made > limit && given.is_some() {
+        let room = room.0;
+        problems.push(if made > limit {
+            let made = match given {
+                Some(text) => format!("has `{PARAMETER}: {text}`: make that one at most {room}"),
+                None => format!(
+                    "makes envelopes for items of up to {} bytes unless told otherwise: write \
+                     `{PARAMETER}: \"{room}\"` under its `with`",
+                    made.0
+                ),
+            };
             section
-                .problem("max-item-bytes", "is below what the SmartModule makes")
+                .problem(PARAMETER, "is below what the SmartModule makes")
                 .given(limit)
-                .help(format!(
-                    "`{uses}` has `max-item-bytes: {made}`: make that one at most {room}"
-                ))
+                .help(format!("`{uses}` {made}"))
         } else {
             section
                 .problem("", "names attributes that leave no room beside what the SmartModule makes")
                 .help(format!(
-                    "give `{uses}` a `max-item-bytes` of at most {} under `with`: there are {more} bytes more \
-                     than it leaves free",
-                    room.0
+                    "give `{uses}` a `{PARAMETER}` of at most {room} under `with`: there are {more} bytes more \
+                     than it leaves free"
                 ))
         });
     }

@@ -53,7 +53,7 @@ pub struct Accepted {
 pub struct AnswerEnd {
     /// Every record not yet read arrived at this time or later (milliseconds since the Unix epoch).
     pub unread_since_ms: Option<i64>,
-    /// The newest record of the shard was read.
+    /// What was in the shard when the source started was read.
     pub caught_up: bool,
     /// The shard has no more records, ever.
     pub closed: bool,
@@ -68,7 +68,7 @@ pub struct Durable {
     pub chain: ChainState,
     /// See [`AnswerEnd::unread_since_ms`].
     pub unread_since_ms: Option<i64>,
-    /// The shard was read to its newest record once, and all of that is durable.
+    /// What was in the shard when the source started was read, and all of that is durable.
     pub caught_up: bool,
     /// The shard is delivered to its end.
     pub finished: bool,

@@ -6,6 +6,7 @@ use super::{Roster, new_chain};
 use crate::checkpoint::{Progress, ShardCheckpoint};
 use crate::lineage::Stage;
 use crate::shard::{ShardId, ShardInfo};
+use crate::shard_figures::ShardFigures;
 use crate::shard_table::{Rows, ShardRow, ShardWrite, WriteIf};
 
 impl Roster {
@@ -66,9 +67,18 @@ impl Roster {
         self.bytes_per_second.get(id).copied().unwrap_or(0)
     }
 
-    /// What the shard gives, to be written with its next change.
-    pub fn measured(&mut self, id: &ShardId, bytes_per_second: u64) {
+    /// What the shard carries, as its reader measured it last, here or elsewhere.
+    #[must_use]
+    pub fn figures(&self, id: &ShardId) -> Option<ShardFigures> {
+        self.figures.get(id).copied()
+    }
+
+    /// What the shard gives and carries, to be written with its next change. Without new figures the old ones stay.
+    pub fn measured(&mut self, id: &ShardId, bytes_per_second: u64, figures: Option<ShardFigures>) {
         self.bytes_per_second.insert(id.clone(), bytes_per_second);
+        if let Some(figures) = figures {
+            self.figures.insert(id.clone(), figures);
+        }
     }
 
     pub(super) fn row(&self, id: &ShardId) -> Option<ShardRow> {
@@ -78,6 +88,7 @@ impl Roster {
             hash_keys: self.hash_keys.get(id).copied(),
             children: self.children.get(id).cloned().unwrap_or_default(),
             bytes_per_second: self.bytes_per_second(id),
+            figures: self.figures(id),
             ..self.new_row(checkpoint)
         })
     }
@@ -90,6 +101,7 @@ impl Roster {
             hash_keys: None,
             children: Vec::new(),
             bytes_per_second: 0,
+            figures: None,
             is_foreign: false,
         }
     }
@@ -123,6 +135,10 @@ impl Roster {
         }
         self.bytes_per_second
             .insert(id.clone(), row.bytes_per_second);
+        match row.figures {
+            Some(figures) => self.figures.insert(id.clone(), figures),
+            None => self.figures.remove(id),
+        };
         match row.start {
             Some(start) => self.starts.insert(id.clone(), start),
             None => self.starts.remove(id),
@@ -169,6 +185,19 @@ impl Roster {
             .filter(|id| !self.entered.contains(*id))
             .cloned()
             .collect()
+    }
+
+    /// The shards that may be read now, begun or not: those not read to their end whose parents are. Together they
+    /// take every hash key.
+    pub fn readable(&self) -> impl Iterator<Item = &ShardId> {
+        self.lineage.readable().map(|(id, _)| id)
+    }
+
+    /// Since when something may be unread of a shard, milliseconds since the Unix epoch. Of one that was never begun, and
+    /// of which nothing more is said, it is `None`.
+    #[must_use]
+    pub fn unread_since_ms(&self, id: &ShardId) -> Option<i64> {
+        self.checkpoint.shards.get(id)?.unread_since_ms
     }
 
     /// Another program had these rows before, and did not need the shards that came before them:

@@ -80,8 +80,7 @@ impl Session {
                 match self.delivery.accept(shard, &records, end, now) {
                     Ok(accepted) => {
                         let id = self.delivery.shard_id(shard);
-                        let (bytes, count) = (accepted.bytes, records.len() as u64);
-                        self.watch.answered(id, millis_behind_latest, bytes, count);
+                        self.watch.answered(id, millis_behind_latest, &records);
                         self.moved(shard, accepted.bytes);
                         self.count(shard, accepted);
                     }

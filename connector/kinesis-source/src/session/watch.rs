@@ -2,28 +2,31 @@
 //!
 //! What it does to the stream is decided by pure parts: [`crate::clock`], [`crate::retention_guard`] and
 //! [`crate::shard_scaling`]. A failed call stops nothing: the next look at the stream decides again. Where the
-//! shards are shared, only the reader of the first one that is not read to its end acts.
+//! shards are shared, only the reader of the first one that is not read to its end and whose reader is heard of acts, from what [`super::survey`] says of
+//! all of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use millpond_connector::stream_clock::{LossLevel, ShardReading, StreamClock};
 use tokio::time::Instant;
 
+use super::survey::{Overview, Survey};
 use super::{Done, Session};
-use crate::admin::{StreamAdmin, StreamShape};
+use crate::admin::{StreamAdmin, StreamShape, is_refused_for_long};
 use crate::classify::Failure;
-use crate::client::StreamSummary;
+use crate::client::{StreamRecord, StreamSummary};
 use crate::clock::ShardClock;
 use crate::delivery::ShardIndex;
-use crate::limits::{
-    CLOCK_INTERVAL, DESCRIBE_INTERVAL, SHARD_READ_BYTES_PER_SECOND, SHARD_WRITE_BYTES_PER_SECOND,
-    WARNING_INTERVAL,
-};
+use crate::limits::{CLOCK_INTERVAL, DESCRIBE_INTERVAL, WARNING_INTERVAL};
 use crate::retention_guard::{GuardAction, GuardSettings, RetentionGuard};
 use crate::shard::ShardId;
+use crate::shard_figures::ShardFigures;
 use crate::shard_scaling::{Advice, Load, ScalingMode, ScalingSettings, ShardScaling};
+
+/// After a change the stream is looked at soon.
+const LOOK_AFTER_CHANGE: Duration = Duration::from_secs(5);
 
 /// What the source may do about its stream.
 #[derive(Clone, Default)]
@@ -47,7 +50,9 @@ pub(super) enum Look {
 
 pub(super) struct Watch {
     settings: WatchSettings,
-    clocks: BTreeMap<ShardId, ShardClock>,
+    /// Of the shards that are read here.
+    pub(super) clocks: BTreeMap<ShardId, ShardClock>,
+    pub(super) overview: Overview,
     /// Levels that were said, and when.
     said: BTreeMap<ShardId, (LossLevel, Instant)>,
     guard: RetentionGuard,
@@ -67,6 +72,7 @@ impl Watch {
             scaling: ShardScaling::new(settings.scaling),
             settings,
             clocks: BTreeMap::new(),
+            overview: Overview::default(),
             said: BTreeMap::new(),
             advised: None,
             shape: None,
@@ -85,10 +91,29 @@ impl Watch {
         }
     }
 
-    pub(super) fn answered(&mut self, id: &ShardId, behind_ms: i64, bytes: u64, records: u64) {
+    /// An answer was taken in: what its records took of the shard counts, not what was made of them.
+    pub(super) fn answered(&mut self, id: &ShardId, behind_ms: i64, records: &[StreamRecord]) {
+        let sizes = records
+            .iter()
+            .map(|record| record.data.as_ref().len() + record.partition_key.len());
         let clock = self.clocks.entry(id.clone()).or_default();
         clock.answered(behind_ms);
-        clock.took(bytes, records);
+        clock.took(sizes.sum::<usize>() as u64, records.len() as u64);
+    }
+
+    /// What a shard that is read here carries.
+    pub(super) fn figures(&self, id: &ShardId, now_ms: i64) -> Option<ShardFigures> {
+        self.clocks.get(id)?.figures(now_ms)
+    }
+
+    pub(super) fn open_shards(&self) -> Option<u32> {
+        self.shape.map(|shape| shape.open_shards)
+    }
+
+    /// What is known of shards that are not in the stream any more, or read to their end, is forgotten.
+    pub(super) fn keep(&mut self, ids: &BTreeSet<ShardId>) {
+        self.overview.keep(ids);
+        self.said.retain(|id, _| ids.contains(id));
     }
 
     pub(super) fn forget(&mut self, id: &ShardId) {
@@ -97,7 +122,13 @@ impl Watch {
     }
 
     /// Warns when a level is reached, and again from time to time while it lasts.
-    fn warn(&mut self, id: &ShardId, reading: &ShardReading, now: Instant) {
+    pub(super) fn warn(
+        &mut self,
+        id: &ShardId,
+        reading: &ShardReading,
+        is_here: bool,
+        now: Instant,
+    ) {
         let before = self.said.get(id).copied();
         let is_worse = before.is_none_or(|(level, _)| reading.level > level);
         let is_old = before.is_some_and(|(_, at)| now >= at + WARNING_INTERVAL);
@@ -121,13 +152,13 @@ impl Watch {
         } = *reading;
         if reading.level == LossLevel::Critical {
             tracing::error!(
-                shard = %id, level = reading.level.name(), millis_behind_latest, seconds_until_trim, drain_seconds,
-                seconds_until_loss, "unread events are about to be removed from the stream"
+                shard = %id, is_here, level = reading.level.name(), millis_behind_latest, seconds_until_trim, drain_seconds,
+                seconds_until_loss, "unread events of the stream are about to be removed"
             );
         } else {
             tracing::warn!(
-                shard = %id, level = reading.level.name(), millis_behind_latest, seconds_until_trim, drain_seconds,
-                seconds_until_loss, "unread events use up the stream's retention"
+                shard = %id, is_here, level = reading.level.name(), millis_behind_latest, seconds_until_trim, drain_seconds,
+                seconds_until_loss, "unread events of the stream use up its retention"
             );
         }
     }
@@ -160,73 +191,34 @@ impl Session {
             return;
         }
         self.watch.next_reading = now + CLOCK_INTERVAL;
-        let clock = self.read_clocks(now);
-        self.act(now, &clock);
+        let survey = self.survey(now);
+        self.act(now, &survey);
         self.parts.metrics.set_stream_clock(StreamClock {
             advised_shards: self.watch.advised.map(|advice| advice.to),
-            ..clock
+            ..survey.clock
         });
     }
 
-    fn read_clocks(&mut self, now: Instant) -> StreamClock {
-        let now_ms = (self.parts.clock)();
-        let retention_ms = self.parts.retention.ms();
-        let mut shards = Vec::with_capacity(self.active.len());
-        let (mut incoming, mut outgoing) = (0.0, 0.0);
-        for (id, active) in &self.active {
-            let since_ms = self.delivery.durable(active.index).unread_since_ms;
-            let clock = self.watch.clocks.entry(id.clone()).or_default();
-            clock.moved(now.into_std(), since_ms);
-            incoming += clock.in_per_second();
-            outgoing += clock.out_per_second();
-            let Some(reading) = clock.reading(id.as_str(), now_ms, retention_ms) else {
-                continue;
-            };
-            self.watch.warn(id, &reading, now);
-            shards.push(reading);
-        }
-        for id in self
-            .roster
-            .read_elsewhere(|id| self.active.contains_key(id))
-        {
-            let rate = self.roster.bytes_per_second(id) as f64;
-            incoming += rate;
-            outgoing += rate;
-        }
-        let open = self.watch.shape.map(|shape| shape.open_shards);
-        let counted = open.unwrap_or_else(|| self.roster.unfinished());
-        let share = |rate: f64, each: u64| {
-            let most = f64::from(counted.max(1)) * each as f64;
-            // The cast saturates.
-            (rate * 1_000.0 / most) as u32
-        };
-        StreamClock {
-            at_ms: now_ms,
-            retention_hours: u32::try_from(retention_ms / 3_600_000).unwrap_or(0),
-            open_shards: open,
-            advised_shards: None,
-            utilisation_in_milli: share(incoming, SHARD_WRITE_BYTES_PER_SECOND),
-            utilisation_out_milli: share(outgoing, SHARD_READ_BYTES_PER_SECOND),
-            shards,
-        }
-    }
-
-    fn act(&mut self, now: Instant, clock: &StreamClock) {
+    fn act(&mut self, now: Instant, survey: &Survey) {
         let Some(admin) = self.watch.settings.admin.clone() else {
             return;
         };
-        let Some(shape) = self.watch.shape.filter(|_| self.leads()) else {
+        let Some(shape) = self.watch.shape.filter(|_| self.leads(now)) else {
             return;
         };
-        let oldest = self.roster.oldest_unread_ms().unwrap_or(clock.at_ms);
-        let behind_ms = u64::try_from(clock.at_ms.saturating_sub(oldest)).unwrap_or(0);
+        // Both see every reading, also while they may not act.
+        let hours = survey.clock.retention_hours;
+        let guard = &mut self.watch.guard;
+        let action = guard.decide(now.into_std(), hours, &survey.dangers);
+        let advice = self.advice(now, &survey.clock, shape);
         if self.watch.is_changing || !shape.is_active {
             return;
         }
-        if let Some(action) = self.watch.guard.decide(now.into_std(), clock, behind_ms) {
+        if let Some(action) = action {
             tracing::warn!(
                 ?action,
-                hours = shape.retention_hours,
+                hours,
+                nearest_seconds = survey.least_left_seconds(),
                 "changing the stream's retention period"
             );
             self.watch.is_changing = true;
@@ -234,52 +226,8 @@ impl Session {
                 let done = admin.change_retention(action).await;
                 Done::Changed(Changed::Retention(action, done))
             });
-            return;
-        }
-        self.scale(now, clock, shape, admin);
-    }
-
-    fn scale(
-        &mut self,
-        now: Instant,
-        clock: &StreamClock,
-        shape: StreamShape,
-        admin: Arc<dyn StreamAdmin>,
-    ) {
-        let scaling = &mut self.watch.scaling;
-        let mode = scaling.settings().mode;
-        if mode == ScalingMode::Off || !shape.is_provisioned {
-            return;
-        }
-        let load = Load {
-            open_shards: shape.open_shards,
-            in_milli: clock.utilisation_in_milli,
-            out_milli: clock.utilisation_out_milli,
-        };
-        let advice = match mode {
-            ScalingMode::Auto => scaling.decide(now.into_std(), load),
-            ScalingMode::Advise | ScalingMode::Off => scaling.advise(now.into_std(), load),
-        };
-        if advice.map(|advice| (advice.from, advice.to))
-            != self.watch.advised.map(|advice| (advice.from, advice.to))
-            && let Some(Advice {
-                from,
-                to,
-                utilisation_milli,
-            }) = advice
-        {
-            tracing::warn!(
-                open_shards = from,
-                advised_shards = to,
-                utilisation_milli,
-                in_milli = load.in_milli,
-                out_milli = load.out_milli,
-                "the stream should have another number of shards"
-            );
-        }
-        self.watch.advised = advice;
-        if mode == ScalingMode::Auto
-            && let Some(advice) = advice
+        } else if let Some(advice) = advice
+            && self.watch.scaling.settings().mode == ScalingMode::Auto
         {
             self.watch.is_changing = true;
             self.tasks.spawn(async move {
@@ -289,12 +237,63 @@ impl Session {
         }
     }
 
-    /// True for the one process that acts.
-    fn leads(&self) -> bool {
+    /// How many shards there should be, which is said when it changes.
+    fn advice(&mut self, now: Instant, clock: &StreamClock, shape: StreamShape) -> Option<Advice> {
+        let scaling = &mut self.watch.scaling;
+        let mode = scaling.settings().mode;
+        if mode == ScalingMode::Off || !shape.is_provisioned {
+            return None;
+        }
+        let load = Load {
+            open_shards: shape.open_shards,
+            in_milli: clock.utilisation_in_milli,
+            out_milli: clock.utilisation_out_milli,
+            unknown_shards: clock.unknown_shards,
+        };
+        let was_blind = scaling.is_blind();
+        let advice = match mode {
+            ScalingMode::Auto => scaling.decide(now.into_std(), load),
+            ScalingMode::Advise | ScalingMode::Off => scaling.advise(now.into_std(), load),
+        };
+        match (was_blind, scaling.is_blind()) {
+            (false, true) => tracing::warn!(
+                unknown_shards = load.unknown_shards,
+                "it is not known what some shards carry: nothing is scaled in, and they count as nothing"
+            ),
+            (true, false) => tracing::info!("it is known again what all shards carry"),
+            _ => {}
+        }
+        let counts = |advice: Advice| (advice.from, advice.to);
+        let said = self.watch.advised.map(counts);
+        if let Some(Advice {
+            from,
+            to,
+            utilisation_milli,
+        }) = advice
+            && said != Some((from, to))
+        {
+            tracing::warn!(
+                open_shards = from,
+                advised_shards = to,
+                utilisation_milli,
+                in_milli = load.in_milli,
+                out_milli = load.out_milli,
+                unknown_shards = load.unknown_shards,
+                "the stream should have another number of shards"
+            );
+        }
+        self.watch.advised = advice;
+        advice
+    }
+
+    /// True for the one process that acts: it reads the first shard, of those whose readers are heard of.
+    pub(super) fn leads(&self, now: Instant) -> bool {
         let Some(shared) = &self.shared else {
             return true;
         };
-        let first = self.roster.leasable().into_iter().next();
+        let overview = &self.watch.overview;
+        let mut shards = self.roster.leasable().into_iter();
+        let first = shards.find(|id| shared.is_ready(id) || !overview.is_silent(id, now));
         first.is_some_and(|first| shared.is_ready(&first))
     }
 
@@ -321,19 +320,29 @@ impl Session {
 
     pub(super) fn changed(&mut self, changed: Changed) {
         self.watch.is_changing = false;
-        // What it is now is to be seen soon.
-        self.watch.next_look = Instant::now() + Duration::from_secs(5);
+        let is_done = match &changed {
+            Changed::Retention(_, done) | Changed::Shards(_, done) => done.is_ok(),
+        };
+        // Nothing is decided before what it is now was seen: at once after a change, else in its time.
+        let wait = if is_done {
+            LOOK_AFTER_CHANGE
+        } else {
+            DESCRIBE_INTERVAL
+        };
+        self.watch.next_look = Instant::now() + wait;
         if let Some(shape) = &mut self.watch.shape {
             shape.is_active = false;
         }
+        let now = Instant::now().into_std();
         match changed {
             Changed::Retention(action, Ok(())) => {
                 self.parts.metrics.retention_changes.add(1);
+                self.watch.guard.changed(now);
                 tracing::warn!(?action, "the stream's retention period was changed");
             }
             Changed::Shards(advice, Ok(())) => {
                 self.parts.metrics.shard_count_changes.add(1);
-                self.watch.scaling.called(Instant::now().into_std(), advice);
+                self.watch.scaling.called(now, advice);
                 tracing::warn!(
                     from = advice.from,
                     to = advice.to,
@@ -341,10 +350,15 @@ impl Session {
                 );
             }
             Changed::Retention(action, Err(error)) => {
-                tracing::error!(?action, %error, "the stream's retention period could not be changed");
+                tracing::error!(
+                    ?action, %error, again_in_seconds = wait.as_secs(),
+                    "the stream's retention period could not be changed"
+                );
             }
             Changed::Shards(advice, Err(error)) => {
-                self.watch.scaling.refused(Instant::now().into_std());
+                if is_refused_for_long(&error) {
+                    self.watch.scaling.refused(now);
+                }
                 tracing::error!(from = advice.from, to = advice.to, %error, "the number of shards could not be changed");
             }
         }

@@ -1,7 +1,9 @@
 //! A topic in memory, a stream over the pure model, and what both must agree on.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod admin;
 pub mod fan_out;
+pub mod log;
 pub mod service;
 pub mod stream;
 pub mod topic;

@@ -119,6 +119,11 @@ pub(super) const FAMILIES: &[Family] = &[
         Values::Stream(|clock| Some(f64::from(clock.utilisation_out_milli) / 1_000.0)),
     ),
     gauge(
+        "millpond_source_unknown_shards",
+        "Shards of which it is not known what they carry: they count as nothing in the utilisation",
+        Values::Stream(|clock| Some(f64::from(clock.unknown_shards))),
+    ),
+    gauge(
         "millpond_source_behind_latest_seconds",
         "Age of the next record to be read; 0 when the newest was read",
         Values::Shard(|shard| Some(shard.millis_behind_latest as f64 / 1_000.0)),

@@ -176,6 +176,9 @@ pub enum ExportFormat {
 /// Arguments of `groups`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
+Totals come from the header of a group's last item, so damage to earlier ones is not seen here:
+`verify` looks at all. With --skip-damaged the totals are those up to the last item that can be read.
+
 Examples:
   millpond groups --table events
   millpond groups --table events --json | jq .events")]
@@ -186,12 +189,17 @@ pub struct GroupsArgs {
     /// One JSON object per line instead of columns
     #[arg(long)]
     pub json: bool,
+    /// Report damaged items on stderr, go on with the rest, and end with 5
+    #[arg(long)]
+    pub skip_damaged: bool,
 }
 
 /// Arguments of `inspect`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Without --sk it shows the items of the group, up to --limit, one JSON object per line.
+Without --sk it shows the items of the group, up to --limit, one JSON object per line. An item whose
+header can be read is shown, with what is wrong with its frames as their `check`; any other is
+damaged.
 
 Examples:
   millpond inspect --table events --group job-17 --limit 1
@@ -212,6 +220,9 @@ pub struct InspectArgs {
     /// Items to show of a group
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub limit: u64,
+    /// Report damaged items of the group on stderr, go on with the rest, and end with 5
+    #[arg(long, conflicts_with = "pk")]
+    pub skip_damaged: bool,
 }
 
 /// Arguments of `verify`.
@@ -233,7 +244,7 @@ Exit code 0: complete. 6: something was found, recorded gaps included (not with 
 Examples:
   millpond verify --table events
   millpond verify --table events --deep --stream events --json
-  millpond verify --table events --dead-letters .millpond/dead-letters.jsonl")]
+  millpond verify --table events --dead-letters .millpond/connectors/events-sink/dead-letters.jsonl")]
 pub struct VerifyArgs {
     /// Which table.
     #[command(flatten)]
@@ -245,7 +256,7 @@ pub struct VerifyArgs {
     #[arg(long, conflicts_with = "group")]
     pub stream: Option<String>,
     /// URL of Kinesis in place of AWS [default: AWS_ENDPOINT_URL_KINESIS]
-    #[arg(long, value_name = "URL", requires = "stream")]
+    #[arg(long, value_name = "URL", requires = "stream", value_parser = super::endpoint)]
     pub kinesis_endpoint_url: Option<String>,
     /// How the source takes KPL records, as its setting `aggregated` says
     #[arg(long, value_enum, default_value_t = AggregatedArg::Auto)]

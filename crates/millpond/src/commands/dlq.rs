@@ -29,12 +29,12 @@ use crate::time::text_ms;
 /// Arguments of `dlq`.
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Dead letters are where the sink was told to put them: in a file (by default dead-letters.jsonl in its
-folder of the data directory), in a table, or in a topic: one of the data directory, which only one
+Dead letters are where the sink was told to put them: in a file (by default dead-letters.jsonl in the
+data directory's connectors/<meta.name>), in a table, or in a topic: one of the data directory, which only one
 process at a time can use, or one of a Fluvio cluster.
 
 Examples:
-  millpond dlq list --file .millpond/events-sink/dead-letters.jsonl
+  millpond dlq list --file .millpond/connectors/events-sink/dead-letters.jsonl
   millpond dlq list --table dead-events --pipeline events-sink --reason not-json --json | jq .detail
   millpond dlq show events-sink/events/0/4711/0 --table dead-events --pipeline events-sink
   millpond dlq replay --file dead-letters.jsonl --reason field-missing --dry-run
@@ -174,7 +174,7 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "KEY")]
     pub partition_key: Option<String>,
     /// URL of Kinesis in place of AWS [default: AWS_ENDPOINT_URL_KINESIS]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = crate::cli::endpoint)]
     pub kinesis_endpoint_url: Option<String>,
     /// Also those that may be in the stream already
     #[arg(long)]

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow};
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::PutRecordsRequestEntry;
+use millpond_connector::aws::place;
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -112,7 +113,8 @@ impl Extent {
 }
 
 async fn emit_to_stream(args: &EmitArgs, stream: &str) -> Result<Summary> {
-    let client = aws_sdk_kinesis::Client::new(&args.aws.load().await?);
+    let sdk = args.aws.load().await?;
+    let client = aws_sdk_kinesis::Client::new(&sdk);
     let log = args.log.as_deref().map(open_log).transpose()?;
     let statistics = Arc::new(PutStatistics::default());
     let mut aggregator = match args.kpl {
@@ -122,6 +124,7 @@ async fn emit_to_stream(args: &EmitArgs, stream: &str) -> Result<Summary> {
     let lane = Lane {
         client,
         stream: stream.to_owned(),
+        place: place(&sdk, "Kinesis"),
         statistics: Arc::clone(&statistics),
         sent: log.as_ref().map(sent_hook),
     };

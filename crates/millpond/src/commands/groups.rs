@@ -3,19 +3,21 @@
 use std::io::{self, BufWriter, Write as _};
 
 use anyhow::{Context as _, Result};
-use millpond_reader::{GroupSummary, GroupsRequest, OnDamage};
+use millpond_reader::{GroupSummary, GroupsRequest};
 use serde_json::json;
 
 use crate::cli::GroupsArgs;
+use crate::commands::Damaged;
 use crate::exit::Exit;
 use crate::time::text_ms;
 
 /// Runs `millpond groups`.
 ///
 /// # Errors
-/// What the reader meets.
+/// What the reader meets; a damaged item, unless `--skip-damaged`.
 pub async fn run(args: GroupsArgs) -> Result<Exit> {
-    let reader = args.table.open(OnDamage::Fail).await?;
+    let damaged = Damaged::default();
+    let reader = args.table.open(damaged.policy(args.skip_damaged)).await?;
     let mut groups = reader.groups(GroupsRequest::default());
     let mut out = BufWriter::new(io::stdout());
     if !args.json {
@@ -35,7 +37,7 @@ pub async fn run(args: GroupsArgs) -> Result<Exit> {
         writeln!(out, "{line}").context("cannot write to stdout")?;
     }
     out.flush().context("cannot write to stdout")?;
-    Ok(Exit::Success)
+    Ok(damaged.exit())
 }
 
 fn json_line(group: &GroupSummary) -> String {

@@ -3,17 +3,18 @@
 use std::io::{self, Write as _};
 
 use anyhow::{Context as _, Result, bail};
-use millpond_reader::OnDamage;
 
 use crate::cli::InspectArgs;
+use crate::commands::Damaged;
 use crate::exit::Exit;
 
 /// Runs `millpond inspect`.
 ///
 /// # Errors
-/// What the reader meets, a damaged header included.
+/// What the reader meets; a damaged header, unless `--skip-damaged`.
 pub async fn run(args: InspectArgs) -> Result<Exit> {
-    let reader = args.table.open(OnDamage::Fail).await?;
+    let damaged = Damaged::default();
+    let reader = args.table.open(damaged.policy(args.skip_damaged)).await?;
     let mut out = io::stdout();
     match (args.group, args.pk, args.sk) {
         (Some(group), ..) => {
@@ -31,5 +32,5 @@ pub async fn run(args: InspectArgs) -> Result<Exit> {
         }
         _ => bail!("give `--group`, or `--pk` and `--sk`"),
     }
-    Ok(Exit::Success)
+    Ok(damaged.exit())
 }

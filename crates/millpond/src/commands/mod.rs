@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use aws_config::SdkConfig;
-use millpond_connector::aws::AwsSettings;
+use millpond_connector::aws::{AwsSettings, place};
 use millpond_connector::problem::Problems;
 
 use millpond_reader::{OnDamage, Reader, ReaderConfig};
@@ -35,17 +35,19 @@ pub mod verify;
 const TERMINAL_WIDTH: usize = 100;
 
 impl AwsArgs {
-    /// Reads the AWS environment.
+    /// Reads the AWS environment, and has the credentials once, so that a lack of them is said at once.
     ///
     /// # Errors
-    /// When nothing names a region.
+    /// When nothing names a region, an endpoint is none, or there are no credentials.
     pub async fn load(&self) -> anyhow::Result<SdkConfig> {
         let settings = AwsSettings {
             region: self.region.clone(),
             endpoint: self.endpoint_url.clone(),
             profile: self.profile.clone(),
         };
-        Ok(settings.load().await?)
+        let sdk = settings.load().await?;
+        settings.check_credentials(&sdk).await?;
+        Ok(sdk)
     }
 }
 
@@ -53,7 +55,7 @@ impl TableArgs {
     /// Opens a reader on the table.
     ///
     /// # Errors
-    /// When nothing names a region, or the table does not fit.
+    /// See [`AwsArgs::load`]; when the table cannot be had, or does not fit.
     pub async fn open(&self, on_damage: OnDamage) -> anyhow::Result<Reader> {
         self.open_as(on_damage, true).await
     }
@@ -63,8 +65,10 @@ impl TableArgs {
     /// # Errors
     /// See [`TableArgs::open`].
     pub async fn open_as(&self, on_damage: OnDamage, consistent: bool) -> anyhow::Result<Reader> {
-        let client = aws_sdk_dynamodb::Client::new(&self.aws.load().await?);
+        let sdk = self.aws.load().await?;
+        let client = aws_sdk_dynamodb::Client::new(&sdk);
         let config = ReaderConfig {
+            place: Some(place(&sdk, "DynamoDB")),
             pipeline: self.pipeline.clone(),
             consistent,
             on_damage,
