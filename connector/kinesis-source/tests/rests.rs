@@ -43,6 +43,8 @@ async fn what_is_read_is_paid_for_in_peace() {
     }
     let _one = Instance::start("a", &stream, config, &table, &topic);
     until("held", || held(&table, &id) == 1).await;
+    // Somebody to give it up to.
+    let _other = Instance::start("b", &stream, config, &table, &topic);
     stays(&table, &id, Duration::from_secs(400)).await;
     assert_eq!(topic.len(), 3);
 }
@@ -62,6 +64,8 @@ async fn a_wait_that_the_service_asks_for_is_no_stall() {
     stream.fail(Operation::Read, vec![asks; 3]);
     let _one = Instance::start("a", &stream, SourceConfig::default(), &table, &topic);
     until("held", || held(&table, &id) == 1).await;
+    // Somebody to give it up to.
+    let _other = Instance::start("b", &stream, SourceConfig::default(), &table, &topic);
     stays(&table, &id, Duration::from_secs(200)).await;
     // One that is merely refused for ever is tried elsewhere.
     stream.fail(
