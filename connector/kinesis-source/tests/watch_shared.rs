@@ -1,7 +1,6 @@
 //! The guard and the scaling where several sources share the shards: whoever decides sees all of them.
 
 #[path = "support/sharing.rs"]
-#[expect(dead_code, reason = "each test file uses its part")]
 mod sources;
 mod support;
 

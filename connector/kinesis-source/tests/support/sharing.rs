@@ -1,4 +1,5 @@
 //! Several sources on one table, each behind a gate that stalls everything it does.
+#![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeSet;
 use std::ops::Range;
