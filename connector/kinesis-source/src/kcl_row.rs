@@ -137,7 +137,9 @@ pub fn check_stream(item: &Attributes) -> Result<(), RowError> {
     }
     Err(RowError {
         key: key.to_owned(),
-        reason: "is of an application that reads several streams (its keys are                  `account:stream:epoch:shard`), and such a table cannot be taken over: name another one,                  which may be new, in `lease-table`; where to begin in the stream then says `start`"
+        reason: "is of an application that reads several streams (its keys are \
+                 `account:stream:epoch:shard`), and such a table cannot be taken over: name another one, \
+                 which may be new, in `lease-table`; where to begin in the stream then says `start`"
             .to_owned(),
     })
 }

@@ -57,6 +57,9 @@ use sharing::Shared;
 use stalls::Stalls;
 use watch::{Changed, Look, Watch, WatchSettings};
 
+/// Most that is taken in one turn.
+const TAKEN_AT_ONCE: usize = 64;
+
 /// Waits between tries of an append or a save: the disk may have room again.
 const LOCAL: BackoffPolicy =
     BackoffPolicy::endless(Duration::from_millis(100), Duration::from_secs(5));
@@ -245,6 +248,7 @@ impl Session {
                 news = sharing::next(&mut self.shared) => self.hear(news),
                 () = sleep_until(wake) => {}
             }
+            self.take_ready();
         }
         self.readers.shutdown().await;
         self.tasks.shutdown().await;
@@ -254,6 +258,24 @@ impl Session {
         match self.failure {
             Some(failure) => Err(failure),
             None => Ok(()),
+        }
+    }
+
+    /// Takes what else is there by now: what follows a turn looks at every shard, and with many of them there is
+    /// much to take at once.
+    fn take_ready(&mut self) {
+        for _ in 0..TAKEN_AT_ONCE {
+            if let Some(done) = self.tasks.try_join_next() {
+                self.task_done(done);
+                continue;
+            }
+            if self.drain_until.is_some() || self.delivery.is_full() {
+                return;
+            }
+            match self.messages.try_recv() {
+                Ok(message) => self.take_message(message),
+                Err(_) => return,
+            }
         }
     }
 
