@@ -1,5 +1,7 @@
 //! The header section of an envelope or item: what it holds, without the payload.
 
+use std::ops::Range;
+
 use crate::error::{Cursor, DecodeError};
 use crate::origin::ChainLink;
 use crate::sequence::Position;
@@ -317,12 +319,29 @@ impl Header {
     }
 
     /// Byte range of every frame within the payload, in order.
-    pub fn frame_ranges(&self) -> impl Iterator<Item = (&FrameInfo, std::ops::Range<usize>)> {
+    pub fn frame_ranges(&self) -> impl Iterator<Item = (&FrameInfo, Range<usize>)> {
         let mut start = 0;
         self.frames.iter().map(move |frame| {
             let range = start..start + frame.packed_bytes as usize;
             start = range.end;
             (frame, range)
+        })
+    }
+
+    /// The frames that hold these events, counted from 0 over the whole item: of each its byte range within the
+    /// payload, and which of its own events are among them. Nothing else has to be decoded for them.
+    pub fn frames_of(
+        &self,
+        events: Range<u64>,
+    ) -> impl Iterator<Item = (&FrameInfo, Range<usize>, Range<usize>)> {
+        let mut first = 0;
+        self.frame_ranges().filter_map(move |(frame, bytes)| {
+            let begin = first;
+            first += u64::from(frame.event_count);
+            // Both are at most the frame's own count, which is 32 bits.
+            let from = events.start.clamp(begin, first) - begin;
+            let to = events.end.clamp(begin, first) - begin;
+            (from < to).then_some((frame, bytes, from as usize..to as usize))
         })
     }
 }
