@@ -107,7 +107,7 @@ fn a_wrong_command_line_says_what_is_right() {
     assert!(said.contains("`--config PATH` is missing"), "{said}");
     assert!(said.contains("Usage:"), "{said}");
     let (code, said) = ended(place.bare().args(["--config", "/nonexistent.yaml"]));
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("/nonexistent.yaml"), "{said}");
 }
 
@@ -156,7 +156,7 @@ fn secrets_come_from_the_file_or_the_environment() {
         assert!(said.contains("fluvio profile"), "{said}");
     }
     let (code, said) = ended(place.command().args(["--secrets", "/nonexistent.env"]));
-    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("/nonexistent.env"), "{said}");
 }
 
