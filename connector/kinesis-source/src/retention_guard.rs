@@ -2,10 +2,10 @@
 //! argument.
 //!
 //! - *Longer* when at the present speed, a mean of three minutes, a shard would lose data within [`EXTEND_BEFORE`], and
-//!   that was so for [`SURE_AFTER`]. What drains in time is left alone, however far behind it is.
+//!   that was so for three minutes. What drains in time is left alone, however far behind it is.
 //! - *Longer at once* when less than [`RESERVE`] is left and the shard does not gain on the trim horizon by a tenth, or
 //!   nobody knows: the call itself may fail and must have time to be repeated, and a speed may collapse.
-//! - *Given back* when everything was near its newest record for [`CALM`].
+//! - *Given back* when everything was near its newest record for an hour.
 //!
 //! A call counts when it succeeded. One that failed is decided anew at the next look at the stream.
 

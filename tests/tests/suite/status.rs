@@ -19,9 +19,10 @@ use crate::MILLPOND;
 const METRICS: &str = include_str!("../../../connector/observe/METRICS.md");
 
 /// How the metrics end that come from the clocks on data loss.
-const CLOCKS: [&str; 9] = [
+const CLOCKS: [&str; 10] = [
     "_retention_hours",
     "_open_shards",
+    "_unknown_shards",
     "_advised_shards",
     "_utilisation_in_ratio",
     "_utilisation_out_ratio",
