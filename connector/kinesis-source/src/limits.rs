@@ -181,5 +181,5 @@ pub const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two looks whether consumers have noticed that the topic is another one.
 pub const ANEW_POLL: Duration = Duration::from_secs(1);
 
-/// Largest checkpoint file that is read: about 200 bytes a shard and 20 a topic partition.
+/// Largest checkpoint file of an earlier version that is read: about 200 bytes a shard and 20 a topic partition.
 pub const MAX_CHECKPOINT_BYTES: u64 = 64 << 20;
